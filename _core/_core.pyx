@@ -1,0 +1,381 @@
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""The compiled core: what is called once for each key or each file. Twin of ``nfsdict._pure``.
+
+The contract of both is ``_core.pyi``.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
+from cpython.object cimport PyObject
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free
+from libc.string cimport memcpy
+
+import os
+from types import GenericAlias
+
+cdef extern from "Python.h":
+    PyObject* PyDict_GetItemWithError(object mapping, object key) except? NULL
+    bint PyUnicode_Check(object text)
+    bint PyUnicode_IS_ASCII(object text)
+    Py_ssize_t PyUnicode_GET_LENGTH(object text)
+    void* PyUnicode_DATA(object text)
+    object PyUnicode_New(Py_ssize_t size, Py_UCS4 maximum)
+    object PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
+    object PyUnicode_DecodeASCII(const char* data, Py_ssize_t size, const char* errors)
+
+cdef extern from "sha256.h":
+    void nfsdict_sha256_select() nogil
+    void nfsdict_sha256(const uint8_t* data, size_t size, uint8_t* digest) nogil
+    int nfsdict_sha256_with(
+        const char* name, const uint8_t* data, size_t size, uint8_t* digest
+    ) nogil
+    const char* nfsdict_sha256_implementation() nogil
+
+cdef extern from "files.h":
+    ctypedef struct nfsdict_signature:
+        uint64_t inode
+        uint64_t size
+        int64_t mtime_ns
+
+    ctypedef struct nfsdict_reading:
+        const char* path
+        char* data
+        size_t size
+        nfsdict_signature signature
+        int error
+
+    ctypedef struct nfsdict_writing:
+        const char* temporary
+        const char* target
+        const char* data
+        size_t size
+        nfsdict_signature signature
+        int error
+        int renaming
+
+    void nfsdict_read_file(nfsdict_reading* reading) nogil
+    void nfsdict_write_file(nfsdict_writing* writing, int mode, int durable) nogil
+
+
+class Missing:
+    """The type of ``MISSING``, so that a traceback or a debugger shows a name."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING = Missing()
+cdef object _missing = MISSING
+
+nfsdict_sha256_select()
+SHA256_IMPLEMENTATION = nfsdict_sha256_implementation().decode()
+
+
+# --- key -> digest -> path ---------------------------------------------------------------------
+
+cdef const char* HEX = b"0123456789abcdef"
+
+
+cdef int hex_digest(object key, char* text) except -1:
+    """Write the 64 hex digits of the key's SHA-256 to ``text``."""
+    cdef uint8_t raw[32]
+    cdef int i
+    cdef bytes encoded
+    if not PyUnicode_Check(key):
+        raise TypeError(f"keys are str, not {type(key).__name__}")
+    if PyUnicode_IS_ASCII(key):
+        nfsdict_sha256(<const uint8_t*> PyUnicode_DATA(key), PyUnicode_GET_LENGTH(key), raw)
+    else:
+        encoded = str.encode(key, "utf-8", "surrogatepass")
+        nfsdict_sha256(<const uint8_t*> PyBytes_AS_STRING(encoded), len(encoded), raw)
+    for i in range(32):
+        text[2 * i] = HEX[raw[i] >> 4]
+        text[2 * i + 1] = HEX[raw[i] & 15]
+    return 0
+
+
+def digest(key, /):
+    cdef char text[64]
+    hex_digest(key, text)
+    return PyUnicode_DecodeASCII(text, 64, NULL)
+
+
+def value_path(str directory not None, key, str extension not None, /):
+    # "/", two digits, "/", 64 digits
+    cdef char name[68]
+    cdef Py_ssize_t before, after
+    cdef char* whole
+    cdef object path
+    hex_digest(key, name + 4)
+    name[0] = name[3] = c"/"
+    name[1] = name[4]
+    name[2] = name[5]
+    if not (PyUnicode_IS_ASCII(directory) and PyUnicode_IS_ASCII(extension)):
+        return directory + PyUnicode_DecodeASCII(name, 68, NULL) + extension
+    before = PyUnicode_GET_LENGTH(directory)
+    after = PyUnicode_GET_LENGTH(extension)
+    path = PyUnicode_New(before + 68 + after, 127)
+    whole = <char*> PyUnicode_DATA(path)
+    memcpy(whole, PyUnicode_DATA(directory), before)
+    memcpy(whole + before, name, 68)
+    memcpy(whole + before + 68, PyUnicode_DATA(extension), after)
+    return path
+
+
+# --- the read cache ----------------------------------------------------------------------------
+
+cdef class ReadCache:
+    cdef readonly dict _cache
+
+    __class_getitem__ = classmethod(GenericAlias)
+
+    def __cinit__(self, *args, **kwargs):
+        self._cache = {}
+
+    def __getitem__(self, key, /):
+        cdef PyObject* found = PyDict_GetItemWithError(self._cache, key)
+        if found is not NULL and found is not <PyObject*> _missing:
+            return <object> found
+        value = self._lookup(key, False)
+        if value is _missing:
+            raise KeyError(key)
+        return value
+
+    def get(self, key, default=None, *, bint fresh=False):
+        cdef PyObject* found
+        if not fresh:
+            found = PyDict_GetItemWithError(self._cache, key)
+            if found is not NULL and found is not <PyObject*> _missing:
+                return <object> found
+        value = self._lookup(key, fresh)
+        return default if value is _missing else value
+
+    def __contains__(self, key, /):
+        if not PyUnicode_Check(key):
+            return False
+        return PyDict_GetItemWithError(self._cache, key) is not NULL or self._exists(key)
+
+    def _lookup(self, key, fresh, /):
+        raise NotImplementedError
+
+    def _exists(self, key, /):
+        raise NotImplementedError
+
+
+# --- signatures and the index: little-endian, whatever the machine -------------------------------
+
+cdef inline void put32(uint8_t* at, uint32_t number) noexcept nogil:
+    cdef int i
+    for i in range(4):
+        at[i] = <uint8_t> (number >> (8 * i))
+
+
+cdef inline void put64(uint8_t* at, uint64_t number) noexcept nogil:
+    cdef int i
+    for i in range(8):
+        at[i] = <uint8_t> (number >> (8 * i))
+
+
+cdef inline uint32_t take32(const uint8_t* at) noexcept nogil:
+    cdef uint32_t number = 0
+    cdef int i
+    for i in range(4):
+        number |= <uint32_t> at[i] << (8 * i)
+    return number
+
+
+cdef inline uint64_t take64(const uint8_t* at) noexcept nogil:
+    cdef uint64_t number = 0
+    cdef int i
+    for i in range(8):
+        number |= <uint64_t> at[i] << (8 * i)
+    return number
+
+
+cdef bytes signature_bytes(nfsdict_signature* signature):
+    cdef uint8_t packed[24]
+    put64(packed, signature.inode)
+    put64(packed + 8, signature.size)
+    put64(packed + 16, <uint64_t> signature.mtime_ns)
+    return PyBytes_FromStringAndSize(<const char*> packed, 24)
+
+
+cdef enum:
+    SHARDS = 256
+    SIGNATURE = 24
+    SHARD_HEADER = 20
+
+
+cdef class _Encoder:
+    """A growing buffer."""
+
+    cdef uint8_t* data
+    cdef size_t size, room
+
+    def __dealloc__(self):
+        PyMem_Free(self.data)
+
+    cdef uint8_t* more(self, size_t count) except NULL:
+        cdef uint8_t* larger
+        cdef size_t room
+        if self.data is NULL or self.room - self.size < count:
+            room = self.size + count + self.room // 2 + 4096
+            larger = <uint8_t*> PyMem_Realloc(self.data, room)
+            if larger is NULL:
+                raise MemoryError
+            self.data, self.room = larger, room
+        self.size += count
+        return self.data + self.size - count
+
+
+def encode_index(list shards not None, /):
+    cdef _Encoder out = _Encoder()
+    cdef list keys
+    cdef bytes signatures, encoded
+    cdef int64_t stamp
+    cdef size_t count, start, lengths, text
+    cdef Py_ssize_t i, length
+    cdef const char* source
+    if len(shards) != SHARDS:
+        raise ValueError(f"an index has {SHARDS} shards, not {len(shards)}")
+    for stamp, keys, signatures in shards:
+        count = len(keys)
+        if <size_t> len(signatures) != SIGNATURE * count:
+            raise ValueError("a signature for each key, and no more")
+        start = out.size
+        out.more(SHARD_HEADER + (SIGNATURE + 4) * count)
+        put64(out.data + start, <uint64_t> stamp)
+        put32(out.data + start + 8, <uint32_t> count)
+        memcpy(
+            out.data + start + SHARD_HEADER, PyBytes_AS_STRING(signatures), SIGNATURE * count
+        )
+        lengths = start + SHARD_HEADER + SIGNATURE * count
+        text = out.size
+        for i in range(<Py_ssize_t> count):
+            key = keys[i]
+            if not PyUnicode_Check(key):
+                raise TypeError(f"keys are str, not {type(key).__name__}")
+            if PyUnicode_IS_ASCII(key):
+                source = <const char*> PyUnicode_DATA(key)
+                length = PyUnicode_GET_LENGTH(key)
+            else:
+                encoded = str.encode(key, "utf-8", "surrogatepass")
+                source = PyBytes_AS_STRING(encoded)
+                length = len(encoded)
+            if length > 0xFFFFFFFF:
+                raise ValueError("a key of more than 4 GiB")
+            memcpy(out.more(length), source, length)
+            put32(out.data + lengths + 4 * i, <uint32_t> length)
+        put64(out.data + start + 12, out.size - text)
+    return PyBytes_FromStringAndSize(<const char*> out.data, out.size)
+
+
+def parse_index(bytes body not None, /):
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(body)
+    cdef uint64_t left = len(body)
+    cdef uint64_t text, count, length
+    cdef const uint8_t* lengths
+    cdef Py_ssize_t i
+    cdef int _shard
+    cdef list shards = [], keys
+    cdef int64_t stamp
+    for _shard in range(SHARDS):
+        if left < SHARD_HEADER:
+            raise ValueError("index cut short")
+        stamp = <int64_t> take64(at)
+        count = take32(at + 8)
+        text = take64(at + 12)
+        at += SHARD_HEADER
+        left -= SHARD_HEADER
+        if left < (SIGNATURE + 4) * count or left - (SIGNATURE + 4) * count < text:
+            raise ValueError("index cut short")
+        signatures = PyBytes_FromStringAndSize(<const char*> at, SIGNATURE * count)
+        at += SIGNATURE * count
+        lengths = at
+        at += 4 * count
+        left -= (SIGNATURE + 4) * count + text
+        keys = [None] * <Py_ssize_t> count
+        for i in range(<Py_ssize_t> count):
+            length = take32(lengths + 4 * i)
+            if length > text:
+                raise ValueError("a key runs past its shard")
+            keys[i] = PyUnicode_DecodeUTF8(<const char*> at, length, "surrogatepass")
+            at += length
+            text -= length
+        if text != 0:
+            raise ValueError("bytes left over in a shard")
+        shards.append((stamp, keys, signatures))
+    if left != 0:
+        raise ValueError("bytes left over in the index")
+    return shards
+
+
+# --- files ---------------------------------------------------------------------------------------
+
+def read_files(paths, /):
+    cdef list names = [os.fsencode(path) for path in paths]
+    cdef Py_ssize_t count = len(names), i
+    cdef list contents = []
+    cdef nfsdict_reading* readings
+    readings = <nfsdict_reading*> PyMem_Malloc((count + 1) * sizeof(nfsdict_reading))
+    if readings is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            readings[i].path = PyBytes_AS_STRING(names[i])
+        with nogil:
+            for i in range(count):
+                nfsdict_read_file(&readings[i])
+        try:
+            for i in range(count):
+                if readings[i].error != 0:
+                    contents.append(readings[i].error)
+                    continue
+                data = PyBytes_FromStringAndSize(readings[i].data, readings[i].size)
+                free(readings[i].data)
+                readings[i].data = NULL
+                contents.append((data, signature_bytes(&readings[i].signature)))
+        finally:
+            for i in range(count):
+                free(readings[i].data)
+    finally:
+        PyMem_Free(readings)
+    return contents
+
+
+def write_files(files, mode, bint durable, /):
+    cdef list names = []
+    cdef Py_ssize_t count, i
+    cdef list outcomes = []
+    cdef int bits = -1 if mode is None else mode
+    cdef bytes data
+    cdef nfsdict_writing* writings
+    for temporary, target, data in files:
+        names.append(
+            (os.fsencode(temporary), None if target is None else os.fsencode(target), data)
+        )
+    count = len(names)
+    writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
+    if writings is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            temporary, target, data = <tuple> names[i]
+            writings[i].temporary = PyBytes_AS_STRING(temporary)
+            writings[i].target = NULL if target is None else PyBytes_AS_STRING(target)
+            writings[i].data = PyBytes_AS_STRING(data)
+            writings[i].size = len(data)
+        with nogil:
+            for i in range(count):
+                nfsdict_write_file(&writings[i], bits, durable)
+        for i in range(count):
+            if writings[i].error != 0:
+                outcomes.append((writings[i].renaming != 0, writings[i].error))
+            else:
+                outcomes.append(signature_bytes(&writings[i].signature))
+    finally:
+        PyMem_Free(writings)
+    return outcomes

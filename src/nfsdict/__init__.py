@@ -1,0 +1,31 @@
+"""A persistent dictionary that any number of processes on any number of hosts share over NFS."""
+
+from __future__ import annotations
+
+from .core import BACKEND
+from .errors import (
+    BatchError,
+    CorruptValueError,
+    NfsDictError,
+    ReadOnlyError,
+    UncertainWriteError,
+)
+from .mapping import NfsDict
+from .serializers import Serializer
+from .verify import Repair, Report
+
+__version__ = "1.0.0.dev0"
+
+__all__ = [
+    "BACKEND",
+    "BatchError",
+    "CorruptValueError",
+    "NfsDict",
+    "NfsDictError",
+    "ReadOnlyError",
+    "Repair",
+    "Report",
+    "Serializer",
+    "UncertainWriteError",
+    "__version__",
+]

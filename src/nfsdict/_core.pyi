@@ -1,0 +1,73 @@
+"""The core: what is called once for each key or each file.
+
+Two twins meet this contract: ``nfsdict._core``, compiled, and ``nfsdict._pure``.
+Import from ``nfsdict.core``, which gives the one that runs.
+"""
+
+from collections.abc import Iterable
+from types import GenericAlias
+from typing import Any, Final, Generic, TypeVar
+
+from typing_extensions import Self
+
+_V = TypeVar("_V")
+
+class Missing: ...
+
+MISSING: Final[Missing]
+"""In the cache: the key is known, its value not loaded. From ``_lookup``: no such entry."""
+
+SHA256_IMPLEMENTATION: Final[str]
+"""Which SHA-256 runs: ``"hashlib"``, or the name of the compiled one."""
+
+def digest(key: str, /) -> str:
+    """SHA-256 of the key's UTF-8 (lone surrogates passed), as 64 hex digits."""
+
+def value_path(directory: str, key: str, extension: str, /) -> str:
+    """``directory/ab/ab12…`` and the extension, where ``ab12…`` is the key's digest."""
+
+class ReadCache(Generic[_V]):
+    """A dict of cached values whose misses go to two methods that a subclass gives.
+
+    ``_cache`` maps each known key to its value, or to ``MISSING`` when it isn't loaded.
+    A hit is one dict lookup and no call into Python.
+    """
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
+    @property
+    def _cache(self) -> dict[str, Any]: ...
+    def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
+    def __getitem__(self, key: str, /) -> _V: ...
+    def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any: ...
+    def __contains__(self, key: object, /) -> bool: ...
+    def _lookup(self, key: str, fresh: bool, /) -> Any:
+        """The value of a key that the cache can't answer, or ``MISSING``."""
+
+    def _exists(self, key: str, /) -> bool:
+        """Whether a key that the cache doesn't know has an entry."""
+
+def encode_index(shards: list[tuple[int, list[str], bytes]], /) -> bytes:
+    """256 shards, each (stamp, keys, 24 bytes of signature for each key), as an index's body.
+
+    Raises ValueError if there are not 256, or not one signature for each key.
+    """
+
+def parse_index(body: bytes, /) -> list[tuple[int, list[str], bytes]]:
+    """What ``encode_index`` was given. Raises ValueError for any body that it can't have made."""
+
+def read_files(paths: Iterable[str], /) -> list[tuple[bytes, bytes] | int]:
+    """For each path its (content, signature), or the errno that stopped it.
+
+    A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO.
+    The signature is the file's inode, size and mtime in ns, 8 bytes each, little-endian.
+    """
+
+def write_files(
+    files: Iterable[tuple[str, str | None, bytes]], mode: int | None, durable: bool, /
+) -> list[bytes | tuple[bool, int]]:
+    """Write each (temporary, target, content): whole, fsynced if ``durable``, closed, renamed.
+
+    With no target the temporary file stays. ``mode`` is given against the umask, None leaves
+    it to the umask. The outcome is the signature, or (whether rename failed, errno); then
+    the temporary file has been removed.
+    """

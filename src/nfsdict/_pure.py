@@ -1,0 +1,240 @@
+"""The core in pure Python, for PyPy and machines without a compiler. Twin of ``nfsdict._core``.
+
+The contract of both is ``_core.pyi``.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+import struct
+from collections.abc import Iterable
+from types import GenericAlias
+from typing import Any, Generic, TypeVar
+
+_V = TypeVar("_V")
+
+_READ_FLAGS = (
+    os.O_RDONLY
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_NONBLOCK", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+# No O_EXCL: it costs NFSv4 a SETATTR, and a name with 96 random bits needs none.
+_WRITE_FLAGS = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | getattr(os, "O_CLOEXEC", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_BINARY", 0)
+)
+_SIGNATURE = struct.Struct("<QQq")
+_SHARD_HEADER = struct.Struct("<qIQ")
+_SHARDS = 256
+_CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
+
+
+class Missing:
+    """The type of ``MISSING``, so that a traceback or a debugger shows a name."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING = Missing()
+SHA256_IMPLEMENTATION = "hashlib"
+
+
+def digest(key: str, /) -> str:
+    if not isinstance(key, str):
+        raise TypeError(f"keys are str, not {type(key).__name__}")
+    return hashlib.sha256(str.encode(key, "utf-8", "surrogatepass")).hexdigest()
+
+
+def value_path(directory: str, key: str, extension: str, /) -> str:
+    for text, name in ((directory, "directory"), (extension, "extension")):
+        if not isinstance(text, str):
+            raise TypeError(f"{name} is a str, not {type(text).__name__}")
+    name = digest(key)
+    return f"{directory}/{name[:2]}/{name}{extension}"
+
+
+class ReadCache(Generic[_V]):
+    __slots__ = ("_cache",)
+
+    _cache: dict[str, Any]
+
+    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[assignment]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        self = super().__new__(cls)
+        self._cache = {}
+        return self
+
+    def __getitem__(self, key: str, /) -> _V:
+        value = self._cache.get(key, MISSING)
+        if value is MISSING:
+            value = self._lookup(key, False)
+            if value is MISSING:
+                raise KeyError(key)
+        return value  # type: ignore[no-any-return]
+
+    def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any:
+        value = MISSING if fresh else self._cache.get(key, MISSING)
+        if value is MISSING:
+            value = self._lookup(key, bool(fresh))
+        return default if value is MISSING else value
+
+    def __contains__(self, key: object, /) -> bool:
+        if not isinstance(key, str):
+            return False
+        return key in self._cache or self._exists(key)
+
+    def _lookup(self, key: str, fresh: bool, /) -> Any:
+        raise NotImplementedError
+
+    def _exists(self, key: str, /) -> bool:
+        raise NotImplementedError
+
+
+def encode_index(shards: list[tuple[int, list[str], bytes]], /) -> bytes:
+    if len(shards) != _SHARDS:
+        raise ValueError(f"an index has {_SHARDS} shards, not {len(shards)}")
+    parts = []
+    for stamp, keys, signatures in shards:
+        if len(signatures) != _SIGNATURE.size * len(keys):
+            raise ValueError("a signature for each key, and no more")
+        encoded = []
+        for key in keys:
+            if not isinstance(key, str):
+                raise TypeError(f"keys are str, not {type(key).__name__}")
+            encoded.append(str.encode(key, "utf-8", "surrogatepass"))
+        text = b"".join(encoded)
+        parts += (
+            _SHARD_HEADER.pack(stamp, len(keys), len(text)),
+            signatures,
+            struct.pack(f"<{len(keys)}I", *map(len, encoded)),
+            text,
+        )
+    return b"".join(parts)
+
+
+def parse_index(body: bytes, /) -> list[tuple[int, list[str], bytes]]:
+    if not isinstance(body, bytes):
+        raise TypeError(f"an index's body is bytes, not {type(body).__name__}")
+    shards = []
+    at = 0
+    for _ in range(_SHARDS):
+        if len(body) - at < _SHARD_HEADER.size:
+            raise ValueError("index cut short")
+        stamp, count, text = _SHARD_HEADER.unpack_from(body, at)
+        at += _SHARD_HEADER.size
+        if len(body) - at < (_SIGNATURE.size + 4) * count + text:
+            raise ValueError("index cut short")
+        signatures = body[at : at + _SIGNATURE.size * count]
+        at += len(signatures)
+        lengths = struct.unpack_from(f"<{count}I", body, at)
+        at += 4 * count
+        end = at + text
+        keys = []
+        for length in lengths:
+            if length > end - at:
+                raise ValueError("a key runs past its shard")
+            keys.append(body[at : at + length].decode("utf-8", "surrogatepass"))
+            at += length
+        if at != end:
+            raise ValueError("bytes left over in a shard")
+        shards.append((stamp, keys, signatures))
+    if at != len(body):
+        raise ValueError("bytes left over in the index")
+    return shards
+
+
+def _sign(status: os.stat_result) -> bytes:
+    return _SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
+def read_files(paths: Iterable[str], /) -> list[tuple[bytes, bytes] | int]:
+    return [_read_file(path) for path in paths]
+
+
+def _read_file(path: str) -> tuple[bytes, bytes] | int:
+    try:
+        descriptor = os.open(path, _READ_FLAGS)
+    except OSError as error:
+        return error.errno or errno.EIO
+    try:
+        status = os.fstat(descriptor)
+        # Only regular files are value files; O_NONBLOCK kept a FIFO from blocking the open.
+        if not stat.S_ISREG(status.st_mode):
+            return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
+        parts = []
+        left = status.st_size
+        while left > 0:
+            part = os.read(descriptor, min(left, _CHUNK))
+            if not part:
+                break
+            parts.append(part)
+            left -= len(part)
+        return b"".join(parts), _sign(status)
+    except OSError as error:
+        return error.errno or errno.EIO
+    except MemoryError:
+        return errno.ENOMEM
+    finally:
+        os.close(descriptor)
+
+
+def write_files(
+    files: Iterable[tuple[str, str | None, bytes]], mode: int | None, durable: bool, /
+) -> list[bytes | tuple[bool, int]]:
+    return [
+        _write_file(temporary, target, data, mode, durable) for temporary, target, data in files
+    ]
+
+
+def _write_file(
+    temporary: str, target: str | None, data: bytes, mode: int | None, durable: bool
+) -> bytes | tuple[bool, int]:
+    try:
+        descriptor = os.open(temporary, _WRITE_FLAGS, 0o666 if mode is None else mode)
+    except OSError as error:
+        return False, error.errno or errno.EIO
+    renaming = False
+    try:
+        try:
+            # The umask may have taken bits from open()'s mode that the caller asked for.
+            if mode is not None and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+                os.fchmod(descriptor, mode)
+            _write_all(descriptor, data)
+            if durable:
+                os.fsync(descriptor)
+            signature = _sign(os.fstat(descriptor))
+        finally:
+            # NFS may report a failed write as late as here. Close before rename: NFSv3
+            # charges a GETATTR for the other order.
+            os.close(descriptor)
+        if target is not None:
+            renaming = True
+            os.replace(temporary, target)
+    except BaseException as error:
+        try:
+            os.unlink(temporary)
+        except OSError:
+            pass  # the first error is the one to report
+        if not isinstance(error, OSError):
+            raise
+        return renaming, error.errno or errno.EIO
+    return signature
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    done = 0
+    view = memoryview(data)
+    while done < len(data):
+        done += os.write(descriptor, view[done : done + _CHUNK])

@@ -1,0 +1,322 @@
+"""The nfsdict command: look into a store and change it from the shell."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Any
+
+from . import BACKEND, CorruptValueError, NfsDict, NfsDictError, __version__
+from .serializers import serializer_named
+
+DONE, NO, ERROR = 0, 1, 2  # exit statuses, as grep's: an error is never taken for an absent key
+
+EPILOG = """\
+exit status:
+  0  done
+  1  get, del: no such key; verify, repair: files that can't be read; demo: a mismatch
+  2  an error: wrong usage, no such store, a damaged value, the system said no
+
+A pickle can run any code when it is read. Open stores of the default serializer,
+pickle, only where you trust everybody who can write to them.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command `argv` (default: the process's arguments) and return its exit status.
+
+    Errors are told on standard error in one line. A reader of the output that goes away, as in
+    `nfsdict ls NAME | head`, ends the command in silence with status 141, as SIGPIPE would.
+    """
+    arguments = parser().parse_args(argv)
+    try:
+        status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+        return 128 + 13
+    except KeyboardInterrupt:
+        return 128 + 2
+    except OSError as error:
+        discard_output()  # it may be what failed, and would fail again at interpreter exit
+        return complain(error)
+    except (NfsDictError, ValueError, TypeError) as error:
+        return complain(error)
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments; each sets `run`, the function that carries it out."""
+    parser = argparse.ArgumentParser(
+        prog="nfsdict",
+        description="Look into stores of nfsdict and change them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"nfsdict {__version__} ({BACKEND} core)"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    store = argparse.ArgumentParser(add_help=False)
+    store.add_argument("name", metavar="NAME", help="the store's name below the base directory")
+    store.add_argument(
+        "--base-dir",
+        metavar="DIR",
+        help="where stores are kept (default: the user's data directory, as for NfsDict)",
+    )
+    store.add_argument(
+        "--serializer",
+        metavar="pickle|json|bytes",
+        default="pickle",
+        help="how the store's values are written (default: %(default)s)",
+    )
+
+    def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
+        added = commands.add_parser(
+            name,
+            parents=list(over),
+            help=text.partition(".")[0],
+            description=text,
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    added = command("ls", list_keys, "List the keys, sorted, one to a line.")
+    added.add_argument(
+        "--json", action="store_true", help="one JSON array: exact, keys with newlines included"
+    )
+
+    added = command(
+        "get",
+        get,
+        "Print a value.\n\n"
+        "Text and bytes are written as they are, with nothing added (but a newline after\n"
+        "text on a terminal), anything else as Python's repr.",
+    )
+    added.add_argument("key", metavar="KEY")
+    added.add_argument("--json", action="store_true", help="print the value as JSON, in one line")
+
+    added = command(
+        "set",
+        set_value,
+        "Store a value: text, or bytes where the serializer is bytes.\n\n"
+        "The store is made if it is not there. Arguments that begin with a hyphen go after\n"
+        "`--`.",
+    )
+    added.add_argument("key", metavar="KEY")
+    added.add_argument("value", metavar="VALUE", help="- reads it from standard input, exactly")
+    added.add_argument("--json", action="store_true", help="VALUE is JSON and is stored decoded")
+
+    added = command("del", delete, "Delete a key.")
+    added.add_argument("key", metavar="KEY")
+
+    for name, run, text in (
+        ("stats", stats, "Show what a store holds and how large it is."),
+        ("verify", verify, "Examine every file of a store and change nothing."),
+        (
+            "repair",
+            repair,
+            "Sweep old temporary files, set damaged values aside, rebuild the index.",
+        ),
+    ):
+        added = command(name, run, text)
+        added.add_argument("--json", action="store_true", help="one JSON object")
+
+    added = command(
+        "demo",
+        run_demo,
+        "Write this Python's standard library from four processes, kill one, check all.\n\n"
+        "The killed process is started again and goes on with what is missing. Then a fresh\n"
+        "process opens the store and compares every value with its file.",
+        over=(),
+    )
+    added.add_argument(
+        "directory",
+        metavar="DIR",
+        nargs="?",
+        help="where to make the store 'demo', which stays there "
+        "(default: a temporary directory, removed afterwards)",
+    )
+    return parser
+
+
+def list_keys(arguments: argparse.Namespace) -> int:
+    keys = sorted(reading(arguments))
+    if arguments.json:
+        emit_json(keys)
+    else:
+        emit(b"".join(encode(key) + b"\n" for key in keys))
+    return DONE
+
+
+def get(arguments: argparse.Namespace) -> int:
+    store = reading(arguments)
+    try:
+        value = store[arguments.key]
+    except (CorruptValueError, OSError):
+        raise
+    except Exception as error:  # unpickling runs the code of the value's class
+        if arguments.key not in store:
+            return no_such_key(arguments)
+        raise NfsDictError(f"can't load the value: {type(error).__name__}: {error}") from error
+    if arguments.json:
+        emit_json(value)
+    elif isinstance(value, str):
+        # Nothing is added where a script reads, so that `get | set -` copies exactly.
+        emit(encode(value) + (b"\n" if sys.stdout.isatty() else b""))
+    elif isinstance(value, (bytes, bytearray)):
+        emit(value)
+    else:
+        emit(encode(repr(value)) + b"\n")
+    return DONE
+
+
+def set_value(arguments: argparse.Namespace) -> int:
+    # Bytes that are no UTF-8 become lone surrogates, as in the program's arguments, and `get`
+    # turns them back.
+    data = os.fsencode(arguments.value) if arguments.value != "-" else sys.stdin.buffer.read()
+    value: Any = data
+    if arguments.json:
+        value = json.loads(data)
+    elif arguments.serializer != "bytes":
+        value = data.decode("utf-8", "surrogateescape")
+    with writing(arguments) as store:
+        store[arguments.key] = value
+    return DONE
+
+
+def delete(arguments: argparse.Namespace) -> int:
+    reading(arguments)
+    with writing(arguments) as store:
+        try:
+            del store[arguments.key]
+        except CorruptValueError:
+            raise
+        except KeyError:
+            return no_such_key(arguments)
+    return DONE
+
+
+def stats(arguments: argparse.Namespace) -> int:
+    store = reading(arguments)
+    extension = serializer_named(arguments.serializer).extension
+    value_name = re.compile("[0-9a-f]{64}" + re.escape(extension))
+    size = shards = others = 0
+    index = {}
+    for entry in os.scandir(store.path):
+        if entry.name.startswith("_"):
+            status = entry.stat(follow_symlinks=False)
+            changed = datetime.fromtimestamp(status.st_mtime, timezone.utc)
+            index[entry.name] = {"bytes": status.st_size, "modified": changed.isoformat()}
+        elif re.fullmatch("[0-9a-f]{2}", entry.name) and entry.is_dir(follow_symlinks=False):
+            values = 0
+            for file in os.scandir(entry.path):
+                if value_name.fullmatch(file.name):
+                    size += file.stat(follow_symlinks=False).st_size
+                    values += 1
+                else:
+                    others += 1
+            shards += values > 0
+        else:
+            others += 1
+    report = {
+        "path": str(store.path),
+        "keys": len(store),
+        "bytes": size,
+        "shards": shards,
+        "other_files": others,
+        "index": index,
+        "backend": BACKEND,
+        "version": __version__,
+    }
+    show(report, arguments)
+    return DONE
+
+
+def verify(arguments: argparse.Namespace) -> int:
+    report = reading(arguments).verify()
+    show(dataclasses.asdict(report), arguments)
+    return DONE if report.ok else NO
+
+
+def repair(arguments: argparse.Namespace) -> int:
+    reading(arguments)
+    with writing(arguments) as store:
+        done = store.repair()
+    found = dataclasses.asdict(done.report)
+    show({**found, "swept": done.swept, "set_aside": done.set_aside}, arguments)
+    return NO if done.report.unreadable else DONE
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    from . import demo  # starting processes takes many modules that no other command needs
+
+    return demo.run(arguments.directory)
+
+
+def reading(arguments: argparse.Namespace) -> NfsDict[Any]:
+    """The store, opened so that nothing is written; FileNotFoundError where there is none."""
+    store = NfsDict[Any](
+        arguments.name, arguments.base_dir, arguments.serializer, lazy=True, read_only=True
+    )
+    os.stat(store.path)  # a mistyped name is an error, not an empty store
+    return store
+
+
+def writing(arguments: argparse.Namespace) -> NfsDict[Any]:
+    """The store, made if it is not there."""
+    return NfsDict[Any](arguments.name, arguments.base_dir, arguments.serializer, lazy=True)
+
+
+def encode(text: str) -> bytes:
+    """`text` in UTF-8; what came in as other bytes leaves as those bytes."""
+    try:
+        return text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:  # lone surrogates that stand for no byte
+        return text.encode("utf-8", "backslashreplace")
+
+
+def emit(data: bytes | bytearray) -> None:
+    sys.stdout.buffer.write(data)
+
+
+def emit_json(value: object) -> None:
+    emit(json.dumps(value, allow_nan=False).encode() + b"\n")
+
+
+def show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
+    """`report` as JSON where asked for, else a line for each field and for each of its items."""
+    if arguments.json:
+        emit_json(report)
+        return
+    width = max(map(len, report)) + 2
+    for name, value in report.items():
+        many = isinstance(value, (dict, list))
+        emit(encode(f"{name:{width}}{len(value) if many else value}\n"))
+        if isinstance(value, dict):
+            value = [f"{key}: {detail}" for key, detail in value.items()]
+        if many:
+            emit(encode("".join(f"  {item}\n" for item in value)))
+
+
+def no_such_key(arguments: argparse.Namespace) -> int:
+    return complain(f"no such key: {arguments.key!r}", NO)
+
+
+def complain(problem: object, status: int = ERROR) -> int:
+    print(f"nfsdict: {problem}", file=sys.stderr)
+    return status
+
+
+def discard_output() -> None:
+    """Point standard output nowhere, so that what is still buffered can't fail again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

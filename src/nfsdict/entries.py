@@ -1,0 +1,87 @@
+"""Entries: value files as keys and values. A file that can't be one is reported here, once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from .core import digest
+from .errors import CorruptValueError
+from .serializers import Damaged, Serializer
+from .store import Content, Store
+
+log = logging.getLogger("nfsdict")
+
+
+class Entry(NamedTuple):
+    """What one value file holds."""
+
+    key: str
+    value: Any
+    signature: bytes
+    fingerprint: int
+    """hash of the file's bytes, good within this process"""
+
+
+class Entries:
+    """The entries of a store, by the keys that their files hold. Safe for threads."""
+
+    def __init__(self, store: Store, serializer: Serializer) -> None:
+        self._store = store
+        self._serializer = serializer
+        self._reported: set[tuple[str, bytes]] = set()
+
+    def dump(self, key: str, value: Any) -> bytes:
+        """The content of the key's file. What the serializer raises is raised."""
+        data = self._serializer.dumps((key, value))
+        if not isinstance(data, bytes):
+            raise TypeError(f"the serializer's dumps gave {type(data).__name__}, not bytes")
+        return data
+
+    def find(self, key: str, fresh: bool = False) -> Entry | None:
+        """The key's entry, None if it has no file. See ``Store.find``.
+
+        Raises CorruptValueError for a damaged file, OSError if it can't be read, and what a
+        pickled object's own code raises.
+        """
+        path = self._store.path(key)
+        content = self._store.find(key, fresh)
+        return None if content is None else self._load(path, content)
+
+    def read(self, digests: Sequence[str]) -> list[Entry | Exception | None]:
+        """The entries under these digests: None where there is no file, or what went wrong."""
+        paths = [self._store.path_of(name) for name in digests]
+        entries: list[Entry | Exception | None] = []
+        for path, content in zip(paths, self._store.read(paths)):
+            if not isinstance(content, tuple):
+                entries.append(content)
+                continue
+            try:
+                entries.append(self._load(path, content))
+            except Exception as error:  # a pickle runs anybody's code
+                entries.append(error)
+        return entries
+
+    def _load(self, path: str, content: Content) -> Entry:
+        data, signature = content
+        try:
+            pair = self._serializer.loads(data)
+        except Damaged as error:
+            raise self._corrupt(path, signature, str(error)) from error
+        try:
+            key, value = pair
+        except (TypeError, ValueError):
+            raise self._corrupt(path, signature, "it holds no pair of key and value") from None
+        if not isinstance(key, str):
+            raise self._corrupt(path, signature, f"its key is of type {type(key).__name__}")
+        if self._store.path_of(digest(key)) != path:
+            raise self._corrupt(path, signature, f"it holds another key: {key!r:.200}")
+        return Entry(key, value, signature, hash(data))
+
+    def _corrupt(self, path: str, signature: bytes, reason: str) -> CorruptValueError:
+        error = CorruptValueError(path, reason)
+        if (path, signature) not in self._reported:
+            self._reported.add((path, signature))
+            log.warning("%s", error)
+        return error

@@ -1,0 +1,59 @@
+"""Flush: what the disk is told besides the value files, at close, collection or interpreter exit."""
+
+from __future__ import annotations
+
+import logging
+import os
+
+from .index import Index
+from .locks import Locks
+from .store import Store
+
+log = logging.getLogger("nfsdict")
+
+
+class Flush:
+    """Writes the index, and removes that of release 0.2.1, when there is something to say.
+
+    It refers to no dictionary, so that it can outlive one. In a forked child it does nothing: the
+    index is the parent's to flush.
+    """
+
+    def __init__(self, index: Index, store: Store, locks: Locks) -> None:
+        self._index = index
+        self._store = store
+        self._locks = locks
+        self._owner = os.getpid()
+        self._keys_changed = False
+
+    def keys_change(self) -> None:
+        """The set of keys is about to change: release 0.2.1, which believes its index, shall scan.
+
+        Removed before the first change, and once more at the end, for a 0.2.1 that ran meanwhile.
+        """
+        if not self._keys_changed:
+            self._remove_old_index()
+            self._keys_changed = True
+
+    def _remove_old_index(self) -> None:
+        try:
+            self._store.remove_old_index()
+        except OSError as error:
+            log.warning("can't remove release 0.2.1's index, which will hide changes: %s", error)
+
+    def __call__(self) -> None:
+        """Never raises OSError: what is lost is the next opener's time."""
+        if os.getpid() != self._owner:
+            return
+        if self._keys_changed:
+            self._remove_old_index()
+            self._keys_changed = False
+        with self._locks.known:
+            if not (self._index.listed and self._index.changed):
+                return
+            data = self._index.encode()
+            self._index.changed = False
+        try:
+            self._store.write_index(data)
+        except OSError as error:
+            log.info("index not written: %s", error)

@@ -1,0 +1,151 @@
+"""Values to bytes and back: pickle with an integrity trailer, JSON, raw bytes, or a user's own."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+import struct
+import zlib
+from typing import Any, Protocol, runtime_checkable
+
+# A file name's end; ".nfsdict-…" and "_…" are taken by the store itself.
+_EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
+
+
+class Damaged(ValueError):
+    """These bytes aren't what ``dumps`` made."""
+
+
+@runtime_checkable
+class Serializer(Protocol):
+    """What a serializer is: any object with these three.
+
+    ``extension`` ends the names of its value files, such as ``".pkl"``. ``dumps`` gets the pair
+    ``(key, value)``, ``loads`` gives it back as a sequence of two, or raises ValueError for bytes
+    that ``dumps`` can't have made. Both are called from several threads at once. A dictionary that
+    is to be pickled or copied needs a serializer that can be pickled.
+    """
+
+    @property
+    def extension(self) -> str: ...
+
+    def dumps(self, obj: Any, /) -> bytes: ...
+
+    def loads(self, data: bytes, /) -> Any: ...
+
+
+class Pickle:
+    """Pickle with a CRC-32 after its STOP opcode, where ``pickle.loads`` doesn't look.
+
+    Any reader of plain pickles reads these files, and plain pickles are read here. A plain one
+    ends in STOP, a full stop; one with a trailer ends in ``_MAGIC``, which doesn't, so that the two
+    are never confused and nothing else is taken for whole.
+    """
+
+    extension = ".pkl"
+    _MAGIC = b"nfsdict\x01"
+    _CHECKSUM = struct.Struct("<I")
+    # Protocol 5 is the newest that Python 3.9, the oldest supported, reads.
+    _PROTOCOL = 5
+
+    def dumps(self, obj: Any, /) -> bytes:
+        body = pickle.dumps(obj, self._PROTOCOL)
+        return body + self._CHECKSUM.pack(zlib.crc32(body)) + self._MAGIC
+
+    def loads(self, data: bytes, /) -> Any:
+        if data.endswith(self._MAGIC):
+            end = len(data) - len(self._MAGIC) - self._CHECKSUM.size
+            if end < 0 or self._CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
+                raise Damaged("the checksum doesn't match")
+            # The bytes are those that were written: what fails now is no damage.
+            return pickle.loads(data)
+        if not data.endswith(pickle.STOP):
+            raise Damaged("cut short or overwritten" if data else "the file is empty")
+        try:
+            return pickle.loads(data)
+        except (ImportError, AttributeError, MemoryError):
+            raise  # a class that this process can't import, more likely than damage
+        except Exception as error:
+            raise Damaged(f"no pickle: {error}") from error
+
+
+class Json:
+    """JSON text ``[key, value]`` in UTF-8, which a person may edit. It has no checksum."""
+
+    extension = ".json"
+
+    def dumps(self, obj: Any, /) -> bytes:
+        return json.dumps(obj, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+    def loads(self, data: bytes, /) -> Any:
+        try:
+            return json.loads(data)
+        except (ValueError, RecursionError) as error:
+            raise Damaged(f"no JSON: {error}") from error
+
+
+class Bytes:
+    """Raw values, any bytes-like object, read back as ``bytes``.
+
+    The file is a header, the key's UTF-8 and the value. The header: ``nfsb``, then in little-endian
+    a CRC-32 of all that follows it, and the length of the key.
+    """
+
+    extension = ".bin"
+    _MAGIC = b"nfsb"
+    _CHECKSUM = struct.Struct("<I")
+    _LENGTH = struct.Struct("<I")
+    _CHECKED = len(_MAGIC) + _CHECKSUM.size  # where the checked part begins
+
+    def dumps(self, obj: Any, /) -> bytes:
+        key, value = obj
+        encoded = key.encode("utf-8", "surrogatepass")
+        if isinstance(value, str):
+            raise TypeError("the bytes serializer takes bytes-like values, not str")
+        checked = b"".join((self._LENGTH.pack(len(encoded)), encoded, memoryview(value)))
+        return self._MAGIC + self._CHECKSUM.pack(zlib.crc32(checked)) + checked
+
+    def loads(self, data: bytes, /) -> Any:
+        if len(data) < self._CHECKED + self._LENGTH.size or not data.startswith(self._MAGIC):
+            raise Damaged("cut short or overwritten" if data else "the file is empty")
+        checked = memoryview(data)[self._CHECKED :]
+        if self._CHECKSUM.unpack_from(data, len(self._MAGIC))[0] != zlib.crc32(checked):
+            raise Damaged("the checksum doesn't match")
+        start = self._LENGTH.size
+        end = start + self._LENGTH.unpack_from(checked)[0]
+        return bytes(checked[start:end]).decode("utf-8", "surrogatepass"), bytes(checked[end:])
+
+
+class _Custom:
+    """A user's serializer, its ValueError taken as the report of damage."""
+
+    def __init__(self, serializer: Serializer) -> None:
+        self.extension = serializer.extension
+        self.dumps = serializer.dumps
+        self._loads = serializer.loads
+
+    def loads(self, data: bytes, /) -> Any:
+        try:
+            return self._loads(data)
+        except ValueError as error:
+            raise Damaged(str(error)) from error
+
+
+_KNOWN: dict[str, Serializer] = {"pickle": Pickle(), "json": Json(), "bytes": Bytes()}
+
+
+def serializer_named(serializer: str | Serializer) -> Serializer:
+    """The serializer of that name, or the user's own. ValueError lists the known names."""
+    if isinstance(serializer, str):
+        if serializer not in _KNOWN:
+            raise ValueError(f"unknown serializer {serializer!r}; known are {', '.join(_KNOWN)}")
+        return _KNOWN[serializer]
+    if not isinstance(serializer, Serializer):
+        raise ValueError(
+            f"{serializer!r} is no serializer: one of {', '.join(_KNOWN)}, "
+            "or an object with extension, dumps and loads"
+        )
+    if not _EXTENSION.fullmatch(serializer.extension):
+        raise ValueError(f"{serializer.extension!r} can't end a file name; try one like '.npy'")
+    return _Custom(serializer)

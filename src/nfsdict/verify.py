@@ -1,0 +1,81 @@
+"""Examine every file of a store, and mend what can be. No file that may be a value is deleted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+from .entries import Entries, Entry
+from .errors import CorruptValueError
+from .parallel import in_parallel
+from .store import Store
+
+
+@dataclass(frozen=True)
+class Report:
+    """What ``verify`` found."""
+
+    entries: int = 0
+    """value files that are whole"""
+    damaged: dict[str, str] = field(default_factory=dict)
+    """paths of damaged value files, and what is wrong with each"""
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """paths of value files that could not be read or unpickled here, and why; they may be whole"""
+    temporary: dict[str, int] = field(default_factory=dict)
+    """paths of temporary files, and their mtimes in ns: writes under way, or left by a crash"""
+    strangers: list[str] = field(default_factory=list)
+    """paths in the shard directories that nfsdict neither wrote nor touches"""
+
+    @property
+    def ok(self) -> bool:
+        """Whether every value file is whole and could be read."""
+        return not self.damaged and not self.unreadable
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What ``repair`` did."""
+
+    report: Report
+    """what was there before"""
+    swept: list[str]
+    """temporary files that were removed"""
+    set_aside: dict[str, str]
+    """damaged value files, and where each was moved"""
+
+
+def verify(store: Store, entries: Entries, workers: int) -> Report:
+    """Read and decode every value file. OSError if a directory can't be listed."""
+
+    def examine(shard: str) -> Report:
+        listing = store.list(shard)
+        names = list(listing.signatures)
+        whole, damaged, unreadable = 0, {}, {}
+        for name, entry in zip(names, entries.read(names)):
+            if isinstance(entry, Entry):
+                whole += 1
+            elif isinstance(entry, CorruptValueError):
+                damaged[entry.path] = entry.reason
+            elif entry is not None:
+                unreadable[store.path_of(name)] = f"{type(entry).__name__}: {entry}"
+        return Report(whole, damaged, unreadable, listing.temporary, listing.strangers)
+
+    whole = 0
+    total = Report(temporary=store.temporary_files())
+    for part in in_parallel(examine, store.shards(), workers):
+        whole += part.entries
+        total.damaged.update(part.damaged)
+        total.unreadable.update(part.unreadable)
+        total.temporary.update(part.temporary)
+        total.strangers.extend(part.strangers)
+    return replace(total, entries=whole)
+
+
+def repair(store: Store, entries: Entries, workers: int, grace: float) -> Repair:
+    """Remove temporary files older than ``grace`` seconds, and move damaged files aside."""
+    report = verify(store, entries, workers)
+    # The server's clock on both sides: the local one says nothing about a file's age.
+    limit = store.clock() - int(grace * 1e9)
+    swept = [path for path, mtime in report.temporary.items() if mtime < limit]
+    for path in swept:
+        store.sweep(path)
+    return Repair(report, swept, {path: store.set_aside(path) for path in report.damaged})
