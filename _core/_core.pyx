@@ -46,16 +46,17 @@ cdef extern from "files.h":
         int error
 
     ctypedef struct nfsdict_writing:
-        const char* temporary
         const char* target
         const char* data
         size_t size
         nfsdict_signature signature
         int error
-        int renaming
+        int step
 
     void nfsdict_read_file(nfsdict_reading* reading) nogil
-    void nfsdict_write_file(nfsdict_writing* writing, int mode, int durable) nogil
+    void nfsdict_write_files(
+        nfsdict_writing* writings, size_t count, int mode, int durable, int synced
+    ) nogil
 
 
 class Missing:
@@ -315,9 +316,21 @@ def parse_index(bytes body not None, /):
 
 # --- files ---------------------------------------------------------------------------------------
 
-def read_files(paths, /):
-    cdef list names = [os.fsencode(path) for path in paths]
-    cdef Py_ssize_t count = len(names), i
+cdef const char* path_bytes(path, list kept) except NULL:
+    """The path as the system takes it; ``kept`` keeps alive what it points to."""
+    if not PyUnicode_Check(path):
+        raise TypeError(f"paths are str, not {type(path).__name__}")
+    if PyUnicode_IS_ASCII(path):
+        kept.append(path)
+        return <const char*> PyUnicode_DATA(path)
+    encoded = os.fsencode(path)
+    kept.append(encoded)
+    return PyBytes_AS_STRING(encoded)
+
+
+def read_files(list paths not None, /):
+    cdef list kept = []
+    cdef Py_ssize_t count = len(paths), i
     cdef list contents = []
     cdef nfsdict_reading* readings
     readings = <nfsdict_reading*> PyMem_Malloc((count + 1) * sizeof(nfsdict_reading))
@@ -325,7 +338,7 @@ def read_files(paths, /):
         raise MemoryError
     try:
         for i in range(count):
-            readings[i].path = PyBytes_AS_STRING(names[i])
+            readings[i].path = path_bytes(paths[i], kept)
         with nogil:
             for i in range(count):
                 nfsdict_read_file(&readings[i])
@@ -346,34 +359,30 @@ def read_files(paths, /):
     return contents
 
 
-def write_files(files, mode, bint durable, /):
-    cdef list names = []
-    cdef Py_ssize_t count, i
+def write_files(list files not None, mode, bint durable, bint synced, /):
+    cdef list kept = []
+    cdef Py_ssize_t count = len(files), i
     cdef list outcomes = []
     cdef int bits = -1 if mode is None else mode
     cdef bytes data
     cdef nfsdict_writing* writings
-    for temporary, target, data in files:
-        names.append(
-            (os.fsencode(temporary), None if target is None else os.fsencode(target), data)
-        )
-    count = len(names)
     writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
     if writings is NULL:
         raise MemoryError
     try:
         for i in range(count):
-            temporary, target, data = <tuple> names[i]
-            writings[i].temporary = PyBytes_AS_STRING(temporary)
-            writings[i].target = NULL if target is None else PyBytes_AS_STRING(target)
+            target, data = files[i]
+            if data is None:
+                raise TypeError("a file's content is bytes, not NoneType")
+            writings[i].target = path_bytes(target, kept)
+            kept.append(data)
             writings[i].data = PyBytes_AS_STRING(data)
             writings[i].size = len(data)
         with nogil:
-            for i in range(count):
-                nfsdict_write_file(&writings[i], bits, durable)
+            nfsdict_write_files(writings, count, bits, durable, synced)
         for i in range(count):
             if writings[i].error != 0:
-                outcomes.append((writings[i].renaming != 0, writings[i].error))
+                outcomes.append((writings[i].step, writings[i].error))
             else:
                 outcomes.append(signature_bytes(&writings[i].signature))
     finally:

@@ -8,12 +8,18 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#ifdef __APPLE__
+#include <sys/random.h>
+#endif
 
 #define READ_FLAGS (O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK)
 /* No O_EXCL: it costs NFSv4 a SETATTR, and a name with 96 random bits needs none. */
 #define WRITE_FLAGS (O_WRONLY | O_CREAT | O_CLOEXEC | O_NOFOLLOW)
+
+#define PREFIX ".nfsdict-"
 
 #ifdef __APPLE__
 #define MTIME(status) ((status)->st_mtimespec)
@@ -21,12 +27,12 @@
 #define MTIME(status) ((status)->st_mtim)
 #endif
 
-static int retried_open(const char *path, int flags, mode_t mode)
+static int retried_open(int directory, const char *path, int flags, mode_t mode)
 {
     int descriptor;
 
     do
-        descriptor = open(path, flags, mode);
+        descriptor = openat(directory, path, flags, mode);
     while (descriptor < 0 && errno == EINTR);
     return descriptor;
 }
@@ -69,7 +75,7 @@ static int read_all(int descriptor, nfsdict_reading *reading)
 
 void nfsdict_read_file(nfsdict_reading *reading)
 {
-    int descriptor = retried_open(reading->path, READ_FLAGS, 0);
+    int descriptor = retried_open(AT_FDCWD, reading->path, READ_FLAGS, 0);
 
     reading->data = NULL;
     reading->size = 0;
@@ -122,14 +128,55 @@ static int write_all(int descriptor, nfsdict_writing *writing, int mode, int dur
     return 0;
 }
 
-void nfsdict_write_file(nfsdict_writing *writing, int mode, int durable)
+/* Length of the path's directory, the slash included. */
+static size_t directory_length(const char *path)
 {
-    int descriptor =
-        retried_open(writing->temporary, WRITE_FLAGS, mode >= 0 ? (mode_t)mode : 0666);
+    const char *slash = strrchr(path, '/');
 
-    writing->renaming = 0;
+    return slash == NULL ? 0 : (size_t)(slash - path) + 1;
+}
+
+/* A temporary name in the target's directory, to be freed; NULL and errno on failure. Its 96 random
+   bits are unique over hosts, containers, processes, threads and forks. */
+static char *temporary_name(const char *target)
+{
+    static const char hex[] = "0123456789abcdef";
+    unsigned char random[12];
+    size_t length = directory_length(target);
+    char *name = malloc(length + sizeof PREFIX + 2 * sizeof random);
+
+    if (name == NULL || getentropy(random, sizeof random) != 0) {
+        free(name);
+        return NULL;
+    }
+    memcpy(name, target, length);
+    memcpy(name + length, PREFIX, sizeof PREFIX - 1);
+    char *digits = name + length + sizeof PREFIX - 1;
+    for (size_t i = 0; i < sizeof random; i++) {
+        *digits++ = hex[random[i] >> 4];
+        *digits++ = hex[random[i] & 15];
+    }
+    *digits = '\0';
+    return name;
+}
+
+/* Write one file. Its path and the temporary one are relative to the directory's descriptor, or
+   absolute, with AT_FDCWD. */
+static void write_file(nfsdict_writing *writing, int directory, const char *target, int mode,
+                       int durable)
+{
+    char *temporary = temporary_name(target);
+
+    writing->step = NFSDICT_WRITING;
+    if (temporary == NULL) {
+        writing->error = errno;
+        return;
+    }
+    int descriptor =
+        retried_open(directory, temporary, WRITE_FLAGS, mode >= 0 ? (mode_t)mode : 0666);
     if (descriptor < 0) {
         writing->error = errno;
+        free(temporary);
         return;
     }
     writing->error = write_all(descriptor, writing, mode, durable);
@@ -137,11 +184,81 @@ void nfsdict_write_file(nfsdict_writing *writing, int mode, int durable)
        a GETATTR for the other order. */
     if (close(descriptor) != 0 && writing->error == 0)
         writing->error = errno;
-    if (writing->error == 0 && writing->target != NULL
-        && rename(writing->temporary, writing->target) != 0) {
-        writing->error = errno;
-        writing->renaming = 1;
+    if (writing->error == 0) {
+        writing->step = NFSDICT_PUBLISHING;
+        if (renameat(directory, temporary, directory, target) != 0)
+            writing->error = errno;
     }
     if (writing->error != 0)
-        unlink(writing->temporary);
+        unlinkat(directory, temporary, 0);
+    free(temporary);
+}
+
+static int open_directory(const char *target)
+{
+    char *path = strndup(target, directory_length(target));
+
+    if (path == NULL)
+        return -1;
+    int descriptor = retried_open(AT_FDCWD, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int error = errno;
+    free(path);
+    errno = error;
+    return descriptor;
+}
+
+/* fsync a directory; 0 or an errno. */
+static int sync_directory(int descriptor)
+{
+    while (fsync(descriptor) != 0) {
+        /* The last three are what file systems without an fsync for directories answer. */
+        if (errno != EINTR)
+            return errno == EINVAL || errno == ENOTSUP || errno == EOPNOTSUPP ? 0 : errno;
+    }
+    return 0;
+}
+
+/* Write a run of files in one directory; with synced, by its descriptor, and fsync it. */
+static void write_run(nfsdict_writing *writings, size_t count, int mode, int durable, int synced)
+{
+    size_t skipped = synced ? directory_length(writings[0].target) : 0;
+    int directory = synced ? open_directory(writings[0].target) : AT_FDCWD;
+    int error = synced && directory < 0 ? errno : 0;
+    int published = 0;
+
+    for (size_t i = 0; i < count; i++) {
+        writings[i].step = NFSDICT_WRITING;
+        writings[i].error = error;
+        if (error == 0)
+            write_file(&writings[i], directory, writings[i].target + skipped, mode, durable);
+        published |= writings[i].error == 0;
+    }
+    if (!synced || directory < 0)
+        return;
+    error = published ? sync_directory(directory) : 0;
+    close(directory);
+    for (size_t i = 0; error != 0 && i < count; i++)
+        if (writings[i].error == 0) {
+            writings[i].error = error;
+            writings[i].step = NFSDICT_SYNCING;
+        }
+}
+
+static int same_directory(const char *one, const char *other)
+{
+    size_t length = directory_length(one);
+
+    return length == directory_length(other) && memcmp(one, other, length) == 0;
+}
+
+void nfsdict_write_files(nfsdict_writing *writings, size_t count, int mode, int durable, int synced)
+{
+    size_t run = 0; /* where the run of targets in one directory begins */
+
+    for (size_t i = 1; i <= count; i++) {
+        if (i < count && same_directory(writings[run].target, writings[i].target))
+            continue;
+        write_run(writings + run, i - run, mode, durable, synced);
+        run = i;
+    }
 }

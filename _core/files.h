@@ -20,17 +20,23 @@ typedef struct {
     int error; /* 0 or an errno */
 } nfsdict_reading;
 
+/* How far a write came; an error belongs to the step that it failed at. */
+enum { NFSDICT_WRITING, NFSDICT_PUBLISHING, NFSDICT_SYNCING };
+
 typedef struct {
-    const char *temporary;
-    const char *target; /* NULL: leave the temporary file where it is */
+    const char *target;
     const char *data;
     size_t size;
     nfsdict_signature signature;
-    int error;    /* 0 or an errno */
-    int renaming; /* the error came from rename: everything before it had worked */
+    int error; /* 0 or an errno */
+    int step;
 } nfsdict_writing;
 
 void nfsdict_read_file(nfsdict_reading *reading);
-void nfsdict_write_file(nfsdict_writing *writing, int mode, int durable);
+
+/* Write each file under a temporary name beside its target, and rename it to the target. mode < 0
+   leaves the permissions to the umask; durable: fsync each file; synced: fsync each directory
+   once after the last of a run of targets in it. */
+void nfsdict_write_files(nfsdict_writing *writings, size_t count, int mode, int durable, int synced);
 
 #endif

@@ -4,7 +4,6 @@ Two twins meet this contract: ``nfsdict._core``, compiled, and ``nfsdict._pure``
 Import from ``nfsdict.core``, which gives the one that runs.
 """
 
-from collections.abc import Iterable
 from types import GenericAlias
 from typing import Any, Final, Generic, TypeVar
 
@@ -55,7 +54,7 @@ def encode_index(shards: list[tuple[int, list[str], bytes]], /) -> bytes:
 def parse_index(body: bytes, /) -> list[tuple[int, list[str], bytes]]:
     """What ``encode_index`` was given. Raises ValueError for any body that it can't have made."""
 
-def read_files(paths: Iterable[str], /) -> list[tuple[bytes, bytes] | int]:
+def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """For each path its (content, signature), or the errno that stopped it.
 
     A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO.
@@ -63,11 +62,12 @@ def read_files(paths: Iterable[str], /) -> list[tuple[bytes, bytes] | int]:
     """
 
 def write_files(
-    files: Iterable[tuple[str, str | None, bytes]], mode: int | None, durable: bool, /
-) -> list[bytes | tuple[bool, int]]:
-    """Write each (temporary, target, content): whole, fsynced if ``durable``, closed, renamed.
+    files: list[tuple[str, bytes]], mode: int | None, durable: bool, synced: bool, /
+) -> list[bytes | tuple[int, int]]:
+    """Write each (target, content) under a temporary name beside it, and rename it.
 
-    With no target the temporary file stays. ``mode`` is given against the umask, None leaves
-    it to the umask. The outcome is the signature, or (whether rename failed, errno); then
-    the temporary file has been removed.
+    ``durable`` fsyncs each file; ``synced`` fsyncs each directory, once after a run of targets in
+    it. ``mode`` is given against the umask, None leaves it to the umask. The outcome is the
+    signature, or (step, errno): step 0 before the rename, 1 at the rename, after either the
+    temporary file was removed; 2 at the directory's fsync.
     """

@@ -10,7 +10,7 @@ import hashlib
 import os
 import stat
 import struct
-from collections.abc import Iterable
+from itertools import groupby
 from types import GenericAlias
 from typing import Any, Generic, TypeVar
 
@@ -34,6 +34,7 @@ _WRITE_FLAGS = (
 _SIGNATURE = struct.Struct("<QQq")
 _SHARD_HEADER = struct.Struct("<qIQ")
 _SHARDS = 256
+_WRITING, _PUBLISHING, _SYNCING = range(3)
 _CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
 
 
@@ -69,7 +70,7 @@ class ReadCache(Generic[_V]):
 
     _cache: dict[str, Any]
 
-    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[assignment]
+    __class_getitem__ = classmethod(GenericAlias)  # type: ignore[var-annotated]
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Any:
         self = super().__new__(cls)
@@ -105,10 +106,12 @@ class ReadCache(Generic[_V]):
 def encode_index(shards: list[tuple[int, list[str], bytes]], /) -> bytes:
     if len(shards) != _SHARDS:
         raise ValueError(f"an index has {_SHARDS} shards, not {len(shards)}")
-    parts = []
+    parts: list[bytes] = []
     for stamp, keys, signatures in shards:
         if len(signatures) != _SIGNATURE.size * len(keys):
             raise ValueError("a signature for each key, and no more")
+        if not -1 << 63 <= stamp < 1 << 63:
+            raise OverflowError("a stamp has 64 bits, one of them the sign")
         encoded = []
         for key in keys:
             if not isinstance(key, str):
@@ -159,7 +162,7 @@ def _sign(status: os.stat_result) -> bytes:
     return _SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
-def read_files(paths: Iterable[str], /) -> list[tuple[bytes, bytes] | int]:
+def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     return [_read_file(path) for path in paths]
 
 
@@ -173,7 +176,7 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
         # Only regular files are value files; O_NONBLOCK kept a FIFO from blocking the open.
         if not stat.S_ISREG(status.st_mode):
             return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
-        parts = []
+        parts: list[bytes] = []
         left = status.st_size
         while left > 0:
             part = os.read(descriptor, min(left, _CHUNK))
@@ -191,21 +194,32 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
 
 
 def write_files(
-    files: Iterable[tuple[str, str | None, bytes]], mode: int | None, durable: bool, /
-) -> list[bytes | tuple[bool, int]]:
-    return [
-        _write_file(temporary, target, data, mode, durable) for temporary, target, data in files
-    ]
+    files: list[tuple[str, bytes]], mode: int | None, durable: bool, synced: bool, /
+) -> list[bytes | tuple[int, int]]:
+    outcomes: list[bytes | tuple[int, int]] = []
+    for directory, run in groupby(files, lambda file: os.path.dirname(file[0])):
+        written = [_write_file(target, data, mode, durable) for target, data in run]
+        if synced and any(isinstance(outcome, bytes) for outcome in written):
+            error = _sync_directory(directory)
+            if error:
+                written = [
+                    (_SYNCING, error) if isinstance(outcome, bytes) else outcome
+                    for outcome in written
+                ]
+        outcomes += written
+    return outcomes
 
 
 def _write_file(
-    temporary: str, target: str | None, data: bytes, mode: int | None, durable: bool
-) -> bytes | tuple[bool, int]:
+    target: str, data: bytes, mode: int | None, durable: bool
+) -> bytes | tuple[int, int]:
+    # 96 random bits: unique over hosts, containers, processes, threads and forks.
+    temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
     try:
         descriptor = os.open(temporary, _WRITE_FLAGS, 0o666 if mode is None else mode)
     except OSError as error:
-        return False, error.errno or errno.EIO
-    renaming = False
+        return _WRITING, error.errno or errno.EIO
+    step = _WRITING
     try:
         try:
             # The umask may have taken bits from open()'s mode that the caller asked for.
@@ -219,9 +233,8 @@ def _write_file(
             # NFS may report a failed write as late as here. Close before rename: NFSv3
             # charges a GETATTR for the other order.
             os.close(descriptor)
-        if target is not None:
-            renaming = True
-            os.replace(temporary, target)
+        step = _PUBLISHING
+        os.replace(temporary, target)
     except BaseException as error:
         try:
             os.unlink(temporary)
@@ -229,7 +242,7 @@ def _write_file(
             pass  # the first error is the one to report
         if not isinstance(error, OSError):
             raise
-        return renaming, error.errno or errno.EIO
+        return step, error.errno or errno.EIO
     return signature
 
 
@@ -238,3 +251,17 @@ def _write_all(descriptor: int, data: bytes) -> None:
     view = memoryview(data)
     while done < len(data):
         done += os.write(descriptor, view[done : done + _CHUNK])
+
+
+def _sync_directory(path: str) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        # What file systems without an fsync for directories answer.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):
+            return error.errno or errno.EIO
+    return 0

@@ -1,4 +1,4 @@
-"""Flush: what the disk is told besides the value files, at close, collection or interpreter exit."""
+"""Flush: what the disk is told besides the value files, at close or interpreter exit."""
 
 from __future__ import annotations
 

@@ -70,10 +70,10 @@ class Shard:
     def signature(self, position: int) -> bytes:
         return self.signatures[len(UNKNOWN) * position : len(UNKNOWN) * (position + 1)]
 
-    def find(self, key: str) -> Known | None:
+    def find(self, name: str, key: str) -> Known | None:
+        """What is known of the key with this digest."""
         if key in self.recent:
             return self.recent[key]
-        name = digest(key)
         low, high = 0, len(self.keys)
         while low < high:
             middle = (low + high) // 2
@@ -123,7 +123,7 @@ class Index:
         """whether it is about the whole store, not just keys that were looked up"""
 
     def load(self, data: bytes) -> None:
-        """Take over what a file holds, below what is noted already. ValueError if it is no index."""
+        """Take over what a file holds, below what is noted already. ValueError: it is no index."""
         if not data.startswith(_MAGIC):
             raise ValueError("it is none of this version")
         body = data[_BODY:]
@@ -134,33 +134,36 @@ class Index:
         for recent in noted:
             for key, known in recent.items():
                 if known is None:
-                    self.drop(key)
+                    self.drop(digest(key), key)
                 else:
-                    self.note(*known)
+                    self.read(digest(key), known)
 
     def encode(self) -> bytes:
         body = encode_index([shard.merged() for shard in self._shards])
         return _MAGIC + _CHECKSUM.pack(zlib.crc32(body)) + body
 
     def shard(self, name: str) -> Shard:
-        """The shard of these two hex digits."""
-        return self._shards[int(name, 16)]
+        """The shard of a digest, or of its first two digits."""
+        return self._shards[int(name[:2], 16)]
 
-    def note(self, key: str, signature: bytes, fingerprint: int | None) -> None:
-        """This process wrote the key's file, or read it outside a survey."""
-        shard = self.shard(digest(key)[:2])
-        if key not in shard.recent:
-            known = shard.find(key)
-            if known is not None and known.signature == signature:
-                return
-        shard.recent[key] = Known(key, signature, fingerprint)
+    def wrote(self, name: str, known: Known) -> None:
+        """The file of this digest was written here, or isn't as it was listed."""
+        shard = self.shard(name)
+        shard.recent[known.key] = known
         shard.stamp = 0
         self.changed = True
 
-    def drop(self, key: str) -> None:
+    def read(self, name: str, known: Known) -> None:
+        """The file of this digest was read outside a survey."""
+        shard = self.shard(name)
+        listed = None if known.key in shard.recent else shard.find(name, known.key)
+        if listed is None or listed.signature != known.signature:
+            self.wrote(name, known)
+
+    def drop(self, name: str, key: str) -> None:
         """The key's file is gone."""
-        shard = self.shard(digest(key)[:2])
-        if shard.find(key) is not None:
+        shard = self.shard(name)
+        if shard.find(name, key) is not None:
             shard.recent[key] = None
             shard.stamp = 0
             self.changed = True

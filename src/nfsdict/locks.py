@@ -30,10 +30,10 @@ class Locks:
 
     @contextmanager
     def shards(self, names: Iterable[str]) -> Iterator[None]:
-        """Hold the locks of these shards, named by their two hex digits."""
+        """Hold the locks of the shards of these digests."""
         held = []
         try:
-            for number in sorted({int(name, 16) for name in names}):
+            for number in sorted({int(name[:2], 16) for name in names}):
                 lock = self._shards[number]
                 lock.acquire()
                 held.append(lock)
@@ -42,8 +42,9 @@ class Locks:
             for lock in held:
                 lock.release()
 
-    def shard(self, name: str) -> threading.RLock:  # type: ignore[valid-type]
-        return self._shards[int(name, 16)]
+    def shard(self, name: str) -> threading.RLock:
+        """The lock of the shard of this digest."""
+        return self._shards[int(name[:2], 16)]
 
 
 def _renew_all() -> None:

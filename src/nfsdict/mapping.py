@@ -16,7 +16,7 @@ from .core import MISSING, ReadCache, digest
 from .entries import Entries
 from .errors import BatchError, CorruptValueError, ReadOnlyError, UncertainWriteError
 from .flush import Flush
-from .index import UNKNOWN, Index
+from .index import UNKNOWN, Index, Known
 from .locks import Locks
 from .parallel import chunks, in_parallel
 from .progress import Progress
@@ -27,6 +27,9 @@ from .verify import Repair, Report, repair, verify
 from .views import Items, Values
 
 V = TypeVar("V")
+Item = tuple[str, str, Any, bytes]
+"""To be written: digest, key, value, content."""
+
 log = logging.getLogger("nfsdict")
 
 # An update serializes so many bytes before it writes them: up to here, a value that the serializer
@@ -66,7 +69,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     gives one that opens the same store anew.
 
     Raises:
-        ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown serializer.
+        ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
+            serializer.
         NotADirectoryError: a file is in the way of the store's directory.
         FileNotFoundError: ``read_only``, and there is no such store.
         OSError: what the system said. It is never turned into KeyError: KeyError means that
@@ -123,7 +127,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     # --- one key -------------------------------------------------------------------------------
 
     def _lookup(self, key: str, fresh: bool, /) -> Any:
-        with self._locks.shard(digest(key)[:2]):
+        name = digest(key)
+        with self._locks.shard(name):
             if not fresh:
                 value = self._cache.get(key, MISSING)
                 if value is not MISSING:
@@ -131,40 +136,50 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             try:
                 entry = self._entries.find(key, fresh)
             except CorruptValueError:
-                self._drop(key)
+                self._drop(name, key)
                 raise
             if entry is None:
-                self._drop(key)
+                self._drop(name, key)
                 return MISSING
-            self._know(entry.key, entry.value, entry.signature, entry.fingerprint)
+            with self._locks.known:
+                self._cache[entry.key] = entry.value
+                self._index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
+                self._touch(entry.key)
             return entry.value
 
     def _exists(self, key: str, /) -> bool:
-        with self._locks.shard(digest(key)[:2]):
+        name = digest(key)
+        with self._locks.shard(name):
             found = self._store.exists(key)
-            if found:
-                with self._locks.known:
-                    if key not in self._cache:
-                        self._record(_plain(key), MISSING, UNKNOWN, None)
+            if found and key not in self._cache:
+                self._know(name, _plain(key), MISSING, UNKNOWN, None)
             return found
 
     def __setitem__(self, key: str, value: V) -> None:
-        self._writable()
-        key = _plain(key)
-        for error in self._write([(key, value, self._entries.dump(key, value))]).values():
-            raise error
+        key = self._changing(key)
+        data = self._entries.dump(key, value)
+        name = digest(key)
+        with self._locks.shard(name):
+            if key not in self._cache:
+                self._flush.keys_change()
+            try:
+                signature = self._store.put(name, data)
+            except UncertainWriteError:
+                self._forget(name, key)
+                raise
+            self._know(name, key, value, signature, hash(data))
 
     def __delitem__(self, key: str) -> None:
-        self._writable()
+        key = self._changing(key)
         name = digest(key)
-        with self._locks.shard(name[:2]):
+        with self._locks.shard(name):
             known = key in self._cache
             self._flush.keys_change()
             [outcome] = self._store.remove([self._store.path_of(name)])
             if isinstance(outcome, OSError):
-                self._forget(key)
+                self._forget(name, key)
                 raise outcome
-            self._drop(key)
+            self._drop(name, key)
         # A known key that is gone: somebody else deleted it, or the reply to our own first call
         # was lost. Either way it is deleted now.
         if not outcome and not known:
@@ -179,16 +194,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         one that the serializer refuses raises its error, nothing of its batch is written. If some
         keys can't be written all others are, and BatchError names those.
         """
-        self._writable()
         pairs = dict(other)
         pairs.update(kwargs)
         failed: dict[str, OSError] = {}
-        batch: list[tuple[str, V, bytes]] = []
+        batch: list[Item] = []
         size = 0
         for key, value in pairs.items():
-            key = _plain(key)
+            key = self._changing(key)
             data = self._entries.dump(key, value)
-            batch.append((key, value, data))
+            batch.append((digest(key), key, value, data))
             size += len(data)
             if size >= _BATCH_BYTES:
                 failed.update(self._write_batch(batch))
@@ -201,27 +215,27 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self.update(other)
         return self
 
-    def _write_batch(self, batch: list[tuple[str, V, bytes]]) -> dict[str, OSError]:
+    def _write_batch(self, batch: list[Item]) -> dict[str, OSError]:
         # In the order of digests, so that a chunk has few directories to make durable.
-        batch.sort(key=lambda item: digest(item[0]))
+        batch.sort(key=lambda item: item[0])
         failed: dict[str, OSError] = {}
-        for part in in_parallel(self._write, chunks(batch, self._workers), self._workers):
+        for part in in_parallel(self._write_chunk, chunks(batch, self._workers), self._workers):
             failed.update(part)
         return failed
 
-    def _write(self, items: Sequence[tuple[str, V, bytes]]) -> dict[str, OSError]:
+    def _write_chunk(self, items: Sequence[Item]) -> dict[str, OSError]:
         failed: dict[str, OSError] = {}
-        with self._locks.shards(digest(key)[:2] for key, _, _ in items):
-            if not all(key in self._cache for key, _, _ in items):
+        with self._locks.shards(item[0] for item in items):
+            if not all(item[1] in self._cache for item in items):
                 self._flush.keys_change()
-            outcomes = self._store.write([(key, data) for key, _, data in items])
-            for (key, value, data), outcome in zip(items, outcomes):
+            outcomes = self._store.write((name, data) for name, _, _, data in items)
+            for (name, key, value, data), outcome in zip(items, outcomes):
                 if isinstance(outcome, bytes):
-                    self._know(key, value, outcome, hash(data))
+                    self._know(name, key, value, outcome, hash(data))
                     continue
                 failed[key] = outcome
                 if isinstance(outcome, UncertainWriteError):
-                    self._forget(key)
+                    self._forget(name, key)
         return failed
 
     def clear(self) -> None:
@@ -250,38 +264,44 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             with self._locks.known:
                 keys = [known.key for known in self._index.shard(shard).entries().values()]
             for key in keys:
-                if self._store.path(key) in failed:
-                    self._forget(key)
+                name = digest(key)
+                if self._store.path_of(name) in failed:
+                    self._forget(name, key)
                 else:
-                    self._drop(key)
+                    self._drop(name, key)
         return failed
 
     # --- what is known here --------------------------------------------------------------------
 
-    def _record(self, key: str, value: Any, signature: bytes, fingerprint: int | None) -> None:
-        """Put into cache and index; ``known`` is held."""
-        self._cache[key] = value
-        self._index.note(key, signature, fingerprint)
-        if self._touched is not None:
-            self._touched.add(key)
-
-    def _know(self, key: str, value: Any, signature: bytes, fingerprint: int | None) -> None:
+    def _know(
+        self, name: str, key: str, value: Any, signature: bytes, fingerprint: int | None
+    ) -> None:
+        """The file of this digest is now as given here."""
         with self._locks.known:
-            self._record(key, value, signature, fingerprint)
+            self._cache[key] = value
+            self._index.wrote(name, Known(key, signature, fingerprint))
+            self._touch(key)
 
-    def _drop(self, key: str) -> None:
+    def _drop(self, name: str, key: str) -> None:
         """The key has no file."""
         with self._locks.known:
             self._cache.pop(key, None)
-            self._index.drop(key)
-            if self._touched is not None:
-                self._touched.add(key)
+            self._index.drop(name, key)
+            self._touch(key)
 
-    def _forget(self, key: str) -> None:
+    def _forget(self, name: str, key: str) -> None:
         """What the key's file holds isn't known: the next access asks the disk."""
-        with self._locks.known:
-            if key in self._cache:
-                self._record(key, MISSING, UNKNOWN, None)
+        if key in self._cache:
+            self._know(name, key, MISSING, UNKNOWN, None)
+
+    def _touch(self, key: str) -> None:
+        if self._touched is not None:
+            self._touched.add(key)
+
+    def _changing(self, key: str) -> str:
+        """The key as it goes to disk, if this dictionary may change it."""
+        self._writable()
+        return _plain(key)
 
     def _writable(self) -> None:
         if self._read_only:
@@ -387,7 +407,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         touched = self._touched or set()
         for key in view.gone - touched:
             self._cache.pop(key, None)
-        for known in view.entries.values():
+        for name, known in view.entries.items():
             key = known.key
             if key in touched:
                 continue
@@ -398,7 +418,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             else:
                 self._cache.setdefault(key, MISSING)
             if clean:
-                self._index.note(*known)
+                self._index.read(name, known)
         if not clean:
             self._index.replace(view.shard, view.stamp, view.entries, moment, touched)
         return (view.changed | view.gone) - touched

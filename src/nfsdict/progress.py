@@ -27,4 +27,4 @@ class Progress:
             return items
         from tqdm.auto import tqdm
 
-        return tqdm(items, desc=self._name, total=total, unit="shard", leave=False)  # type: ignore[no-any-return]
+        return tqdm(items, desc=self._name, total=total, unit="shard", leave=False)
