@@ -9,7 +9,7 @@ from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
-from libc.string cimport memcpy
+from libc.string cimport memcpy, strlen
 
 import os
 from types import GenericAlias
@@ -54,8 +54,14 @@ cdef extern from "files.h":
         int step
 
     void nfsdict_read_file(nfsdict_reading* reading) nogil
+    ctypedef struct nfsdict_manner:
+        int mode
+        int durable
+        int synced
+        int exclusive
+
     void nfsdict_write_files(
-        nfsdict_writing* writings, size_t count, int mode, int durable, int synced
+        nfsdict_writing* writings, size_t count, const nfsdict_manner* manner
     ) nogil
 
 
@@ -318,14 +324,20 @@ def parse_index(bytes body not None, /):
 
 cdef const char* path_bytes(path, list kept) except NULL:
     """The path as the system takes it; ``kept`` keeps alive what it points to."""
+    cdef const char* text
+    cdef Py_ssize_t size
     if not PyUnicode_Check(path):
         raise TypeError(f"paths are str, not {type(path).__name__}")
     if PyUnicode_IS_ASCII(path):
         kept.append(path)
-        return <const char*> PyUnicode_DATA(path)
-    encoded = os.fsencode(path)
-    kept.append(encoded)
-    return PyBytes_AS_STRING(encoded)
+        text, size = <const char*> PyUnicode_DATA(path), PyUnicode_GET_LENGTH(path)
+    else:
+        encoded = os.fsencode(path)
+        kept.append(encoded)
+        text, size = PyBytes_AS_STRING(encoded), len(encoded)
+    if strlen(text) != <size_t> size:  # the system would take what is before the NUL
+        raise ValueError("embedded null byte")
+    return text
 
 
 def read_files(list paths not None, /):
@@ -359,13 +371,15 @@ def read_files(list paths not None, /):
     return contents
 
 
-def write_files(list files not None, mode, bint durable, bint synced, /):
+def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
     cdef list kept = []
     cdef Py_ssize_t count = len(files), i
     cdef list outcomes = []
-    cdef int bits = -1 if mode is None else mode
+    cdef nfsdict_manner manner
     cdef bytes data
     cdef nfsdict_writing* writings
+    manner.mode = -1 if mode is None else mode
+    manner.durable, manner.synced, manner.exclusive = durable, synced, exclusive
     writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
     if writings is NULL:
         raise MemoryError
@@ -379,7 +393,7 @@ def write_files(list files not None, mode, bint durable, bint synced, /):
             writings[i].data = PyBytes_AS_STRING(data)
             writings[i].size = len(data)
         with nogil:
-            nfsdict_write_files(writings, count, bits, durable, synced)
+            nfsdict_write_files(writings, count, &manner)
         for i in range(count):
             if writings[i].error != 0:
                 outcomes.append((writings[i].step, writings[i].error))

@@ -160,10 +160,26 @@ static char *temporary_name(const char *target)
     return name;
 }
 
+/* Give the file its name unless there is one of that name; 0 or an errno. EEXIST may answer a call
+   that was repeated after its reply was lost: then the name is that of our own inode. */
+static int link_file(const nfsdict_writing *writing, int directory, const char *temporary,
+                     const char *target)
+{
+    struct stat status;
+
+    if (linkat(directory, temporary, directory, target, 0) == 0)
+        return 0;
+    int error = errno;
+    if (error == EEXIST && fstatat(directory, target, &status, AT_SYMLINK_NOFOLLOW) == 0
+        && (uint64_t)status.st_ino == writing->signature.inode)
+        return 0;
+    return error;
+}
+
 /* Write one file. Its path and the temporary one are relative to the directory's descriptor, or
    absolute, with AT_FDCWD. */
-static void write_file(nfsdict_writing *writing, int directory, const char *target, int mode,
-                       int durable)
+static void write_file(nfsdict_writing *writing, int directory, const char *target,
+                       const nfsdict_manner *manner)
 {
     char *temporary = temporary_name(target);
 
@@ -172,24 +188,25 @@ static void write_file(nfsdict_writing *writing, int directory, const char *targ
         writing->error = errno;
         return;
     }
-    int descriptor =
-        retried_open(directory, temporary, WRITE_FLAGS, mode >= 0 ? (mode_t)mode : 0666);
+    int descriptor = retried_open(directory, temporary, WRITE_FLAGS,
+                                  manner->mode >= 0 ? (mode_t)manner->mode : 0666);
     if (descriptor < 0) {
         writing->error = errno;
         free(temporary);
         return;
     }
-    writing->error = write_all(descriptor, writing, mode, durable);
+    writing->error = write_all(descriptor, writing, manner->mode, manner->durable);
     /* NFS may report a failed write as late as here. Close before rename: NFSv3 charges
        a GETATTR for the other order. */
     if (close(descriptor) != 0 && writing->error == 0)
         writing->error = errno;
     if (writing->error == 0) {
         writing->step = NFSDICT_PUBLISHING;
-        if (renameat(directory, temporary, directory, target) != 0)
-            writing->error = errno;
+        writing->error = manner->exclusive
+                             ? link_file(writing, directory, temporary, target)
+                             : renameat(directory, temporary, directory, target) != 0 ? errno : 0;
     }
-    if (writing->error != 0)
+    if (writing->error != 0 || manner->exclusive)
         unlinkat(directory, temporary, 0);
     free(temporary);
 }
@@ -219,8 +236,9 @@ static int sync_directory(int descriptor)
 }
 
 /* Write a run of files in one directory; with synced, by its descriptor, and fsync it. */
-static void write_run(nfsdict_writing *writings, size_t count, int mode, int durable, int synced)
+static void write_run(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner)
 {
+    int synced = manner->synced;
     size_t skipped = synced ? directory_length(writings[0].target) : 0;
     int directory = synced ? open_directory(writings[0].target) : AT_FDCWD;
     int error = synced && directory < 0 ? errno : 0;
@@ -230,7 +248,7 @@ static void write_run(nfsdict_writing *writings, size_t count, int mode, int dur
         writings[i].step = NFSDICT_WRITING;
         writings[i].error = error;
         if (error == 0)
-            write_file(&writings[i], directory, writings[i].target + skipped, mode, durable);
+            write_file(&writings[i], directory, writings[i].target + skipped, manner);
         published |= writings[i].error == 0;
     }
     if (!synced || directory < 0)
@@ -251,14 +269,14 @@ static int same_directory(const char *one, const char *other)
     return length == directory_length(other) && memcmp(one, other, length) == 0;
 }
 
-void nfsdict_write_files(nfsdict_writing *writings, size_t count, int mode, int durable, int synced)
+void nfsdict_write_files(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner)
 {
     size_t run = 0; /* where the run of targets in one directory begins */
 
     for (size_t i = 1; i <= count; i++) {
         if (i < count && same_directory(writings[run].target, writings[i].target))
             continue;
-        write_run(writings + run, i - run, mode, durable, synced);
+        write_run(writings + run, i - run, manner);
         run = i;
     }
 }

@@ -34,9 +34,15 @@ typedef struct {
 
 void nfsdict_read_file(nfsdict_reading *reading);
 
-/* Write each file under a temporary name beside its target, and rename it to the target. mode < 0
-   leaves the permissions to the umask; durable: fsync each file; synced: fsync each directory
-   once after the last of a run of targets in it. */
-void nfsdict_write_files(nfsdict_writing *writings, size_t count, int mode, int durable, int synced);
+/* How files are written. */
+typedef struct {
+    int mode;      /* permission bits, -1: what the umask leaves */
+    int durable;   /* fsync each file */
+    int synced;    /* fsync each directory, once after the last of a run of targets in it */
+    int exclusive; /* publish by link, which fails where a file is already, not by rename */
+} nfsdict_manner;
+
+/* Write each file under a temporary name beside its target, and publish it. */
+void nfsdict_write_files(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner);
 
 #endif

@@ -62,12 +62,18 @@ def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """
 
 def write_files(
-    files: list[tuple[str, bytes]], mode: int | None, durable: bool, synced: bool, /
+    files: list[tuple[str, bytes]],
+    mode: int | None,
+    durable: bool,
+    synced: bool,
+    exclusive: bool,
+    /,
 ) -> list[bytes | tuple[int, int]]:
     """Write each (target, content) under a temporary name beside it, and rename it.
 
     ``durable`` fsyncs each file; ``synced`` fsyncs each directory, once after a run of targets in
-    it. ``mode`` is given against the umask, None leaves it to the umask. The outcome is the
-    signature, or (step, errno): step 0 before the rename, 1 at the rename, after either the
-    temporary file was removed; 2 at the directory's fsync.
+    it. ``mode`` is given against the umask, None leaves it to the umask. ``exclusive`` links
+    instead of renaming, which is EEXIST where there is a file already. The outcome is the
+    signature, or (step, errno): step 0 before the rename, 1 at the rename or link, after either
+    the temporary file was removed; 2 at the directory's fsync.
     """

@@ -194,11 +194,16 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
 
 
 def write_files(
-    files: list[tuple[str, bytes]], mode: int | None, durable: bool, synced: bool, /
+    files: list[tuple[str, bytes]],
+    mode: int | None,
+    durable: bool,
+    synced: bool,
+    exclusive: bool,
+    /,
 ) -> list[bytes | tuple[int, int]]:
     outcomes: list[bytes | tuple[int, int]] = []
     for directory, run in groupby(files, lambda file: os.path.dirname(file[0])):
-        written = [_write_file(target, data, mode, durable) for target, data in run]
+        written = [_write_file(target, data, mode, durable, exclusive) for target, data in run]
         if synced and any(isinstance(outcome, bytes) for outcome in written):
             error = _sync_directory(directory)
             if error:
@@ -211,7 +216,7 @@ def write_files(
 
 
 def _write_file(
-    target: str, data: bytes, mode: int | None, durable: bool
+    target: str, data: bytes, mode: int | None, durable: bool, exclusive: bool
 ) -> bytes | tuple[int, int]:
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
@@ -234,16 +239,41 @@ def _write_file(
             # charges a GETATTR for the other order.
             os.close(descriptor)
         step = _PUBLISHING
-        os.replace(temporary, target)
+        if exclusive:
+            _link(temporary, target, signature)
+            _discard(temporary)
+        else:
+            os.replace(temporary, target)
     except BaseException as error:
-        try:
-            os.unlink(temporary)
-        except OSError:
-            pass  # the first error is the one to report
+        _discard(temporary)
         if not isinstance(error, OSError):
             raise
         return step, error.errno or errno.EIO
     return signature
+
+
+def _discard(temporary: str) -> None:
+    try:
+        os.unlink(temporary)
+    except OSError:
+        pass  # what came before is what to report
+
+
+def _link(temporary: str, target: str, signature: bytes) -> None:
+    """Give the file its name unless there is one of that name.
+
+    EEXIST may answer a call that was repeated after its reply was lost: then the name is that of
+    our own inode.
+    """
+    try:
+        os.link(temporary, target)
+    except FileExistsError:
+        try:
+            inode = os.lstat(target).st_ino
+        except OSError:
+            inode = None
+        if inode != _SIGNATURE.unpack(signature)[0]:
+            raise
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

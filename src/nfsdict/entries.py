@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 from .core import digest
 from .errors import CorruptValueError
+from .files import Content
 from .serializers import Damaged, Serializer
-from .store import Content, Store
+from .store import Store
 
 log = logging.getLogger("nfsdict")
 
@@ -48,6 +49,27 @@ class Entries:
         path = self._store.path(key)
         content = self._store.find(key, fresh)
         return None if content is None else self._load(path, content)
+
+    def take(self, name: str) -> Entry | None:
+        """Take the entry of this digest from the store, None if there is none. See ``Store.take``.
+
+        It is given back if it can't be read; errors are those of ``find``.
+        """
+        private = self._store.take(name)
+        if private is None:
+            return None
+        try:
+            [content] = self._store.read([private])
+            if content is None:
+                return None  # swept as old by somebody's repair
+            if isinstance(content, OSError):
+                raise content
+            entry = self._load(self._store.path_of(name), content)
+        except BaseException:
+            self._store.give_back(private)
+            raise
+        self._store.discard(private)
+        return entry
 
     def read(self, digests: Sequence[str]) -> list[Entry | Exception | None]:
         """The entries under these digests: None where there is no file, or what went wrong."""

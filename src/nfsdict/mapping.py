@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 import weakref
-from collections.abc import Iterable, Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, TypeVar
@@ -16,13 +17,13 @@ from .core import MISSING, ReadCache, digest
 from .entries import Entries
 from .errors import BatchError, CorruptValueError, ReadOnlyError, UncertainWriteError
 from .flush import Flush
-from .index import UNKNOWN, Index, Known
+from .index import UNKNOWN
+from .knowledge import Knowledge
 from .locks import Locks
 from .parallel import chunks, in_parallel
 from .progress import Progress
 from .serializers import Serializer, serializer_named
-from .store import SHARDS, Store
-from .survey import View, look
+from .store import Store
 from .verify import Repair, Report, repair, verify
 from .views import Items, Values
 
@@ -30,6 +31,7 @@ V = TypeVar("V")
 Item = tuple[str, str, Any, bytes]
 """To be written: digest, key, value, content."""
 
+_RAISE: Any = object()
 log = logging.getLogger("nfsdict")
 
 # An update serializes so many bytes before it writes them: up to here, a value that the serializer
@@ -99,7 +101,6 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         base = os.path.abspath(user_data_dir("nfsdict") if base_dir is None else base_dir)
         directory = os.path.join(base, _checked_name(name))
         format = serializer_named(serializer)
-        self._progress = Progress(name, progress_bar)
         self._arguments = (name, base, serializer, lazy)
         self._options = {
             "progress_bar": progress_bar,
@@ -108,21 +109,28 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             "mode": mode,
             "workers": workers,
         }
-        self._lazy, self._read_only, self._workers = lazy, read_only, workers
+        self._read_only, self._workers = read_only, workers
         self._store = Store(directory, format.extension, mode, durable)
         self._entries = Entries(self._store, format)
         self._locks = Locks()
-        self._index = Index()
-        # Keys that this process changed or looked up while a survey runs: it knows better then.
-        self._touched: set[str] | None = None
-        self._flush = Flush(self._index, self._store, self._locks)
+        self._known = Knowledge(
+            self._cache,
+            self._store,
+            self._entries,
+            self._locks,
+            Progress(name, progress_bar),
+            lazy=lazy,
+            proving=not read_only,
+            workers=workers,
+        )
+        self._flush = Flush(self._known.index, self._store, self._locks)
         if read_only:
             self._store.check()
         else:
             self._store.create()
             weakref.finalize(self, self._flush)
         if not lazy:
-            self._survey()
+            self._known.survey()
 
     # --- one key -------------------------------------------------------------------------------
 
@@ -136,23 +144,20 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             try:
                 entry = self._entries.find(key, fresh)
             except CorruptValueError:
-                self._drop(name, key)
+                self._known.drop(name, key)
                 raise
             if entry is None:
-                self._drop(name, key)
+                self._known.drop(name, key)
                 return MISSING
-            with self._locks.known:
-                self._cache[entry.key] = entry.value
-                self._index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
-                self._touch(entry.key)
+            self._known.read(name, entry)
             return entry.value
 
     def _exists(self, key: str, /) -> bool:
         name = digest(key)
         with self._locks.shard(name):
-            found = self._store.exists(key)
+            found = self._store.exists(name)
             if found and key not in self._cache:
-                self._know(name, _plain(key), MISSING, UNKNOWN, None)
+                self._known.know(name, _plain(key), MISSING, UNKNOWN, None)
             return found
 
     def __setitem__(self, key: str, value: V) -> None:
@@ -165,9 +170,62 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             try:
                 signature = self._store.put(name, data)
             except UncertainWriteError:
-                self._forget(name, key)
+                self._known.forget(name, key)
                 raise
-            self._know(name, key, value, signature, hash(data))
+            self._known.know(name, key, value, signature, hash(data))
+
+    def add(self, key: str, value: V) -> bool:
+        """Create the entry if there is none on any host: True. Else change nothing: False.
+
+        Of any number of callers on any hosts exactly one gets True, a lost reply included
+        (where the file system refuses hard links: see ``Store.add``). Errors as of ``d[k] = v``.
+        """
+        key = self._changing(key)
+        data = self._entries.dump(key, value)
+        name = digest(key)
+        with self._locks.shard(name):
+            self._flush.keys_change()
+            try:
+                signature = self._store.add(name, data)
+            except UncertainWriteError:
+                self._known.forget(name, key)
+                raise
+            if signature is not None:
+                self._known.know(name, key, value, signature, hash(data))
+        return signature is not None
+
+    def setdefault(self, key: str, default: Any = None) -> Any:
+        """The entry's value, which is ``default`` if this call created the entry; see ``add``."""
+        value = self.get(key, MISSING)
+        while value is MISSING:
+            if self.add(key, default):
+                return default
+            value = self.get(key, MISSING, fresh=True)
+        return value
+
+    def pop(self, key: str, default: Any = _RAISE) -> Any:
+        """Remove the entry and return its value: of all callers on all hosts exactly one gets it.
+
+        KeyError without a ``default`` if there is none. An entry that can't be read stays, and the
+        error is raised, also with a default. A process killed within the call can leave the entry
+        under a private name; ``repair`` gives it back.
+        """
+        key = self._changing(key)
+        name = digest(key)
+        with self._locks.shard(name):
+            self._flush.keys_change()
+            try:
+                entry = self._entries.take(name)
+            except OSError:
+                self._known.forget(name, key)
+                raise
+            if entry is not None or key in self._cache:
+                self._known.drop(name, key)
+        if entry is not None:
+            return entry.value
+        if default is _RAISE:
+            raise KeyError(key)
+        return default
 
     def __delitem__(self, key: str) -> None:
         key = self._changing(key)
@@ -177,9 +235,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._flush.keys_change()
             [outcome] = self._store.remove([self._store.path_of(name)])
             if isinstance(outcome, OSError):
-                self._forget(name, key)
+                self._known.forget(name, key)
                 raise outcome
-            self._drop(name, key)
+            self._known.drop(name, key)
         # A known key that is gone: somebody else deleted it, or the reply to our own first call
         # was lost. Either way it is deleted now.
         if not outcome and not known:
@@ -231,11 +289,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             outcomes = self._store.write((name, data) for name, _, _, data in items)
             for (name, key, value, data), outcome in zip(items, outcomes):
                 if isinstance(outcome, bytes):
-                    self._know(name, key, value, outcome, hash(data))
+                    self._known.know(name, key, value, outcome, hash(data))
                     continue
                 failed[key] = outcome
                 if isinstance(outcome, UncertainWriteError):
-                    self._forget(name, key)
+                    self._known.forget(name, key)
         return failed
 
     def clear(self) -> None:
@@ -262,41 +320,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                 if isinstance(outcome, OSError)
             }
             with self._locks.known:
-                keys = [known.key for known in self._index.shard(shard).entries().values()]
+                keys = [known.key for known in self._known.index.shard(shard).entries().values()]
             for key in keys:
                 name = digest(key)
                 if self._store.path_of(name) in failed:
-                    self._forget(name, key)
+                    self._known.forget(name, key)
                 else:
-                    self._drop(name, key)
+                    self._known.drop(name, key)
         return failed
-
-    # --- what is known here --------------------------------------------------------------------
-
-    def _know(
-        self, name: str, key: str, value: Any, signature: bytes, fingerprint: int | None
-    ) -> None:
-        """The file of this digest is now as given here."""
-        with self._locks.known:
-            self._cache[key] = value
-            self._index.wrote(name, Known(key, signature, fingerprint))
-            self._touch(key)
-
-    def _drop(self, name: str, key: str) -> None:
-        """The key has no file."""
-        with self._locks.known:
-            self._cache.pop(key, None)
-            self._index.drop(name, key)
-            self._touch(key)
-
-    def _forget(self, name: str, key: str) -> None:
-        """What the key's file holds isn't known: the next access asks the disk."""
-        if key in self._cache:
-            self._know(name, key, MISSING, UNKNOWN, None)
-
-    def _touch(self, key: str) -> None:
-        if self._touched is not None:
-            self._touched.add(key)
 
     def _changing(self, key: str) -> str:
         """The key as it goes to disk, if this dictionary may change it."""
@@ -315,113 +346,41 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         Afterwards this dictionary has what the store held at the call, or newer.
         OSError if a directory can't be listed; what was known stays.
         """
-        self._survey(reread=True)
+        self._known.survey(reread=True)
+
+    def refresh(self) -> set[str]:
+        """Take over what others changed, and return the keys that they added, replaced or removed.
+
+        Costs a revalidation for each shard, and for each that changed a listing and the files that
+        are new. Values that were read before are read again if replaced. A lazy dictionary that
+        nothing was listed of lists everything, and returns of the keys it knew those that changed.
+        """
+        if self._known.index.listed:
+            return self._known.survey()
+        known = set(self._cache)
+        return self._known.survey() & known
+
+    def wait_for(self, key: str, timeout: float | None = None) -> V:
+        """The key's value, once some host has written it.
+
+        Asks the server after pauses of 10 ms at first, growing to 1 s. TimeoutError when it isn't
+        there after ``timeout`` seconds; None waits for ever.
+        """
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = 0.01
+        while True:
+            value = self.get(key, MISSING)
+            if value is not MISSING:
+                return value  # type: ignore[no-any-return]
+            left = pause if end is None else end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"nobody wrote {key!r} within {timeout} s")
+            time.sleep(min(pause, left))
+            pause = min(1.5 * pause, 1.0)
 
     def _list_once(self) -> None:
-        if not self._index.listed:
-            self._survey()
-
-    def _survey(self, reread: bool = False) -> set[str]:
-        """Bring cache and index up to date with the store; the keys that others changed."""
-        with self._locks.survey:
-            if not self._index.listed:
-                self._load_index()
-            with self._locks.known:
-                self._touched = set()
-            try:
-                return self._look_at_shards(reread)
-            finally:
-                with self._locks.known:
-                    self._touched = None
-
-    def _load_index(self) -> None:
-        try:
-            data = self._store.read_index()
-        except OSError as error:
-            log.warning("can't read the index, listing everything: %s", error)
-            return
-        if data is None:
-            return
-        with self._locks.known:
-            try:
-                self._index.load(data)
-            except ValueError as error:
-                log.info("index ignored: %s", error)
-
-    def _look_at_shards(self, reread: bool) -> set[str]:
-        present = set(self._store.shards())
-        with self._locks.known:
-            stamps = {name: self._index.shard(name).stamp for name in SHARDS}
-            kept = {name for name in SHARDS if self._index.shard(name).keys} - present
-        believed = [] if reread else [name for name in SHARDS if name in present and stamps[name]]
-        seen = zip(believed, in_parallel(self._store.stamp, believed, self._workers))
-        clean = {name for name, stamp in seen if stamp == stamps[name]}
-        # Asked before anything is listed: what changes from here on bears this time or a later one.
-        moment = None if clean == present else self._clock()
-        # A clean shard has nothing new; it may have values that nobody has read yet.
-        ahead = set() if self._index.listed else clean
-        if self._lazy:
-            self._list_unread(ahead)
-            ahead = set()
-        changed: set[str] = set()
-
-        def wanted(key: str, proven: bool) -> bool:
-            if reread or self._cache.get(key, MISSING) is MISSING:
-                return not self._lazy
-            return not proven
-
-        def look_at(name: str) -> View:
-            with self._locks.known:
-                known = self._index.shard(name).entries()
-            stamp = stamps[name] if name in clean else None
-            return look(self._store, self._entries, name, stamp, known, wanted)
-
-        todo = sorted(present - clean | ahead | kept)
-        views = in_parallel(look_at, todo, self._workers)
-        for view in self._progress.over(views, len(todo)):
-            with self._locks.known:
-                changed |= self._apply(view, moment, reread, view.shard in clean)
-        self._index.listed = True
-        return changed
-
-    def _clock(self) -> int | None:
-        """The server's time; None where nothing may be written, and so nothing can be proven."""
-        if self._read_only:
-            return None
-        try:
-            return self._store.clock()
-        except OSError as error:
-            log.info("can't learn the server's time: %s", error)
-            return None
-
-    def _list_unread(self, shards: Iterable[str]) -> None:
-        """The keys that the index gives for these clean shards; their values are read later."""
-        with self._locks.known:
-            looked_up = dict(self._cache)
-            for name in sorted(shards):
-                self._cache.update(dict.fromkeys(self._index.shard(name).keys, MISSING))
-            self._cache.update(looked_up)
-
-    def _apply(self, view: View, moment: int | None, reread: bool, clean: bool) -> set[str]:
-        """Take over what a survey found, but for what this process changed meanwhile."""
-        touched = self._touched or set()
-        for key in view.gone - touched:
-            self._cache.pop(key, None)
-        for name, known in view.entries.items():
-            key = known.key
-            if key in touched:
-                continue
-            if key in view.values:
-                self._cache[key] = view.values[key]
-            elif reread or key in view.unread:
-                self._cache[key] = MISSING
-            else:
-                self._cache.setdefault(key, MISSING)
-            if clean:
-                self._index.read(name, known)
-        if not clean:
-            self._index.replace(view.shard, view.stamp, view.entries, moment, touched)
-        return (view.changed | view.gone) - touched
+        if not self._known.index.listed:
+            self._known.survey()
 
     def verify(self) -> Report:
         """Read and check every file of the store; see ``Report``. Changes nothing.
@@ -473,12 +432,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """Remove and return the key known last, with its value. KeyError if there is none."""
         self._list_once()
         for key in reversed(list(self._cache)):
-            try:
-                return key, self.pop(key)
-            except CorruptValueError:
-                raise
-            except KeyError:
-                continue  # somebody else was faster
+            value = self.pop(key, MISSING)
+            if value is not MISSING:
+                return key, value  # else somebody else was faster
         raise KeyError(f"no entry in {self._store.directory}")
 
     @property
@@ -487,7 +443,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return Path(self._store.directory)
 
     def __repr__(self) -> str:
-        keys = f"{len(self._cache)} keys" if self._index.listed else "not listed yet"
+        keys = f"{len(self._cache)} keys" if self._known.index.listed else "not listed yet"
         return f"NfsDict({self._store.directory!r}, {keys})"
 
     def __reduce__(self) -> tuple[Any, ...]:

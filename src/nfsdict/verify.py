@@ -38,7 +38,7 @@ class Repair:
     report: Report
     """what was there before"""
     swept: list[str]
-    """temporary files that were removed"""
+    """temporary files that were removed, or given back if a crash left them half taken"""
     set_aside: dict[str, str]
     """damaged value files, and where each was moved"""
 
@@ -77,5 +77,8 @@ def repair(store: Store, entries: Entries, workers: int, grace: float) -> Repair
     limit = store.clock() - int(grace * 1e9)
     swept = [path for path, mtime in report.temporary.items() if mtime < limit]
     for path in swept:
-        store.sweep(path)
+        if store.taken(path):
+            store.give_back(path)  # by a pop that never returned
+        else:
+            store.sweep(path)
     return Repair(report, swept, {path: store.set_aside(path) for path in report.damaged})

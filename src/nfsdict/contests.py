@@ -1,0 +1,128 @@
+"""Contests: create once, take once. Of any number of callers on any hosts exactly one wins."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import time
+
+from .directories import TRIES
+from .errors import UncertainWriteError
+from .files import TEMPORARY, Files
+
+log = logging.getLogger("nfsdict")
+
+_TAKEN = TEMPORARY + "taken-"
+# What file systems without hard links answer.
+_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+_CLAIM_NS = 60_000_000_000
+
+
+class Contests(Files):
+    """What one caller wins. A contest over a name is decided by the server, in one call."""
+
+    def add(self, name: str, data: bytes) -> bytes | None:
+        """Give this digest its file and return the signature, unless it has one: then None.
+
+        Of any number of callers on any hosts exactly one gets a signature: ``link`` fails where
+        there is a name (open(2), at O_EXCL, recommends it on NFS). Errors as of ``put``.
+        """
+        files = [(self.path_of(name), data)]
+        lost: OSError
+        for _ in range(TRIES):
+            [result] = self._mended(files, self._tried(files, True), True)
+            if isinstance(result, bytes):
+                return result
+            if result.errno in _NO_LINKS and not isinstance(result, UncertainWriteError):
+                return self._add_by_claim(name, data)
+            if not isinstance(result, FileExistsError):
+                raise result
+            lost = result
+            # The client may remember a file that another host has removed.
+            if self._look_again(os.path.dirname(files[0][0])) and os.path.lexists(files[0][0]):
+                return None
+        raise lost
+
+    def _add_by_claim(self, name: str, data: bytes) -> bytes | None:
+        """``add`` where hard links are refused: whoever creates the claim file may look and put.
+
+        Create-once among those who add; a ``put`` of the same key between look and put is lost to
+        it. A claim older than ``_CLAIM_NS`` by the server's clock is one that a crash has left.
+        """
+        path = self.path_of(name)
+        claim = os.path.join(os.path.dirname(path), f"{TEMPORARY}claim-{name}")
+        pause = 0.001
+        while True:
+            try:
+                os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+                break
+            except FileExistsError:
+                if self.exists(name):
+                    return None
+                time.sleep(pause)
+                pause = min(2 * pause, 0.1)
+                self._break_claim(claim)
+        try:
+            return None if self.exists(name) else self.put(name, data)
+        finally:
+            self.sweep(claim)
+
+    def _break_claim(self, claim: str) -> None:
+        try:
+            age = self.clock() - os.stat(claim).st_mtime_ns
+            if age > _CLAIM_NS:
+                # Exactly one of those who see it renames it.
+                broken = os.path.join(self.directory, TEMPORARY + os.urandom(12).hex())
+                os.rename(claim, broken)
+                self.sweep(broken)
+        except FileNotFoundError:
+            pass
+
+    def take(self, name: str) -> str | None:
+        """Rename the file of this digest to a private name, which is returned, None if it has no
+        file. Of any number of callers on any hosts exactly one gets it.
+
+        The caller reads it and ends with ``discard`` or ``give_back``.
+        """
+        path = self.path_of(name)
+        shard = os.path.dirname(path)
+        private = os.path.join(shard, f"{_TAKEN}{name}-{os.urandom(12).hex()}")
+        for _ in range(2):
+            try:
+                self._again(lambda path: os.rename(path, private), path)
+                return private
+            except FileNotFoundError:
+                if not self._look_again(shard):
+                    return None
+                if os.path.lexists(private):
+                    return private  # it was carried out, the reply was lost
+        return None
+
+    def discard(self, private: str) -> None:
+        """Remove a file that was taken, durably; UncertainWriteError if that can't be said."""
+        try:
+            self.sweep(private)
+        except OSError as error:
+            log.warning("%s stays behind: %s", private, error)
+        for _, uncertain in self._settle([(private, os.path.dirname(private))]):
+            raise uncertain
+
+    def give_back(self, private: str) -> None:
+        """Put a file that was taken back under its key, unless a newer one is there."""
+        name = os.path.basename(private)[len(_TAKEN) :][:64]
+        try:
+            os.link(private, self.path_of(name))
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            os.rename(private, self.path_of(name))
+            return
+        self.sweep(private)
+
+    @staticmethod
+    def taken(path: str) -> bool:
+        """Whether a temporary file is one that was taken, and holds a value."""
+        return os.path.basename(path).startswith(_TAKEN)

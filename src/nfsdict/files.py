@@ -1,0 +1,250 @@
+"""Files: the value files of one store, read, replaced and removed. The base of ``Store``."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeVar
+
+from .core import read_files, value_path, write_files
+from .directories import STALE, TRIES, Directories, failure
+from .errors import UncertainWriteError
+
+T = TypeVar("T")
+Content = tuple[bytes, bytes]
+"""A file's bytes, and the signature of the descriptor that they were read from."""
+
+TEMPORARY = ".nfsdict-"
+_NO_SHARD = (errno.ENOENT, errno.ESTALE)
+# After these rename and link have certainly done nothing. ENOENT, too, can come from a lost reply.
+_REFUSED = frozenset(
+    {
+        errno.EACCES,
+        errno.EPERM,
+        errno.EROFS,
+        errno.ENOSPC,
+        getattr(errno, "EDQUOT", errno.ENOSPC),
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.EXDEV,
+        errno.ENAMETOOLONG,
+        errno.ELOOP,
+        errno.EMLINK,
+        errno.EEXIST,
+        errno.ENOSYS,
+        errno.ENOTSUP,
+        errno.EOPNOTSUPP,
+        errno.ESTALE,
+    }
+)
+
+
+class Files(Directories):
+    """Value files, by digest. Safe for threads; it holds no state but its settings."""
+
+    def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
+        super().__init__(directory, mode, durable)
+        self.extension = extension
+
+    def path(self, key: str) -> str:
+        """Where the key's value file is, or would be."""
+        return value_path(self.directory, key, self.extension)
+
+    def path_of(self, digest: str) -> str:
+        """The same, for a key of which only the digest is known."""
+        return f"{self.directory}/{digest[:2]}/{digest}{self.extension}"
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def read(self, paths: Sequence[str]) -> list[Content | OSError | None]:
+        """Each file's content, None where there is none, or what stopped it from being read.
+
+        The directories are taken as they are remembered: for names out of a fresh listing.
+        """
+        contents: list[Content | OSError | None] = []
+        for path, content in zip(paths, read_files(list(paths))):
+            for _ in range(TRIES):
+                if content not in STALE:
+                    break
+                self._revalidate(os.path.dirname(path))
+                [content] = read_files([path])
+            if not isinstance(content, int):
+                contents.append(content)
+            else:
+                contents.append(None if content == errno.ENOENT else failure(content, path))
+        return contents
+
+    def find(self, key: str, fresh: bool = False) -> Content | None:
+        """The content of the key's file; None means that it isn't there, by the server's word.
+
+        With ``fresh`` the directory is revalidated first, as NFSv4.1 and later open a file that
+        another host has unlinked. Else it is revalidated after a miss.
+        """
+        path = self.path(key)
+        shard = os.path.dirname(path)
+        if fresh and not self._look_again(shard):
+            return None
+        [content] = self.read([path])
+        if content is None and not fresh and self._look_again(shard):
+            [content] = self.read([path])
+        if isinstance(content, OSError):
+            raise content
+        return content
+
+    def exists(self, name: str) -> bool:
+        """Whether this digest has a file. Revalidates as ``find`` does; reads nothing."""
+        path = self.path_of(name)
+        try:
+            self._again(os.lstat, path)
+        except FileNotFoundError:
+            if not self._look_again(os.path.dirname(path)):
+                return False
+            try:
+                self._again(os.lstat, path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    # --- writing -------------------------------------------------------------------------------
+
+    def put(self, name: str, data: bytes) -> bytes:
+        """Replace the file of this digest; atomic, durable on return. The new signature.
+
+        UncertainWriteError if it can't be known whether the new content is there; after any other
+        OSError it isn't. No temporary file stays behind.
+        """
+        files = [(self.path_of(name), data)]
+        [outcome] = self._tried(files)
+        if isinstance(outcome, bytes):
+            return outcome
+        [result] = self._mended(files, [outcome])
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    def write(self, entries: Iterable[tuple[str, bytes]]) -> list[bytes | OSError]:
+        """As ``put``, for many (digest, content): signature or error of each.
+
+        Each directory is made durable once, if the digests are in order.
+        """
+        files = [(self.path_of(name), data) for name, data in entries]
+        return self._mended(files, self._tried(files))
+
+    def _tried(
+        self, files: list[tuple[str, bytes]], exclusive: bool = False
+    ) -> list[bytes | tuple[int, int]]:
+        synced = self._durable and not self._synchronous(self.directory)
+        return write_files(files, self._mode, self._durable, synced, exclusive)
+
+    def _mended(
+        self,
+        files: list[tuple[str, bytes]],
+        outcomes: list[bytes | tuple[int, int]],
+        exclusive: bool = False,
+    ) -> list[bytes | OSError]:
+        """What those outcomes come to, after another try where that is worth one."""
+        results = [
+            self._result(*file, outcome, exclusive) for file, outcome in zip(files, outcomes)
+        ]
+        for _ in range(TRIES):
+            again = []
+            for i, result in enumerate(results):
+                try:
+                    if isinstance(result, OSError) and self._renewed(files[i][0], result):
+                        again.append(i)
+                except OSError as error:
+                    results[i] = error
+            if not again:
+                break
+            for i, outcome in zip(again, self._tried([files[i] for i in again], exclusive)):
+                results[i] = self._result(*files[i], outcome, exclusive)
+        return results
+
+    def _result(
+        self, path: str, data: bytes, outcome: bytes | tuple[int, int], exclusive: bool
+    ) -> bytes | OSError:
+        """The signature, or what a write that failed at some step comes to."""
+        if isinstance(outcome, bytes):
+            return outcome
+        step, number = outcome
+        if step == 0 or (step == 1 and number in _REFUSED):
+            return failure(number, path)
+        if step == 1 and not exclusive:
+            # Rename failed, or its reply was lost: what lies there tells.
+            [content] = self.read([path])
+            if isinstance(content, tuple) and content[0] == data:
+                return content[1]
+        return UncertainWriteError(number, os.strerror(number), path)
+
+    def _renewed(self, path: str, error: OSError) -> bool:
+        """Whether a write met no shard directory, or a stale one, and now there is one.
+
+        OSError if there can't be one.
+        """
+        if isinstance(error, UncertainWriteError) or error.errno not in _NO_SHARD:
+            return False
+        shard = os.path.dirname(path)
+        if self._revalidate(shard) is None:
+            self._make_directory(shard)
+        return True
+
+    def _settle(self, changed: Iterable[tuple[T, str]]) -> Iterator[tuple[T, OSError]]:
+        """Make the directories of these changes durable; give each that may not be."""
+        if not self._durable:
+            return
+        by_shard: dict[str, list[T]] = {}
+        for what, shard in changed:
+            by_shard.setdefault(shard, []).append(what)
+        for shard, whats in by_shard.items():
+            try:
+                self._sync_directory(shard)
+            except OSError as error:
+                number = error.errno or errno.EIO
+                for what in whats:
+                    yield what, UncertainWriteError(number, os.strerror(number), shard)
+
+    def remove(self, paths: Sequence[str]) -> list[bool | OSError]:
+        """Unlink these value files, durably. For each whether it was there, or what went wrong.
+
+        False after a lost reply too: the file is gone, and who removed it can't be told.
+        """
+        outcomes: list[bool | OSError] = []
+        for path in paths:
+            try:
+                outcomes.append(self._remove(path))
+            except OSError as error:
+                outcomes.append(error)
+        gone = [i for i, outcome in enumerate(outcomes) if outcome is True]
+        for i, failed in self._settle([(i, os.path.dirname(paths[i])) for i in gone]):
+            outcomes[i] = failed
+        return outcomes
+
+    def _remove(self, path: str) -> bool:
+        try:
+            self._again(os.unlink, path)
+        except FileNotFoundError:
+            if not self._look_again(os.path.dirname(path)):
+                return False
+            try:
+                self._again(os.unlink, path)
+            except FileNotFoundError:
+                return False
+        return True
+
+    def clock(self) -> int:
+        """The server's time in ns: the mtime of a file just made there."""
+        temporary = os.path.join(self.directory, TEMPORARY + os.urandom(12).hex())
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            return os.fstat(descriptor).st_mtime_ns
+        finally:
+            os.close(descriptor)
+            os.unlink(temporary)
+
+    def sweep(self, path: str) -> None:
+        """Remove a temporary file."""
+        try:
+            os.unlink(path)
+        except FileNotFoundError:
+            pass

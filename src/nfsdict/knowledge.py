@@ -1,0 +1,188 @@
+"""Knowledge: what one dictionary knows of its store, cache and index kept together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from .core import MISSING
+from .entries import Entries, Entry
+from .index import UNKNOWN, Index, Known
+from .locks import Locks
+from .parallel import in_parallel
+from .progress import Progress
+from .store import SHARDS, Store
+from .survey import View, look
+
+log = logging.getLogger("nfsdict")
+
+
+class Knowledge:
+    """What is known: ``cache`` (key to value, or MISSING: not read) and the index of signatures.
+
+    ``lazy`` leaves the values of known names unread. ``proving`` is whether a file may be made to
+    learn the server's time, without which nothing that is seen proves anything later.
+    """
+
+    def __init__(
+        self,
+        cache: dict[str, Any],
+        store: Store,
+        entries: Entries,
+        locks: Locks,
+        progress: Progress,
+        *,
+        lazy: bool,
+        proving: bool,
+        workers: int,
+    ) -> None:
+        self.index = Index()
+        self._cache = cache
+        self._store = store
+        self._entries = entries
+        self._locks = locks
+        self._progress = progress
+        self._lazy = lazy
+        self._proving = proving
+        self._workers = workers
+        # Keys that this process changed or looked up while a survey runs: it knows better then.
+        self._touched: set[str] | None = None
+
+    # --- one key, its shard's lock held --------------------------------------------------------
+
+    def know(
+        self, name: str, key: str, value: Any, signature: bytes, fingerprint: int | None
+    ) -> None:
+        """The file of this digest is now as given here."""
+        with self._locks.known:
+            self._cache[key] = value
+            self.index.wrote(name, Known(key, signature, fingerprint))
+            self._touch(key)
+
+    def read(self, name: str, entry: Entry) -> None:
+        """The file of this digest was read."""
+        with self._locks.known:
+            self._cache[entry.key] = entry.value
+            self.index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
+            self._touch(entry.key)
+
+    def drop(self, name: str, key: str) -> None:
+        """The key has no file."""
+        with self._locks.known:
+            self._cache.pop(key, None)
+            self.index.drop(name, key)
+            self._touch(key)
+
+    def forget(self, name: str, key: str) -> None:
+        """What the key's file holds isn't known: the next access asks the disk."""
+        if key in self._cache:
+            self.know(name, key, MISSING, UNKNOWN, None)
+
+    def _touch(self, key: str) -> None:
+        if self._touched is not None:
+            self._touched.add(key)
+
+    # --- the whole store -----------------------------------------------------------------------
+
+    def survey(self, reread: bool = False) -> set[str]:
+        """Bring cache and index up to date with the store; the keys that others changed."""
+        with self._locks.survey:
+            if not self.index.listed:
+                self._load_index()
+            with self._locks.known:
+                self._touched = set()
+            try:
+                return self._look_at_shards(reread)
+            finally:
+                with self._locks.known:
+                    self._touched = None
+
+    def _load_index(self) -> None:
+        try:
+            data = self._store.read_index()
+        except OSError as error:
+            log.warning("can't read the index, listing everything: %s", error)
+            return
+        if data is None:
+            return
+        with self._locks.known:
+            try:
+                self.index.load(data)
+            except ValueError as error:
+                log.info("index ignored: %s", error)
+
+    def _look_at_shards(self, reread: bool) -> set[str]:
+        present = set(self._store.shards())
+        with self._locks.known:
+            stamps = {name: self.index.shard(name).stamp for name in SHARDS}
+            kept = {name for name in SHARDS if self.index.shard(name).keys} - present
+        believed = [] if reread else [name for name in SHARDS if name in present and stamps[name]]
+        seen = zip(believed, in_parallel(self._store.stamp, believed, self._workers))
+        clean = {name for name, stamp in seen if stamp == stamps[name]}
+        # Asked before anything is listed: what changes from here on bears this time or a later one.
+        moment = None if clean == present else self._clock()
+        # A clean shard has nothing new; it may have values that nobody has read yet.
+        ahead = set() if self.index.listed else clean
+        if self._lazy:
+            self._list_unread(ahead)
+            ahead = set()
+        changed: set[str] = set()
+
+        def wanted(key: str, proven: bool) -> bool:
+            if reread or self._cache.get(key, MISSING) is MISSING:
+                return not self._lazy
+            return not proven
+
+        def look_at(name: str) -> View:
+            with self._locks.known:
+                known = self.index.shard(name).entries()
+            stamp = stamps[name] if name in clean else None
+            return look(self._store, self._entries, name, stamp, known, wanted)
+
+        todo = sorted(present - clean | ahead | kept)
+        views = in_parallel(look_at, todo, self._workers)
+        for view in self._progress.over(views, len(todo)):
+            with self._locks.known:
+                changed |= self._apply(view, moment, reread, view.shard in clean)
+        self.index.listed = True
+        return changed
+
+    def _clock(self) -> int | None:
+        """The server's time; None where nothing may be written, and so nothing can be proven."""
+        if not self._proving:
+            return None
+        try:
+            return self._store.clock()
+        except OSError as error:
+            log.info("can't learn the server's time: %s", error)
+            return None
+
+    def _list_unread(self, shards: Iterable[str]) -> None:
+        """The keys that the index gives for these clean shards; their values are read later."""
+        with self._locks.known:
+            looked_up = dict(self._cache)
+            for name in sorted(shards):
+                self._cache.update(dict.fromkeys(self.index.shard(name).keys, MISSING))
+            self._cache.update(looked_up)
+
+    def _apply(self, view: View, moment: int | None, reread: bool, clean: bool) -> set[str]:
+        """Take over what a survey found, but for what this process changed meanwhile."""
+        touched = self._touched or set()
+        for key in view.gone - touched:
+            self._cache.pop(key, None)
+        for name, known in view.entries.items():
+            key = known.key
+            if key in touched:
+                continue
+            if key in view.values:
+                self._cache[key] = view.values[key]
+            elif reread or key in view.unread:
+                self._cache[key] = MISSING
+            else:
+                self._cache.setdefault(key, MISSING)
+            if clean:
+                self.index.read(name, known)
+        if not clean:
+            self.index.replace(view.shard, view.stamp, view.entries, moment, touched)
+        return (view.changed | view.gone) - touched
