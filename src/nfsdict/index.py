@@ -67,6 +67,9 @@ class Shard:
         self.recent: dict[str, Known | None] = {}
         """None: the key was removed"""
 
+    def holds_any(self) -> bool:
+        return bool(self.keys) or any(self.recent.values())
+
     def signature(self, position: int) -> bytes:
         return self.signatures[len(UNKNOWN) * position : len(UNKNOWN) * (position + 1)]
 

@@ -116,7 +116,7 @@ class Knowledge:
         present = set(self._store.shards())
         with self._locks.known:
             stamps = {name: self.index.shard(name).stamp for name in SHARDS}
-            kept = {name for name in SHARDS if self.index.shard(name).keys} - present
+            kept = {name for name in SHARDS if self.index.shard(name).holds_any()} - present
         believed = [] if reread else [name for name in SHARDS if name in present and stamps[name]]
         seen = zip(believed, in_parallel(self._store.stamp, believed, self._workers))
         clean = {name for name, stamp in seen if stamp == stamps[name]}

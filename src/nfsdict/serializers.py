@@ -56,7 +56,7 @@ class Pickle:
     def loads(self, data: bytes, /) -> Any:
         if data.endswith(self._MAGIC):
             end = len(data) - len(self._MAGIC) - self._CHECKSUM.size
-            if end < 0 or self._CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
+            if end <= 0 or self._CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
                 raise Damaged("the checksum doesn't match")
             # The bytes are those that were written: what fails now is no damage.
             return pickle.loads(data)
@@ -114,7 +114,13 @@ class Bytes:
             raise Damaged("the checksum doesn't match")
         start = self._LENGTH.size
         end = start + self._LENGTH.unpack_from(checked)[0]
-        return bytes(checked[start:end]).decode("utf-8", "surrogatepass"), bytes(checked[end:])
+        if end > len(checked):
+            raise Damaged("its key runs past its end")
+        try:
+            key = bytes(checked[start:end]).decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError as error:
+            raise Damaged(f"its key is no text: {error}") from error
+        return key, bytes(checked[end:])
 
 
 class _Custom:

@@ -1,0 +1,43 @@
+"""The package under test, with each core in turn."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import hypothesis
+import pytest
+
+from nfsdict.backend import VARIABLE, expects_extension
+
+pytest_plugins = ["lab.plugin"]
+
+# Time is no promise of these tests, and they run on machines that have other work.
+hypothesis.settings.register_profile(
+    "nfsdict", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("nfsdict")
+
+
+@pytest.fixture(scope="session", params=["compiled", "pure"] if expects_extension() else ["pure"])
+def nfsdict(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
+    """The package with this core, and so in the processes that a test starts.
+
+    Where an extension is expected, a missing one is an error here, for "compiled" is asked for.
+    Import modules of the package in tests and fixtures only, by ``importlib.import_module``:
+    those imported earlier belong to another core.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(VARIABLE, request.param)
+        _forget()
+        package = importlib.import_module("nfsdict")
+        assert request.param == package.BACKEND
+        yield package
+        _forget()
+
+
+def _forget() -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "nfsdict"]:
+        del sys.modules[name]

@@ -1,0 +1,94 @@
+"""The pytest plugin: the marker `nfs`, the option `--nfs`, and the fixture `lab`'s parameters."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .configuration import Configuration, configurations
+from .guest import obstacle
+from .inside import Inside
+from .replay import RUN, run_in_guests
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--nfs", action="store_true", help="NFS tests that cannot run are an error, not skipped"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers",
+        "nfs(version=('3', '4.0', '4.1', '4.2'), export='tmpfs', size_mb=256, root_squash=False,"
+        " options='', delegations=True, rtt_ms=0, timeout=60): run in a guest with an NFS server"
+        " and two clients, once for each combination of the values of arguments that are tuples;"
+        " export is 'tmpfs' or 'ext4', options are mount options, timeout is in seconds.",
+    )
+    directory = os.environ.get(RUN)
+    config.pluginmanager.register(Inside(config, Path(directory)) if directory else Outside())
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    marked = metafunc.definition.get_closest_marker("nfs") is not None
+    if marked != ("lab" in metafunc.fixturenames):
+        name = metafunc.definition.nodeid
+        raise pytest.UsageError(f"{name}: the marker nfs and the fixture lab go together")
+    if marked:
+        values = configurations(metafunc.definition)
+        metafunc.parametrize("lab", values, indirect=True, ids=map(str, values))
+
+
+def _configuration(item: pytest.Item) -> Configuration:
+    assert isinstance(item, pytest.Function)
+    configuration = item.callspec.params["lab"]
+    assert isinstance(configuration, Configuration)
+    return configuration
+
+
+class Outside:
+    """Keeps marked tests from running here, and runs them in guests after all others."""
+
+    @pytest.fixture
+    def lab(self) -> Any:
+        """The laboratory; there is one only inside a guest."""
+        raise RuntimeError("outside of a guest there is no laboratory")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_collection_modifyitems(
+        self, config: pytest.Config, items: list[pytest.Item]
+    ) -> None:
+        marked = [item for item in items if item.get_closest_marker("nfs")]
+        reason = obstacle() if marked else None
+        if reason is None:
+            return
+        if config.getoption("nfs") or os.environ.get("CI") == "true":
+            raise pytest.UsageError(reason)
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
+        """Let pytest run all other tests, then the marked ones, fewest changes of the set-up first.
+
+        So the last of the others is torn down as the last test that it is.
+        """
+        items = session.items
+        marked = [
+            item
+            for item in items
+            if item.get_closest_marker("nfs") and not item.get_closest_marker("skip")
+        ]
+        if not marked or session.config.option.collectonly:
+            return (yield)
+        session.items = [item for item in items if item not in marked]
+        try:
+            result = yield  # raises what ends the session early
+        finally:
+            session.items = items
+        run_in_guests(session, sorted(marked, key=_configuration))
+        return result

@@ -1,0 +1,145 @@
+"""Runs marked tests in guests and reports outside, as they come, the reports made inside."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .configuration import time_limit
+from .guest import BOOT_SECONDS, Guest
+
+PACKAGES = Path(__file__).parents[len(__package__.split(".")) - 1].parent
+PLUGIN = f"{__package__}.plugin"
+RUN = "NFSDICT_LAB"  # environment variable: the run directory, set inside a guest only
+PREPARE_SECONDS = 60  # for the laboratory to become what a test asks for; 4 s on an idle machine
+END_SECONDS = 60  # for what follows the last test: fixtures of the session, the summary
+
+
+def run_in_guests(session: pytest.Session, items: list[pytest.Item]) -> None:
+    """Run *items*, in as few guests as they leave alive.
+
+    A test that ends its guest, or takes longer than its limit, fails with the end of the guest's
+    console; the others go on in a new guest.
+    """
+    waiting = {item.nodeid: item for item in items}
+    while waiting:
+        number = len(waiting)
+        with Guest() as guest:
+            _boot(session.config, guest, list(waiting.values()))
+            cause = _follow(session, guest, waiting)
+            if len(waiting) == number:
+                # It ran no test, and so no other guest would.
+                for item in waiting.values():
+                    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+                    _fail(item, cause, guest)
+                return
+            if guest.status not in (None, pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED):
+                raise RuntimeError(f"{cause}, after its tests\n{guest.console_tail()}")
+
+
+def _boot(config: pytest.Config, guest: Guest, items: list[pytest.Item]) -> None:
+    (guest.directory / "tests").write_text(json.dumps([item.nodeid for item in items]))
+    (guest.directory / "events").touch()
+    files = list(dict.fromkeys(str(item.path) for item in items))
+    command = [sys.executable, "-m", "pytest", "-p", PLUGIN, f"--rootdir={config.rootpath}"]
+    if config.inipath:
+        command += ["-c", str(config.inipath)]
+    # These tests were selected outside. What is kept from run to run is kept outside, too.
+    command += ["-m", "", "-k", "", "-p", "no:cacheprovider", "--basetemp=/run/pytest"]
+    colour = "yes" if config.get_terminal_writer().hasmarkup else "no"
+    command += ["-vv", f"--tb={config.option.tbstyle}", f"--color={colour}"]
+    if config.option.showlocals:
+        command += ["--showlocals"]
+    environment = dict(os.environ)
+    for name in ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_VERSION"):
+        environment.pop(name, None)
+    path = [str(PACKAGES), *filter(None, [environment.get("PYTHONPATH")])]
+    environment.update(
+        {
+            RUN: str(guest.directory),
+            "PATH": f"{environment.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin",
+            "PYTHONPATH": os.pathsep.join(path),
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "TMPDIR": "/run/tmp",
+        }
+    )
+    guest.boot([*command, *files], environment=environment)
+
+
+def _follow(session: pytest.Session, guest: Guest, waiting: dict[str, pytest.Item]) -> str:
+    """Report what the guest does, until it ends or must be ended; the cause of the end.
+
+    What was reported is taken out of *waiting*, a test that was running at the end included.
+    """
+    running: pytest.Item | None = None
+    seconds: float = BOOT_SECONDS
+    heard = time.monotonic()
+    unread = ""
+    with (guest.directory / "events").open() as events:
+        while True:
+            ended = guest.ended  # asked first: after the end nothing more is written
+            *lines, unread = (unread + events.read()).split("\n")
+            for event in map(json.loads, lines):
+                running = _replay(session, waiting, event)
+                seconds = time_limit(running) if running else END_SECONDS
+                if event["event"] == "start":
+                    seconds += PREPARE_SECONDS
+                heard = time.monotonic()
+            if ended:
+                cause = f"the guest ended with status {guest.status}"
+                break
+            if time.monotonic() > heard + seconds:
+                cause = f"nothing heard from the guest for {seconds:g} s"
+                break
+            time.sleep(0.02)
+    if running:
+        del waiting[running.nodeid]
+        _fail(running, cause, guest)
+    return cause
+
+
+def _replay(
+    session: pytest.Session, waiting: dict[str, pytest.Item], event: dict[str, Any]
+) -> pytest.Item | None:
+    """Report one event; the test that is running after it, if any."""
+    item = waiting[event["test"]]
+    if event["event"] == "start":
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    elif event["event"] == "report":
+        report = session.config.hook.pytest_report_from_serializable(
+            config=session.config, data=event["report"]
+        )
+        if isinstance(report.longrepr, list):  # where a test was skipped: JSON has no tuples
+            report.longrepr = tuple(report.longrepr)
+        item.ihook.pytest_runtest_logreport(report=report)
+    else:
+        del waiting[item.nodeid]
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        # As pytest's own loop does, for -x, --maxfail and plugins.
+        if session.shouldfail:
+            raise session.Failed(session.shouldfail)
+        if session.shouldstop:
+            raise session.Interrupted(session.shouldstop)
+        return None
+    return item
+
+
+def _fail(item: pytest.Item, cause: str, guest: Guest) -> None:
+    """Report *item* as failed, for a reason that it could not report itself."""
+    report = pytest.TestReport(
+        nodeid=item.nodeid,
+        location=item.location,
+        keywords={},
+        outcome="failed",
+        longrepr=cause,
+        when="call",
+        sections=[("Guest console", guest.console_tail())],
+    )
+    item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)

@@ -1,0 +1,84 @@
+"""The public face: what ``import nfsdict`` gives, and that every module stands on its own."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+PUBLIC = [
+    "BACKEND",
+    "BatchError",
+    "CorruptValueError",
+    "NfsDict",
+    "NfsDictError",
+    "ReadOnlyError",
+    "Repair",
+    "Report",
+    "Serializer",
+    "UncertainWriteError",
+    "__version__",
+]
+
+
+def test_names(nfsdict):
+    assert nfsdict.__all__ == PUBLIC
+    namespace = {}
+    exec("from nfsdict import *", namespace)
+    assert set(namespace) - {"__builtins__"} == set(PUBLIC)
+
+
+def test_version(nfsdict):
+    assert nfsdict.__version__ == metadata.version("nfsdict")
+
+
+def test_typed(nfsdict):
+    package = Path(nfsdict.__file__).parent
+    assert (package / "py.typed").read_bytes() == b""
+    assert (package / "_core.pyi").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "bases"),
+    [
+        ("CorruptValueError", (KeyError,)),
+        ("ReadOnlyError", (PermissionError,)),
+        ("UncertainWriteError", (OSError,)),
+        ("BatchError", (OSError,)),
+    ],
+)
+def test_errors(nfsdict, error, bases):
+    for base in (*bases, nfsdict.NfsDictError):
+        assert issubclass(getattr(nfsdict, error), base)
+
+
+def modules(package):
+    """Every module of the package, but for the one that runs when it is imported."""
+    found = {module.name for module in pkgutil.iter_modules(package.__path__)}
+    return sorted(found - {"__main__"})
+
+
+def test_every_module_is_imported_alone(nfsdict):
+    names = modules(nfsdict)
+    assert {"mapping", "store", "index", "_pure", "cli"} <= set(names)
+    assert ("_core" in names) or nfsdict.BACKEND == "pure"
+    for name in names:
+        done = subprocess.run(
+            [sys.executable, "-W", "error", "-c", f"import nfsdict.{name}"],
+            capture_output=True,
+            text=True,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", ""), name
+
+
+def test_importing_it_imports_nothing_large(nfsdict):
+    code = (
+        "import sys, nfsdict; "
+        "print([name for name in ('tqdm', 'argparse', 'numpy', 'asyncio') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

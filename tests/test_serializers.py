@@ -1,0 +1,299 @@
+"""Serializers: what they make is what others read, and damage is seen."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import pickle
+import pickletools
+import struct
+import zlib
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+characters = st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr))
+keys = st.text(characters)
+values = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False), keys),
+    lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(keys, inner, max_size=4)),
+    max_leaves=8,
+)
+
+
+@pytest.fixture(scope="session")
+def serializers(nfsdict):
+    return importlib.import_module("nfsdict.serializers")
+
+
+@pytest.fixture
+def pickled(serializers):
+    return serializers.serializer_named("pickle")
+
+
+@pytest.mark.parametrize("name", ["pickle", "json"])
+@given(key=keys, value=values)
+def test_round_trip(serializers, name, key, value):
+    serializer = serializers.serializer_named(name)
+    assert list(serializer.loads(serializer.dumps((key, value)))) == [key, value]
+
+
+# --- pickle ------------------------
+
+PAIR = ("key", {"number": 7, "text": "é\ud800", "many": [1.5, None, b"\0\xff"]})
+
+
+def test_pickle_loads_passes_over_the_trailer(pickled):
+    data = pickled.dumps(PAIR)
+    assert pickle.loads(data) == PAIR
+    body, trailer = data[:-12], data[-12:]
+    assert pickle.loads(body) == PAIR
+    assert trailer == struct.pack("<I", zlib.crc32(body)) + b"nfsdict\x01"
+
+
+def test_protocol_is_one_that_every_supported_python_reads(pickled):
+    data = pickled.dumps(PAIR)
+    opcode, protocol, _ = next(pickletools.genops(data))
+    assert (opcode.name, protocol) == ("PROTO", 5)
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_plain_pickles_are_read(pickled, protocol):
+    assert pickled.loads(pickle.dumps(PAIR, protocol)) == PAIR
+
+
+def test_every_byte_of_a_pickle_changed(pickled, serializers):
+    data = pickled.dumps(PAIR)
+    for position in range(len(data)):
+        for flip in (0x01, 0x08, 0x80, 0xFF):
+            damaged = bytearray(data)
+            damaged[position] ^= flip
+            with pytest.raises(serializers.Damaged):
+                pickled.loads(bytes(damaged))
+
+
+def test_every_truncation_of_a_pickle(pickled, serializers):
+    data = pickled.dumps(PAIR)
+    harmless = []
+    for end in range(len(data)):
+        try:
+            assert pickled.loads(data[:end]) == PAIR
+        except serializers.Damaged:
+            continue
+        harmless.append(end)
+    assert harmless == [len(data) - 12]  # a plain pickle, and whole
+
+
+def test_every_truncation_of_a_plain_pickle(pickled, serializers):
+    data = pickle.dumps(PAIR)
+    for end in range(len(data)):
+        with pytest.raises(serializers.Damaged):
+            pickled.loads(data[:end])
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b".", bytes(4096), b"nfsdict\x01", bytes(4) + b"nfsdict\x01", b"\x80\x05]."],
+    ids=["empty", "stop", "zeros", "magic", "trailer", "no pair"],
+)
+def test_what_is_no_pickle_of_ours(pickled, serializers, data):
+    if data == b"\x80\x05].":
+        assert pickled.loads(data) == []  # a pickle; that it is no pair is seen by its reader
+        return
+    with pytest.raises(serializers.Damaged):
+        pickled.loads(data)
+
+
+@given(data=st.binary(max_size=200))
+def test_random_bytes_never_get_past_pickle_as_another_error(serializers, data):
+    # Without STOP at their end, for random opcodes with one may call for any import.
+    with pytest.raises(serializers.Damaged):
+        serializers.serializer_named("pickle").loads(data + b"\0")
+
+
+class Refuses:
+    def __reduce__(self):
+        return refuse, ()
+
+
+def refuse():
+    raise ZeroDivisionError
+
+
+def test_an_object_that_fails_to_load_is_no_damage(pickled):
+    data = pickled.dumps(("key", Refuses()))
+    with pytest.raises(ZeroDivisionError):
+        pickled.loads(data)
+
+
+def test_a_class_that_is_not_here_is_no_damage(pickled):
+    with pytest.raises(ImportError):
+        pickled.loads(b"cno_such_module_here\nName\n.")
+
+
+# --- JSON ------------------------
+
+
+@pytest.fixture
+def jsoned(serializers):
+    return serializers.serializer_named("json")
+
+
+def test_json_is_plain_text(jsoned):
+    assert jsoned.dumps(("ké", [1, None, "ü"])) == '["ké", [1, null, "ü"]]'.encode()
+
+
+def test_json_of_lone_surrogates(jsoned):
+    pair = ["k\ud800", "\udc80"]
+    assert jsoned.loads(jsoned.dumps(tuple(pair))) == pair
+
+
+def test_json_that_a_person_edited(jsoned):
+    assert jsoned.loads(b'\n[ "key" ,\n\t{"a": 1} ]\n') == ["key", {"a": 1}]
+    assert jsoned.loads(b"\xef\xbb\xbf" + b'["key", 1]') == ["key", 1]
+
+
+def test_every_truncation_of_json(jsoned, serializers):
+    data = jsoned.dumps(("k\ud800é", {"a": [1, 2]}))
+    for end in range(len(data)):
+        with pytest.raises(serializers.Damaged):
+            jsoned.loads(data[:end])
+
+
+@pytest.mark.parametrize(
+    "data", [bytes(50), b"\xff\xfe\xfa", b"[" * 200_000, b'["k", 1] x', b"nfsb"]
+)
+def test_what_is_no_json(jsoned, serializers, data):
+    with pytest.raises(serializers.Damaged):
+        jsoned.loads(data)
+
+
+@pytest.mark.parametrize("value", [b"bytes", {1, 2}, object()])
+def test_json_refuses_with_its_own_error(jsoned, value):
+    with pytest.raises(TypeError):
+        jsoned.dumps(("key", value))
+    assert json.loads(jsoned.dumps(("key", 1))) == ["key", 1]
+
+
+# --- bytes ------------------------
+
+
+@pytest.fixture
+def raw(serializers):
+    return serializers.serializer_named("bytes")
+
+
+@given(key=keys, value=st.binary())
+def test_bytes_round_trip(serializers, key, value):
+    serializer = serializers.serializer_named("bytes")
+    for given_as in (value, bytearray(value), memoryview(value)):
+        data = serializer.dumps((key, given_as))
+        read = serializer.loads(data)
+        assert read == (key, value) and type(read[1]) is bytes
+
+
+def test_bytes_layout(raw):
+    checked = struct.pack("<I", 3) + "ké".encode() + b"value"
+    assert raw.dumps(("ké", b"value")) == b"nfsb" + struct.pack("<I", zlib.crc32(checked)) + checked
+
+
+def test_every_byte_and_every_truncation_of_bytes(raw, serializers):
+    data = raw.dumps(("key", b"value"))
+    for position in range(len(data)):
+        damaged = bytearray(data)
+        damaged[position] ^= 0x20
+        for wrong in (bytes(damaged), data[:position]):
+            with pytest.raises(serializers.Damaged):
+                raw.loads(wrong)
+    with pytest.raises(serializers.Damaged):
+        raw.loads(data + b"\0")
+
+
+@pytest.mark.parametrize("value", ["text", 5, None, [1]])
+def test_bytes_takes_bytes_alone(raw, value):
+    with pytest.raises(TypeError):
+        raw.dumps(("key", value))
+
+
+def test_a_sealed_key_longer_than_its_file_is_no_other_error(raw, serializers):
+    checked = struct.pack("<I", 99) + b"key"
+    with pytest.raises(serializers.Damaged):
+        raw.loads(b"nfsb" + struct.pack("<I", zlib.crc32(checked)) + checked)
+
+
+def test_a_sealed_key_that_is_no_text_is_no_other_error(raw, serializers):
+    checked = struct.pack("<I", 1) + b"\xff"
+    with pytest.raises(serializers.Damaged):
+        raw.loads(b"nfsb" + struct.pack("<I", zlib.crc32(checked)) + checked)
+
+
+# --- a user's own ------------------------
+
+
+class Lines:
+    """A key and a line of text."""
+
+    extension = ".line"
+
+    def dumps(self, obj):
+        return "\n".join(obj).encode()
+
+    def loads(self, data):
+        key, line = data.decode().split("\n")
+        return key, line
+
+
+def test_a_users_own(nfsdict, tmp_path):
+    d = nfsdict.NfsDict("s", tmp_path, Lines(), durable=False)
+    d["key"] = "value"
+    [path] = (tmp_path / "s").glob("??/*")
+    assert path.suffix == ".line" and path.read_bytes() == b"key\nvalue"
+    assert dict(nfsdict.NfsDict("s", tmp_path, Lines())) == {"key": "value"}
+    path.write_bytes(b"key")
+    with pytest.raises(nfsdict.CorruptValueError):
+        nfsdict.NfsDict("s", tmp_path, Lines(), lazy=True)["key"]
+
+
+def test_a_users_own_is_a_serializer(nfsdict):
+    assert isinstance(Lines(), nfsdict.Serializer)
+    assert not isinstance(object(), nfsdict.Serializer)
+
+
+def test_the_damage_that_a_users_own_reports(serializers):
+    serializer = serializers.serializer_named(Lines())
+    with pytest.raises(serializers.Damaged):
+        serializer.loads(b"one line")
+    with pytest.raises(serializers.Damaged):
+        serializer.loads(b"\xff\n")
+
+
+def test_dumps_that_gives_no_bytes(nfsdict, tmp_path):
+    class Text(Lines):
+        def dumps(self, obj):
+            return "text"
+
+    d = nfsdict.NfsDict("s", tmp_path, Text())
+    with pytest.raises(TypeError, match="not bytes"):
+        d["key"] = "value"
+    assert len(d) == 0 and not list((tmp_path / "s").glob("??/*"))
+
+
+@pytest.mark.parametrize("name", ["", "PICKLE", "pkl", "yaml"])
+def test_an_unknown_name(serializers, name):
+    with pytest.raises(ValueError, match=r"unknown serializer .*pickle, json, bytes"):
+        serializers.serializer_named(name)
+
+
+@pytest.mark.parametrize("thing", [None, 5, object(), pickle])
+def test_no_serializer(serializers, thing):
+    with pytest.raises(ValueError, match="extension, dumps and loads"):
+        serializers.serializer_named(thing)
+
+
+@pytest.mark.parametrize("extension", ["", ".", "pkl", "./x", ".a/b", ".a\0", "..", ". ", ".é"])
+def test_an_extension_that_cannot_end_a_name(serializers, extension):
+    serializer = Lines()
+    serializer.extension = extension
+    with pytest.raises(ValueError, match="can't end a file name"):
+        serializers.serializer_named(serializer)
