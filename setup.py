@@ -39,7 +39,7 @@ def core() -> list[Extension]:
         depends=["_core/files.h", "_core/sha256.h"],
         extra_compile_args=["-O3"],
     )
-    modules: list[Extension] = cythonize(
+    modules: list[Extension] = cythonize(  # type: ignore[no-untyped-call]
         [extension],
         build_dir="build/cython",
         # Both would add names that the contract doesn't have.
