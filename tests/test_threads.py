@@ -1,0 +1,221 @@
+"""Threads and forks: one key's file and cache stay together, and no lock outlives its holder."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import random
+import signal
+import threading
+import traceback
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+# Python 3.12 and newer warn of what is tested here: a fork beside other threads.
+forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+KEYS = ["a", "b", "c", "d"]
+
+
+@pytest.fixture
+def opened(nfsdict, tmp_path):
+    return lambda **options: nfsdict.NfsDict("s", tmp_path, durable=False, **options)
+
+
+def run_threads(*functions):
+    with ThreadPoolExecutor(len(functions)) as pool:
+        for future in [pool.submit(function) for function in functions]:
+            future.result()
+
+
+def on_disk(store):
+    other = type(store)("s", store.path.parent)
+    return dict(other.items())
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_eight_threads_on_the_same_keys(opened, lazy):
+    store = opened(lazy=lazy)
+    barrier = threading.Barrier(8)
+
+    def work(number):
+        choose = random.Random(number)
+        for turn in range(40):
+            barrier.wait()
+            key = choose.choice(KEYS)
+            action = choose.randrange(8)
+            value = (number, turn)
+            if action <= 2:
+                store[key] = value
+            elif action == 3:
+                store.update(dict.fromkeys(KEYS, value))
+            elif action == 4:
+                store.pop(key, None)
+            elif action == 5:
+                store.get(key, fresh=True)
+            elif action == 6:
+                store.setdefault(key, value)
+            elif number == 0:
+                store.sync()
+            else:
+                store.get(key)
+            barrier.wait()
+            if turn % 4 == 0 and number == 0:
+                assert dict(store.items()) == on_disk(store)
+            barrier.wait()
+
+    def guarded(number):
+        try:
+            work(number)
+        except BaseException:
+            barrier.abort()
+            raise
+
+    run_threads(*(lambda number=number: guarded(number) for number in range(8)))
+    assert dict(store.items()) == on_disk(store)
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("survey", ["sync", "refresh"])
+def test_a_put_beside_a_survey_is_not_lost(opened, lazy, survey):
+    store = opened(lazy=lazy)
+    done = threading.Event()
+
+    def look():
+        while not done.is_set():
+            getattr(store, survey)()
+
+    def put():
+        try:
+            for number in range(150):
+                key = str(number)
+                store[key] = number
+                assert key in set(store), "just put, and not listed"
+                if number % 3 == 0:
+                    del store[key]
+                    assert key not in set(store), "just deleted, and listed again"
+        finally:
+            done.set()
+
+    run_threads(look, put)
+    expected = {str(number): number for number in range(150) if number % 3}
+    assert dict(store.items()) == on_disk(store) == expected
+
+
+@pytest.mark.parametrize("operation", ["put", "delete", "put back"])
+def test_a_change_between_looking_and_taking_over(opened, monkeypatch, operation):
+    """The same race, with the change made at the worst moment each time."""
+    store = opened()
+    store["old"] = 1
+    if operation == "put back":
+        del opened()["old"]
+    Entries = importlib.import_module("nfsdict.entries").Entries
+    read = Entries.read
+
+    def read_then_changed(self, digests):
+        entries = read(self, digests)
+        if operation == "delete":
+            store.pop("old", None)
+        else:
+            store["old"] = 2
+        return entries
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Entries, "read", read_then_changed)
+        store.sync()
+    assert dict(store.items()) == on_disk(store) == ({} if operation == "delete" else {"old": 2})
+
+
+def test_one_winner_among_threads(opened):
+    store = opened()
+    with ThreadPoolExecutor(8) as pool:
+        for turn in range(10):
+            key = str(turn)
+            won = list(pool.map(lambda n, key=key: store.add(key, n), range(8)))
+            assert won.count(True) == 1
+            taken = list(pool.map(lambda _, key=key: store.pop(key, None), range(8)))
+            assert len([value for value in taken if value is not None]) == 1
+
+
+def in_child(function):
+    """The exit status of a forked child that runs this; a deadlock ends in a signal's."""
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            signal.alarm(30)
+            function()
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@forking
+def test_parent_and_child_both_go_on(opened):
+    store = opened()
+    store.update(a=1, b=2)
+
+    def child():
+        assert store == {"a": 1, "b": 2}
+        store["a"] = "child"
+        store.update({str(number): number for number in range(50)})
+        del store["b"]
+        store.sync()
+        assert len(store) == 51
+        store.close()
+        assert list(store.path.glob("_index*")) == [], "the index is the parent's to flush"
+
+    assert in_child(child) == 0
+    store["c"] = "parent"
+    assert store["a"] == 1
+    assert store.get("a", fresh=True) == "child"
+    store.sync()
+    assert store == {"a": "child", "c": "parent", **{str(n): n for n in range(50)}}
+    store.close()
+    assert [file.name for file in store.path.glob("_*")] == ["_index.nfsdict-pkl"]
+
+
+@forking
+def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeypatch):
+    store = opened()
+    store["k"] = 1
+    files = importlib.import_module("nfsdict.files")
+    Store = importlib.import_module("nfsdict.store").Store
+    held = threading.Barrier(3)
+    go_on = threading.Event()
+    write_files, shards = files.write_files, Store.shards
+
+    def slow_write(*arguments):
+        held.wait()
+        go_on.wait()
+        return write_files(*arguments)
+
+    def slow_shards(self):
+        held.wait()
+        go_on.wait()
+        return shards(self)
+
+    def child():
+        files.write_files, Store.shards = write_files, shards
+        store["k"] = 2
+        store.sync()
+        assert store == {"k": 2}
+        store["k"] = 3
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(files, "write_files", slow_write)
+        patch.setattr(Store, "shards", slow_shards)
+        futures = [pool.submit(store.__setitem__, "k", 4), pool.submit(store.sync)]
+        held.wait()
+        try:
+            status = in_child(child)
+        finally:
+            go_on.set()
+        for future in futures:
+            future.result()
+    assert status == 0
+    assert store["k"] == 4
+    assert on_disk(store) == {"k": 4}
