@@ -446,6 +446,22 @@ def test_a_file_that_cannot_be_read_stays_a_key(opened, reachable):
     assert store["a"] == 1
 
 
+def test_a_known_file_that_cannot_be_read_stays_listed(opened, reachable):
+    writer = opened(base_dir=reachable)
+    writer.update(a=1, b=2)
+    with not_root():
+        store = opened(base_dir=reachable)
+    value_file(writer, "a").chmod(0)
+    with not_root():
+        store.sync()
+        assert set(store) == {"a", "b"}
+        with pytest.raises(PermissionError):
+            store["a"]
+        assert set(store) == {"a", "b"}
+    value_file(writer, "a").chmod(0o644)
+    assert store["a"] == 1
+
+
 DAMAGES = {
     "truncated": lambda data: data[:-3],
     "zeroed": lambda data: bytes(len(data)),

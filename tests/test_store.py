@@ -52,7 +52,8 @@ MKDIRS = "link,linkat,mkdir,mkdirat,unlink,unlinkat,chmod,fchmod,fchmodat"
 
 PROLOGUE = """
 import os, sys
-import nfsdict
+import nfsdict, nfsdict.directories
+nfsdict.directories.mounted_as = lambda path: "ext4"  # a tmpfs is not asked to fsync directories
 durable = sys.argv[2] == "durable"
 d = nfsdict.NfsDict("store", sys.argv[1], "bytes", lazy=True, durable=durable, workers=1)
 """

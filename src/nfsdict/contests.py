@@ -40,7 +40,7 @@ class Contests(Files):
                 raise result
             lost = result
             # The client may remember a file that another host has removed.
-            if self._look_again(os.path.dirname(files[0][0])) and os.path.lexists(files[0][0]):
+            if self._look_again(files[0][0]) and os.path.lexists(files[0][0]):
                 return None
         raise lost
 
@@ -93,10 +93,11 @@ class Contests(Files):
                 self._again(lambda path: os.rename(path, private), path)
                 return private
             except FileNotFoundError:
-                if not self._look_again(shard):
-                    return None
+                found = self._look_again(path)
                 if os.path.lexists(private):
                     return private  # it was carried out, the reply was lost
+                if not found:
+                    return None
         return None
 
     def discard(self, private: str) -> None:

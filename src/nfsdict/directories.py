@@ -11,8 +11,17 @@ What a Linux NFS client does, and what is done about it here and in ``store``:
   rename ENOENT, unlink ENOENT. What lies on the disk then tells.
 - A write can fail as late as fsync or close.
 - A directory's fsync does nothing on Linux's NFS client, whose directory operations are
-  synchronous (fs/nfs/dir.c); opening the directory for it costs a GETATTR. It is left out there.
-- Its clock is not the server's. Times are compared with ``Store.clock`` only.
+  synchronous (fs/nfs/dir.c); opening the directory for it costs a GETATTR. It is left out there,
+  and on tmpfs, where no fsync does anything (mm/shmem.c).
+- Its clock is not the server's. Times on files are compared with such times only, see ``clock``.
+- On NFSv3 a directory's mtime and ctime tell the client that it changed. Two changes in one tick of
+  the server's clock look like one: what was missed or listed between them is remembered after any
+  revalidation. Touching the directory (utime, chmod, a file made and removed there) doesn't help,
+  as the client takes its own changes for the only ones. Dropping its cached pages does
+  (posix_fadvise): then it reads the directory anew by READDIRPLUS, whose answer also replaces what
+  was remembered of the names in it (fs/nfs/dir.c, nfs_prime_dcache). Done for every listing there,
+  and after a miss as long as the directory's ctime may come again, and once more after that.
+  NFSv4 has a change attribute in place of the times.
 """
 
 from __future__ import annotations
@@ -22,12 +31,15 @@ import os
 import stat
 from typing import Callable, TypeVar
 
+from .clock import Clock
+
 T = TypeVar("T")
 
 STALE = (errno.ESTALE, errno.EBADF)
 # A file replaced without pause can be stale at each try; so often in a row is no accident.
 TRIES = 10
 _FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_SYNC_NEEDED = ("nfs", "nfs4", "tmpfs")
 # What file systems without an fsync for directories answer.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
 
@@ -54,18 +66,35 @@ def mounted_as(path: str) -> str:
     return ""
 
 
+def _drop_pages(descriptor: int) -> None:
+    """Have the client forget the listing of this directory."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _attributes(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Of the entry itself; None if it has just been removed."""
+    try:
+        return entry.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
 class Directories:
     """One directory and those in it. Safe for threads.
 
-    ``mode`` is the permission bits for files, None for what the umask leaves; directories get the
-    same and x where r is. ``durable`` is whether a change is made to survive a power cut.
+    ``times`` is what the server's clock showed. ``mode`` is the permission bits for files, None for
+    what the umask leaves; directories get the same and x where r is. ``durable`` is whether a
+    change is made to survive a power cut.
     """
 
     def __init__(self, directory: str, mode: int | None, durable: bool) -> None:
         self.directory = directory
         self._mode = mode
         self._durable = durable
-        self._operations_synchronous: bool | None = None
+        self.times = Clock()
+        self._file_system: str | None = None
+        # Directories that were looked at while their ctime, kept here, could still come again.
+        self._racy: dict[str, int] = {}
 
     def check(self) -> None:
         """FileNotFoundError or NotADirectoryError unless the store's directory is there."""
@@ -106,11 +135,18 @@ class Directories:
         if self._durable:
             self._sync_directory(os.path.dirname(path))
 
+    def _mounted_as(self, path: str) -> str:
+        if self._file_system is None:
+            self._file_system = mounted_as(path)
+        return self._file_system
+
     def _synchronous(self, path: str) -> bool:
         """Whether directory operations here need no fsync, or can't have one (Windows)."""
-        if self._operations_synchronous is None:
-            self._operations_synchronous = os.name == "nt" or mounted_as(path).startswith("nfs")
-        return self._operations_synchronous
+        return os.name == "nt" or self._mounted_as(path) in _NO_SYNC_NEEDED
+
+    def _told_by_times(self) -> bool:
+        """Whether the client knows by a directory's times alone that it changed: NFSv3."""
+        return self._mounted_as(self.directory) == "nfs"
 
     def _sync_directory(self, path: str) -> None:
         if self._synchronous(path):
@@ -124,34 +160,74 @@ class Directories:
         finally:
             os.close(descriptor)
 
-    def _revalidate(self, path: str) -> int | None:
+    def _revalidate(self, path: str, forget: bool = False) -> os.stat_result | None:
         """Have the client ask the server what the directory's state is: one GETATTR.
 
-        Gives the mtime in ns, None if there is no such directory. ``stat`` would answer from the
-        attribute cache, and ``fstat`` of a descriptor held open as well.
+        None if there is no such directory. ``stat`` would answer from the attribute cache, and
+        ``fstat`` of a descriptor held open as well. With ``forget`` the client lists it anew next
+        time, even if its times don't show a change.
         """
         if os.name == "nt":
-            return os.stat(path).st_mtime_ns if os.path.isdir(path) else None
+            return os.stat(path) if os.path.isdir(path) else None
         try:
             descriptor = self._again(lambda path: os.open(path, _FLAGS), path)
         except FileNotFoundError:
             return None
         try:
-            return os.fstat(descriptor).st_mtime_ns
+            status = os.fstat(descriptor)
+            self.times.seen(status.st_ctime_ns)
+            if forget and self._told_by_times():
+                _drop_pages(descriptor)
+            return status
         finally:
             os.close(descriptor)
 
-    def _look_again(self, shard: str) -> bool:
-        """After a miss: revalidate the shard directory. Whether it is worth looking once more.
+    def _look_again(self, path: str) -> bool:
+        """After a miss: revalidate the file's directory. Whether it is worth looking once more.
 
         FileNotFoundError if the whole store is gone, an unmounted file system for example:
         that isn't the absence of a key.
         """
-        if self._revalidate(shard) is not None:
-            return True
-        if self._revalidate(self.directory) is None:
-            raise failure(errno.ENOENT, self.directory)
-        return self._revalidate(shard) is not None
+        shard, name = os.path.split(path)
+        found = self._look_into(shard, name)
+        if found is None:
+            # The shard, too, can be a name that was missed within one tick.
+            there = self._look_into(self.directory, os.path.basename(shard))
+            if there is None:
+                raise failure(errno.ENOENT, self.directory)
+            found = there and self._look_into(shard, name)
+        return bool(found)
+
+    def _look_into(self, directory: str, name: str) -> bool | None:
+        """Revalidate the directory. Whether it may have this name, None if it isn't there."""
+        if not self._told_by_times():
+            return None if self._revalidate(directory) is None else True
+        try:
+            return self._again(lambda path: self._may_have(path, name), directory)
+        except FileNotFoundError:
+            return None
+
+    def _may_have(self, directory: str, name: str) -> bool:
+        descriptor = os.open(directory, _FLAGS)
+        try:
+            stamp = os.fstat(descriptor).st_ctime_ns
+            self.times.seen(stamp)
+            passed = self.times.passed(stamp)
+            if passed and self._racy.get(directory) != stamp:
+                return True
+            self._racy[directory] = stamp
+            _drop_pages(descriptor)
+            found = False
+            with os.scandir(descriptor) as entries:
+                for entry in entries:
+                    found = found or entry.name == name
+                    # Who asks for attributes gets READDIRPLUS, in a long directory to its end.
+                    _attributes(entry)
+            if passed:
+                self._racy.pop(directory, None)
+            return found
+        finally:
+            os.close(descriptor)
 
     def _again(self, call: Callable[[str], T], path: str) -> T:
         """The call's result for this path, ESTALE ridden out.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from typing import TypeVar
 
 from .core import read_files, value_path, write_files
@@ -41,7 +42,7 @@ _REFUSED = frozenset(
 
 
 class Files(Directories):
-    """Value files, by digest. Safe for threads; it holds no state but its settings."""
+    """Value files, by digest. Safe for threads."""
 
     def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
         super().__init__(directory, mode, durable)
@@ -82,31 +83,32 @@ class Files(Directories):
         another host has unlinked. Else it is revalidated after a miss.
         """
         path = self.path(key)
-        shard = os.path.dirname(path)
-        if fresh and not self._look_again(shard):
+        if fresh and not self._look_again(path):
             return None
         [content] = self.read([path])
-        if content is None and not fresh and self._look_again(shard):
+        if content is None and not fresh and self._look_again(path):
             [content] = self.read([path])
         if isinstance(content, OSError):
             raise content
         return content
 
     def exists(self, name: str) -> bool:
-        """Whether this digest has a file. Revalidates as ``find`` does; reads nothing."""
+        """Whether this digest has a file. The directory is revalidated first: lstat can answer
+        from the attribute cache for a file that is gone."""
         path = self.path_of(name)
+        if not self._look_again(path):
+            return False
         try:
             self._again(os.lstat, path)
         except FileNotFoundError:
-            if not self._look_again(os.path.dirname(path)):
-                return False
-            try:
-                self._again(os.lstat, path)
-            except FileNotFoundError:
-                return False
+            return False
         return True
 
     # --- writing -------------------------------------------------------------------------------
+
+    @cached_property
+    def _synced(self) -> bool:
+        return self._durable and not self._synchronous(self.directory)
 
     def put(self, name: str, data: bytes) -> bytes:
         """Replace the file of this digest; atomic, durable on return. The new signature.
@@ -114,9 +116,11 @@ class Files(Directories):
         UncertainWriteError if it can't be known whether the new content is there; after any other
         OSError it isn't. No temporary file stays behind.
         """
-        files = [(self.path_of(name), data)]
-        [outcome] = self._tried(files)
-        if isinstance(outcome, bytes):
+        files = [(f"{self.directory}/{name[:2]}/{name}{self.extension}", data)]
+        [outcome] = write_files(files, self._mode, self._durable, self._synced, False)
+        if type(outcome) is bytes:
+            if self._file_system == "nfs":
+                self.times.seen(int.from_bytes(outcome[16:], "little", signed=True))
             return outcome
         [result] = self._mended(files, [outcome])
         if isinstance(result, OSError):
@@ -134,8 +138,7 @@ class Files(Directories):
     def _tried(
         self, files: list[tuple[str, bytes]], exclusive: bool = False
     ) -> list[bytes | tuple[int, int]]:
-        synced = self._durable and not self._synchronous(self.directory)
-        return write_files(files, self._mode, self._durable, synced, exclusive)
+        return write_files(files, self._mode, self._durable, self._synced, exclusive)
 
     def _mended(
         self,
@@ -224,7 +227,7 @@ class Files(Directories):
         try:
             self._again(os.unlink, path)
         except FileNotFoundError:
-            if not self._look_again(os.path.dirname(path)):
+            if not self._look_again(path):
                 return False
             try:
                 self._again(os.unlink, path)
@@ -237,10 +240,12 @@ class Files(Directories):
         temporary = os.path.join(self.directory, TEMPORARY + os.urandom(12).hex())
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            return os.fstat(descriptor).st_mtime_ns
+            moment = os.fstat(descriptor).st_mtime_ns
         finally:
             os.close(descriptor)
             os.unlink(temporary)
+        self.times.seen(moment)
+        return moment
 
     def sweep(self, path: str) -> None:
         """Remove a temporary file."""

@@ -151,7 +151,7 @@ class Index:
 
     def wrote(self, name: str, known: Known) -> None:
         """The file of this digest was written here, or isn't as it was listed."""
-        shard = self.shard(name)
+        shard = self._shards[int(name[:2], 16)]
         shard.recent[known.key] = known
         shard.stamp = 0
         self.changed = True

@@ -331,8 +331,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     def _changing(self, key: str) -> str:
         """The key as it goes to disk, if this dictionary may change it."""
-        self._writable()
-        return _plain(key)
+        if self._read_only:
+            self._writable()
+        return key if type(key) is str else _plain(key)
 
     def _writable(self) -> None:
         if self._read_only:

@@ -6,6 +6,7 @@ These four alone, and the core, call the operating system about files.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -35,7 +36,7 @@ class Listing(NamedTuple):
 
 
 class Store(Contests):
-    """The files of one store, by key. Safe for threads; it holds no state but its settings."""
+    """The files of one store, by key. Safe for threads."""
 
     def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
         super().__init__(directory, extension, mode, durable)
@@ -43,15 +44,25 @@ class Store(Contests):
         self._value_name = re.compile(rf"([0-9a-f]{{64}}){name}")
         self._index = os.path.join(directory, f"_index.nfsdict-{extension[1:]}")
         self._old_index = os.path.join(directory, f"_index{extension}")
+        # The root's mtime and ctime, and what it held then; None while those could come again.
+        self._shards: tuple[tuple[int, int], list[str]] | None = None
 
     def _shard(self, shard: str) -> str:
         return os.path.join(self.directory, shard)
 
     def shards(self) -> list[str]:
-        """The shard directories that exist, in order.
+        """The shard directories that exist, in order. One GETATTR while none is made or removed.
 
         Listed with their attributes: on NFS that spares a LOOKUP for each afterwards.
+        FileNotFoundError if the whole store is gone.
         """
+        status = self._revalidate(self.directory, forget=True)
+        if status is None:
+            raise failure(errno.ENOENT, self.directory)
+        stamp = status.st_mtime_ns, status.st_ctime_ns
+        if self._shards is not None and self._shards[0] == stamp:
+            return self._shards[1]
+        settled = self.times.passed(max(stamp))
         found = set()
         for entry in self._entries(self.directory):
             try:
@@ -59,20 +70,23 @@ class Store(Contests):
                     found.add(entry.name)
             except FileNotFoundError:
                 continue
-        return [shard for shard in SHARDS if shard in found]
+        shards = [shard for shard in SHARDS if shard in found]
+        self._shards = (stamp, shards) if settled else None
+        return shards
 
     def stamp(self, shard: str) -> int | None:
         """The shard directory's mtime in ns, by the server's word; None if it isn't there."""
-        return self._revalidate(self._shard(shard))
+        status = self._revalidate(self._shard(shard))
+        return status and status.st_mtime_ns
 
     def list(self, shard: str) -> Listing:
         """The shard directory's files with their attributes."""
         return self._again(lambda path: self._list(path, shard), self._shard(shard))
 
     def _list(self, directory: str, shard: str) -> Listing:
-        stamp = self._revalidate(directory)
-        listing = Listing(stamp or 0, {}, {}, [])
-        if stamp is None:
+        found = self._revalidate(directory, forget=True)
+        listing = Listing(found.st_mtime_ns if found else 0, {}, {}, [])
+        if found is None:
             return listing
         for entry in self._entries(directory):
             path = os.path.join(directory, entry.name)

@@ -1,0 +1,153 @@
+"""What each operation costs in calls to the server, counted on a real one. They repeat exactly."""
+
+from __future__ import annotations
+
+import importlib
+import time
+
+import pytest
+
+from lab.laboratory import Lab
+
+BOTH = ("3", "4.2")
+# How long after a change its time can still come again, as the index sees it (git's "racy").
+SETTLED = 3.5
+
+
+@pytest.fixture
+def package():
+    """The package as it is installed, with the core that it finds."""
+    return importlib.import_module("nfsdict")
+
+
+@pytest.fixture
+def keys(package) -> list[str]:
+    """Keys that lie in one shard."""
+    digest = importlib.import_module("nfsdict.core").digest
+    return [key for key in map(str, range(10_000)) if digest(key)[:2] == "00"]
+
+
+@pytest.fixture
+def d(package, lab: Lab, keys):
+    """A's dictionary, one shard in it with two keys. What is there is older than a tick."""
+    d = package.NfsDict("store", lab.a)
+    d[keys[0]] = "zero"
+    d[keys[1]] = "one"
+    time.sleep(SETTLED)
+    return d
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_a_put_takes_4(lab: Lab, d, keys) -> None:
+    v3 = lab.configuration.version == "3"
+    names = ("LOOKUP", "CREATE") if v3 else ("OPEN", "CLOSE")
+    for key in (keys[2], keys[2], keys[0]):
+        with lab.rpcs("a") as rpcs:
+            d[key] = "value"
+        assert rpcs == dict.fromkeys((*names, "WRITE", "RENAME"), 1)
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_a_delete_takes_1(lab: Lab, d, keys) -> None:
+    for key in keys[:2]:
+        with lab.rpcs("a") as rpcs:
+            del d[key]
+        assert rpcs == {"REMOVE": 1}
+
+
+@pytest.mark.parametrize("read", ["get", "in", "[]"])
+@pytest.mark.nfs(version=BOTH)
+def test_a_miss_takes_2_and_then_1(lab: Lab, d, keys, read) -> None:
+    def miss() -> None:
+        if read == "get":
+            assert d.get(keys[5]) is None
+        elif read == "in":
+            assert keys[5] not in d
+        else:
+            with pytest.raises(KeyError):
+                d[keys[5]]
+
+    assert d.get(keys[4]) is None  # the client learns what it may do in the shard: one ACCESS
+    with lab.rpcs("a") as rpcs:
+        miss()
+    asked = "OPEN" if lab.configuration.version == "4.2" and read != "in" else "LOOKUP"
+    assert rpcs == {asked: 1, "GETATTR": 1}
+    for _ in range(3):
+        with lab.rpcs("a") as rpcs:
+            miss()
+        assert rpcs == {"GETATTR": 1}
+
+
+@pytest.mark.nfs(version="3")
+def test_a_miss_just_after_a_change_lists_the_shard_and_once_more_later(lab: Lab, d, keys) -> None:
+    d[keys[2]] = "value"
+    with lab.rpcs("a") as rpcs:
+        assert d.get(keys[5]) is None
+    assert rpcs == {"LOOKUP": 1, "GETATTR": 1, "READDIRPLUS": 1}
+    time.sleep(SETTLED)
+    totals = []
+    for _ in range(3):
+        with lab.rpcs("a") as rpcs:
+            assert d.get(keys[5]) is None
+        totals.append(rpcs.total)
+    assert totals == [2, 1, 1]
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_a_cached_read_takes_none(lab: Lab, d, keys) -> None:
+    with lab.rpcs("a") as rpcs:
+        for _ in range(10):
+            assert d[keys[0]] == d.get(keys[0]) == "zero"
+            assert keys[0] in d
+        assert len(d) == len(list(d)) == 2
+    assert rpcs == {}
+
+
+@pytest.mark.nfs(version=BOTH, delegations=(True, False))
+def test_a_fresh_get_takes_at_most_4_or_5(lab: Lab, package, d, keys) -> None:
+    most = 5 if lab.configuration.version == "3" else 4
+    there = package.NfsDict("store", lab.b)
+    for number in range(3):
+        with lab.rpcs("a") as rpcs:
+            d.get(keys[0], fresh=True)
+        assert rpcs.total <= most
+        there[keys[0]] = number
+        time.sleep(SETTLED)
+        with lab.rpcs("a") as rpcs:
+            assert d.get(keys[0], fresh=True) == number
+        # Of a shard that changed the client asks anew what it may do there, and for the name.
+        assert rpcs.total <= most + 2, rpcs
+
+
+@pytest.mark.parametrize("shards", [1, 40, 256])
+@pytest.mark.nfs(version=BOTH, timeout=120)
+def test_a_refresh_with_nothing_changed_takes_1_for_each_shard_and_at_most_3(
+    lab: Lab, package, keys, shards
+) -> None:
+    digest = importlib.import_module("nfsdict.core").digest
+    chosen = {digest(key)[:2]: key for key in map(str, range(10_000))}
+    there = package.NfsDict("store", lab.b)
+    there.update({chosen[f"{number:02x}"]: number for number in range(shards)})
+    time.sleep(SETTLED)
+    here = package.NfsDict("store", lab.a)
+    assert len(here) == shards
+    assert here.refresh() == set()  # the root was changed by ``here`` when it learnt the time
+    for _ in range(3):
+        with lab.rpcs("a") as rpcs:
+            assert here.refresh() == set()
+        assert rpcs["GETATTR"] >= shards
+        assert rpcs.total <= shards + 3, rpcs
+    there[chosen["00"]] = "new"
+    with lab.rpcs("a") as rpcs:
+        assert here.refresh() == {chosen["00"]}
+    assert rpcs.total <= shards + 20, rpcs
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_an_add_takes_at_most_6(lab: Lab, d, keys) -> None:
+    with lab.rpcs("a") as rpcs:
+        assert d.add(keys[2], "value")
+    assert rpcs.total <= 6, rpcs
+    with lab.rpcs("a") as rpcs:
+        assert not d.add(keys[0], "value")
+    assert rpcs.total <= 8, rpcs  # a lost one looks at what is there
