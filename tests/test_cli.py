@@ -64,7 +64,18 @@ def value_file(path):
 
 
 def snapshot(path):
-    return {file: os.lstat(file)[:9] for file in (path, *path.rglob("*"))}
+    """What is there; not when it was last read, which reading changes."""
+    return {
+        file: (
+            status.st_mode,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+        for file in [path, *path.rglob("*")]
+        for status in [file.stat()]
+    }
 
 
 def test_set_makes_the_store_and_get_prints_text_exactly(nfsdict, command, tmp_path):

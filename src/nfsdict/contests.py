@@ -49,35 +49,51 @@ class Contests(Files):
 
         Create-once among those who add; a ``put`` of the same key between look and put is lost to
         it. A claim older than ``_CLAIM_NS`` by the server's clock is one that a crash has left.
+        (What a crash leaves while breaking one waits for ``repair``.)
         """
         path = self.path_of(name)
         claim = os.path.join(os.path.dirname(path), f"{TEMPORARY}claim-{name}")
         pause = 0.001
-        while True:
-            try:
-                os.close(os.open(claim, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
-                break
-            except FileExistsError:
-                if self.exists(name):
-                    return None
-                time.sleep(pause)
-                pause = min(2 * pause, 0.1)
-                self._break_claim(claim)
+        while not self._create(claim):
+            if self.exists(name):
+                return None
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+            self._break_claim(claim)
         try:
             return None if self.exists(name) else self.put(name, data)
         finally:
             self.sweep(claim)
 
-    def _break_claim(self, claim: str) -> None:
+    @staticmethod
+    def _create(path: str) -> bool:
+        """Whether this call made the file."""
         try:
-            age = self.clock() - os.stat(claim).st_mtime_ns
-            if age > _CLAIM_NS:
-                # Exactly one of those who see it renames it.
-                broken = os.path.join(self.directory, TEMPORARY + os.urandom(12).hex())
-                os.rename(claim, broken)
-                self.sweep(broken)
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        except FileExistsError:
+            return False
+        return True
+
+    def _break_claim(self, claim: str) -> None:
+        """Remove the claim if it is too old. One at a time looks and removes, or else what the
+        second one removes is the claim of somebody who came after the first."""
+        if not self._old(claim):
+            return
+        breaking = f"{claim}-breaking"
+        if self._create(breaking):
+            try:
+                if self._old(claim):
+                    self.sweep(claim)
+            finally:
+                self.sweep(breaking)
+
+    def _old(self, claim: str) -> bool:
+        # Revalidated, for stat may answer with the attributes of an earlier claim.
+        self._revalidate(os.path.dirname(claim))
+        try:
+            return self.clock() - os.stat(claim).st_mtime_ns > _CLAIM_NS
         except FileNotFoundError:
-            pass
+            return False
 
     def take(self, name: str) -> str | None:
         """Rename the file of this digest to a private name, which is returned, None if it has no
@@ -110,18 +126,26 @@ class Contests(Files):
             raise uncertain
 
     def give_back(self, private: str) -> None:
-        """Put a file that was taken back under its key, unless a newer one is there."""
+        """Put a file that was taken back under its key, unless a newer one is there.
+
+        Nothing if the file is gone: somebody else gave it back, or its taker has finished.
+        """
         name = os.path.basename(private)[len(_TAKEN) :][:64]
+        path = self.path_of(name)
         try:
-            os.link(private, self.path_of(name))
+            os.link(private, path)
         except FileExistsError:
             pass
+        except FileNotFoundError:
+            return
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            os.rename(private, self.path_of(name))
-            return
+            if not self.exists(name):
+                os.rename(private, path)
         self.sweep(private)
+        if self._durable:
+            self._sync_directory(os.path.dirname(path))
 
     @staticmethod
     def taken(path: str) -> bool:

@@ -216,7 +216,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._flush.keys_change()
             try:
                 entry = self._entries.take(name)
-            except OSError:
+            except BaseException:
                 self._known.forget(name, key)
                 raise
             if entry is not None or key in self._cache:

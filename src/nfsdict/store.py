@@ -30,7 +30,7 @@ class Listing(NamedTuple):
     signatures: dict[str, bytes]
     """of each value file, by digest"""
     temporary: dict[str, int]
-    """paths of temporary files, and their mtimes in ns"""
+    """paths of temporary files, and their times in ns: mtime, or when a value was taken"""
     strangers: list[str]
     """paths of what is neither"""
 
@@ -101,7 +101,9 @@ class Store(Contests):
                     status.st_ino, status.st_size, status.st_mtime_ns
                 )
             elif regular and entry.name.startswith(TEMPORARY):
-                listing.temporary[path] = status.st_mtime_ns
+                # A rename shows in the ctime alone: what was taken is as old as the taking.
+                moment = status.st_ctime_ns if self.taken(path) else status.st_mtime_ns
+                listing.temporary[path] = moment
             else:
                 listing.strangers.append(path)
         return listing

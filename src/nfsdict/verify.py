@@ -21,7 +21,8 @@ class Report:
     unreadable: dict[str, str] = field(default_factory=dict)
     """paths of value files that could not be read or unpickled here, and why; they may be whole"""
     temporary: dict[str, int] = field(default_factory=dict)
-    """paths of temporary files, and their mtimes in ns: writes under way, or left by a crash"""
+    """paths of temporary files, and since when, in ns by the server's clock: writes under way, or
+    left by a crash"""
     strangers: list[str] = field(default_factory=list)
     """paths in the shard directories that nfsdict neither wrote nor touches"""
 
@@ -75,7 +76,7 @@ def repair(store: Store, entries: Entries, workers: int, grace: float) -> Repair
     report = verify(store, entries, workers)
     # The server's clock on both sides: the local one says nothing about a file's age.
     limit = store.clock() - int(grace * 1e9)
-    swept = [path for path, mtime in report.temporary.items() if mtime < limit]
+    swept = [path for path, moment in report.temporary.items() if moment < limit]
     for path in swept:
         if store.taken(path):
             store.give_back(path)  # by a pop that never returned

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from .laboratory import Bench, Lab
 
 
 class Inside:
@@ -42,13 +39,3 @@ class Inside:
             file.write(json.dumps(event, default=str) + "\n")
             file.flush()
             os.fsync(file.fileno())
-
-    @pytest.fixture(scope="session")
-    def lab_bench(self) -> Bench:
-        return Bench()
-
-    @pytest.fixture
-    def lab(self, request: pytest.FixtureRequest, lab_bench: Bench) -> Iterator[Lab]:
-        """The laboratory, as the test's marker asks for it."""
-        with lab_bench.lab(request.param) as lab:
-            yield lab

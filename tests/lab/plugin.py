@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from . import fixtures
 from .configuration import Configuration, configurations
 from .guest import obstacle
 from .inside import Inside
@@ -30,7 +31,11 @@ def pytest_configure(config: pytest.Config) -> None:
         " export is 'tmpfs' or 'ext4', options are mount options, timeout is in seconds.",
     )
     directory = os.environ.get(RUN)
-    config.pluginmanager.register(Inside(config, Path(directory)) if directory else Outside())
+    if directory:
+        config.pluginmanager.register(fixtures)
+        config.pluginmanager.register(Inside(config, Path(directory)))
+    else:
+        config.pluginmanager.register(Outside())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
