@@ -37,7 +37,8 @@ def core() -> list[Extension]:
         sources=["_core/_core.pyx", "_core/files.c", "_core/sha256.c"],
         include_dirs=["_core"],
         depends=["_core/files.h", "_core/sha256.h"],
-        extra_compile_args=["-O3"],
+        extra_compile_args=["-O3", "-pthread"],
+        extra_link_args=["-pthread"],
     )
     modules: list[Extension] = cythonize(  # type: ignore[no-untyped-call]
         [extension],

@@ -53,6 +53,7 @@ cdef extern from "files.h":
         int error
         int step
 
+    void nfsdict_files_prepare() nogil
     void nfsdict_read_file(nfsdict_reading* reading) nogil
     ctypedef struct nfsdict_manner:
         int mode
@@ -78,6 +79,7 @@ MISSING = Missing()
 cdef object _missing = MISSING
 
 nfsdict_sha256_select()
+nfsdict_files_prepare()
 SHA256_IMPLEMENTATION = nfsdict_sha256_implementation().decode()
 
 

@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -136,6 +137,40 @@ static size_t directory_length(const char *path)
     return slash == NULL ? 0 : (size_t)(slash - path) + 1;
 }
 
+static unsigned forks; /* this process is so many forks away from the one that began */
+
+static void count_fork(void)
+{
+    forks++;
+}
+
+void nfsdict_files_prepare(void)
+{
+    pthread_atfork(NULL, NULL, count_fork);
+}
+
+/* Random bytes from the system, asked for in larger pieces; a piece is never used on both sides of
+   a fork. 0, or -1 and errno. */
+static int random_bytes(unsigned char *bytes, size_t size)
+{
+    static _Thread_local struct {
+        unsigned char bytes[240]; /* getentropy gives 256 at most */
+        size_t left;
+        unsigned forks;
+    } pool;
+
+    if (pool.left < size || pool.forks != forks) {
+        pool.left = 0;
+        if (getentropy(pool.bytes, sizeof pool.bytes) != 0)
+            return -1;
+        pool.left = sizeof pool.bytes;
+        pool.forks = forks;
+    }
+    pool.left -= size;
+    memcpy(bytes, pool.bytes + pool.left, size);
+    return 0;
+}
+
 /* A temporary name in the target's directory, to be freed; NULL and errno on failure. Its 96 random
    bits are unique over hosts, containers, processes, threads and forks. */
 static char *temporary_name(const char *target)
@@ -145,7 +180,7 @@ static char *temporary_name(const char *target)
     size_t length = directory_length(target);
     char *name = malloc(length + sizeof PREFIX + 2 * sizeof random);
 
-    if (name == NULL || getentropy(random, sizeof random) != 0) {
+    if (name == NULL || random_bytes(random, sizeof random) != 0) {
         free(name);
         return NULL;
     }

@@ -42,6 +42,9 @@ typedef struct {
     int exclusive; /* publish by link, which fails where a file is already, not by rename */
 } nfsdict_manner;
 
+/* To be called once, before files are written. */
+void nfsdict_files_prepare(void);
+
 /* Write each file under a temporary name beside its target, and publish it. */
 void nfsdict_write_files(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner);
 
