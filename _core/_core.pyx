@@ -27,9 +27,6 @@ cdef extern from "Python.h":
 cdef extern from "sha256.h":
     void nfsdict_sha256_select() nogil
     void nfsdict_sha256(const uint8_t* data, size_t size, uint8_t* digest) nogil
-    int nfsdict_sha256_with(
-        const char* name, const uint8_t* data, size_t size, uint8_t* digest
-    ) nogil
     const char* nfsdict_sha256_implementation() nogil
 
 cdef extern from "files.h":

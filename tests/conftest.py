@@ -38,6 +38,16 @@ def nfsdict(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         _forget()
 
 
+@pytest.fixture
+def opened(nfsdict, tmp_path):
+    """Open the test's store, whatever the options."""
+
+    def opened(**options):
+        return nfsdict.NfsDict(**{"name": "s", "base_dir": tmp_path, **options})
+
+    return opened
+
+
 def _forget() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "nfsdict"]:
         del sys.modules[name]

@@ -21,16 +21,6 @@ NO_LINKS = [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK]
 
 
 @pytest.fixture
-def opened(nfsdict, tmp_path):
-    """Open the test's store, whatever the options."""
-
-    def opened(**options):
-        return nfsdict.NfsDict(**{"name": "s", "base_dir": tmp_path, **options})
-
-    return opened
-
-
-@pytest.fixture
 def contests(nfsdict):
     return importlib.import_module("nfsdict.contests")
 

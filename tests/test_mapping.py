@@ -23,16 +23,6 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def opened(nfsdict, tmp_path):
-    """Open the test's store, whatever the options."""
-
-    def opened(**options):
-        return nfsdict.NfsDict(**{"name": "s", "base_dir": tmp_path, **options})
-
-    return opened
-
-
-@pytest.fixture
 def files(nfsdict):
     return importlib.import_module("nfsdict.files")
 
