@@ -171,6 +171,15 @@ def test_lazy_lists_late_and_reads_on_access(nfsdict, opened, reads, monkeypatch
     assert listed == [1]
 
 
+@pytest.mark.parametrize("listing", ["keys", "refresh", "sync"])
+def test_a_lazy_dictionary_holds_no_value_that_nobody_asked_for(opened, listing):
+    store, other = opened(lazy=True), opened()
+    other["a"] = 1  # a file that no index knows: the lazy one reads it for its key
+    assert set(getattr(store, listing)() or store) == {"a"}
+    other["a"] = 2
+    assert store["a"] == 2
+
+
 def test_eager_reads_everything_at_once(opened, reads):
     opened().update(a=1, b=2)
     store = opened()
@@ -372,12 +381,13 @@ def test_an_uncertain_write_forgets_the_value(nfsdict, opened, files, monkeypatc
     store.update(a=1, b=1)
     write_files = files.write_files
 
-    def unsynced(*arguments):
-        write_files(*arguments)
-        return [(2, errno.EIO)] * len(arguments[0])
+    def unsynced(targets, *arguments):
+        write_files(targets, *arguments)
+        return [(2, errno.EIO)] * len(targets)
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_files", unsynced)
+        patch.setattr(files, "write_file", lambda *one: unsynced([one[:2]], *one[2:], False)[0])
         with pytest.raises(nfsdict.UncertainWriteError):
             store["a"] = 2
         with pytest.raises(nfsdict.BatchError):

@@ -55,10 +55,12 @@ class Knowledge:
         self, name: str, key: str, value: Any, signature: bytes, fingerprint: int | None
     ) -> None:
         """The file of this digest is now as given here."""
+        known = Known(key, signature, fingerprint)
         with self._locks.known:
             self._cache[key] = value
-            self.index.wrote(name, Known(key, signature, fingerprint))
-            self._touch(key)
+            self.index.wrote(name, known)
+            if self._touched is not None:  # as _touch, in the hottest path of all
+                self._touched.add(key)
 
     def read(self, name: str, entry: Entry) -> None:
         """The file of this digest was read."""
@@ -175,7 +177,9 @@ class Knowledge:
             key = known.key
             if key in touched:
                 continue
-            if key in view.values:
+            # A lazy dictionary reads an unknown file for its key, and has no room for its value.
+            held = not self._lazy or (not reread and self._cache.get(key, MISSING) is not MISSING)
+            if held and key in view.values:
                 self._cache[key] = view.values[key]
             elif reread or key in view.unread:
                 self._cache[key] = MISSING
