@@ -370,6 +370,26 @@ def read_files(list paths not None, /):
     return contents
 
 
+cdef object outcome(nfsdict_writing* writing):
+    if writing.error != 0:
+        return writing.step, writing.error
+    return signature_bytes(&writing.signature)
+
+
+def write_file(target, bytes data not None, mode, bint durable, bint synced, /):
+    cdef list kept = []
+    cdef nfsdict_manner manner
+    cdef nfsdict_writing writing
+    manner.mode = -1 if mode is None else mode
+    manner.durable, manner.synced, manner.exclusive = durable, synced, False
+    writing.target = path_bytes(target, kept)
+    writing.data = PyBytes_AS_STRING(data)
+    writing.size = len(data)
+    with nogil:
+        nfsdict_write_files(&writing, 1, &manner)
+    return outcome(&writing)
+
+
 def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
     cdef list kept = []
     cdef Py_ssize_t count = len(files), i
@@ -394,10 +414,7 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
         with nogil:
             nfsdict_write_files(writings, count, &manner)
         for i in range(count):
-            if writings[i].error != 0:
-                outcomes.append((writings[i].step, writings[i].error))
-            else:
-                outcomes.append(signature_bytes(&writings[i].signature))
+            outcomes.append(outcome(&writings[i]))
     finally:
         PyMem_Free(writings)
     return outcomes

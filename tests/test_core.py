@@ -84,6 +84,7 @@ def parameters(function):
         ("encode_index", "shards, /"),
         ("parse_index", "body, /"),
         ("read_files", "paths, /"),
+        ("write_file", "target, data, mode, durable, synced, /"),
         ("write_files", "files, mode, durable, synced, exclusive, /"),
         ("ReadCache.get", "self, key, default=None, *, fresh=False"),
         ("ReadCache._lookup", "self, key, fresh, /"),
@@ -591,6 +592,28 @@ def test_an_exclusive_write_replaces_nothing(core, zoo):
     assert (zoo / "new").read_bytes() == b"first"
     assert (zoo / "regular").read_bytes() == b"content\0\xff"
     assert sorted(zoo.iterdir()) == sorted([*before, zoo / "new"])
+
+
+@pytest.mark.parametrize("target", ["new", "regular", "directory", "nowhere/target"])
+def test_one_file_is_written_as_several_are(core, zoo, target):
+    path = str(zoo / target)
+    outcome = core.write_file(path, b"one", 0o640, True, True)
+    if isinstance(outcome, bytes):
+        assert outcome == signature_of(path)
+        assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
+        assert Path(path).read_bytes() == b"one"
+    else:
+        assert [outcome] == core.write_files([(path, b"one")], 0o640, True, True, False)
+
+
+@pytest.mark.parametrize("arguments", [("a\0b", b"x"), ("é\0b", b"x"), (1.5, b"x"), ("a", "text")])
+def test_write_file_refuses(twins, tmp_path, monkeypatch, arguments):
+    monkeypatch.chdir(tmp_path)
+    assert issubclass(
+        agreed(twins, lambda twin: twin.write_file(*arguments, None, True, False)),
+        (TypeError, ValueError),
+    )
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_symlink_is_replaced_not_followed(core, zoo):

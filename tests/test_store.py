@@ -390,7 +390,7 @@ def test_stale_handles_elsewhere_are_bounded(store, fails, name):
 
 @pytest.fixture
 def writes(module, monkeypatch):
-    """Replace what ``write_files`` gives, one outcome for each call; afterwards it works."""
+    """Replace what the core's writes give, one outcome for each call; afterwards they work."""
     module = importlib.import_module("nfsdict.files")
 
     def build(*outcomes):
@@ -403,7 +403,12 @@ def writes(module, monkeypatch):
                 return outcome(lambda: original(files, *arguments), files)
             return original(files, *arguments) if outcome is None else [outcome] * len(files)
 
+        def write_file(target, data, *arguments):
+            [outcome] = write_files([(target, data)], *arguments, False)
+            return outcome
+
         monkeypatch.setattr(module, "write_files", write_files)
+        monkeypatch.setattr(module, "write_file", write_file)
         return left
 
     return build

@@ -186,12 +186,12 @@ def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeyp
     Store = importlib.import_module("nfsdict.store").Store
     held = threading.Barrier(3)
     go_on = threading.Event()
-    write_files, shards = files.write_files, Store.shards
+    write_file, shards = files.write_file, Store.shards
 
     def slow_write(*arguments):
         held.wait()
         go_on.wait()
-        return write_files(*arguments)
+        return write_file(*arguments)
 
     def slow_shards(self):
         held.wait()
@@ -199,14 +199,14 @@ def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeyp
         return shards(self)
 
     def child():
-        files.write_files, Store.shards = write_files, shards
+        files.write_file, Store.shards = write_file, shards
         store["k"] = 2
         store.sync()
         assert store == {"k": 2}
         store["k"] = 3
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
-        patch.setattr(files, "write_files", slow_write)
+        patch.setattr(files, "write_file", slow_write)
         patch.setattr(Store, "shards", slow_shards)
         futures = [pool.submit(store.__setitem__, "k", 4), pool.submit(store.sync)]
         held.wait()

@@ -61,6 +61,11 @@ def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     The signature is the file's inode, size and mtime in ns, 8 bytes each, little-endian.
     """
 
+def write_file(
+    target: str, data: bytes, mode: int | None, durable: bool, synced: bool, /
+) -> bytes | tuple[int, int]:
+    """``write_files`` for one, not exclusive."""
+
 def write_files(
     files: list[tuple[str, bytes]],
     mode: int | None,

@@ -193,6 +193,13 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
         os.close(descriptor)
 
 
+def write_file(
+    target: str, data: bytes, mode: int | None, durable: bool, synced: bool, /
+) -> bytes | tuple[int, int]:
+    [outcome] = write_files([(target, data)], mode, durable, synced, False)
+    return outcome
+
+
 def write_files(
     files: list[tuple[str, bytes]],
     mode: int | None,

@@ -20,6 +20,7 @@ if TYPE_CHECKING or BACKEND == "compiled":
         parse_index,
         read_files,
         value_path,
+        write_file,
         write_files,
     )
 else:
@@ -32,6 +33,7 @@ else:
         parse_index,
         read_files,
         value_path,
+        write_file,
         write_files,
     )
 
@@ -45,5 +47,6 @@ __all__ = [
     "parse_index",
     "read_files",
     "value_path",
+    "write_file",
     "write_files",
 ]

@@ -30,15 +30,9 @@ class Entries:
 
     def __init__(self, store: Store, serializer: Serializer) -> None:
         self._store = store
-        self._serializer = serializer
+        self.dumps = serializer.dumps
+        self._loads = serializer.loads
         self._reported: set[tuple[str, bytes]] = set()
-
-    def dump(self, key: str, value: Any) -> bytes:
-        """The content of the key's file. What the serializer raises is raised."""
-        data = self._serializer.dumps((key, value))
-        if not isinstance(data, bytes):
-            raise TypeError(f"the serializer's dumps gave {type(data).__name__}, not bytes")
-        return data
 
     def find(self, key: str, fresh: bool = False) -> Entry | None:
         """The key's entry, None if it has no file. See ``Store.find``.
@@ -88,7 +82,7 @@ class Entries:
     def _load(self, path: str, content: Content) -> Entry:
         data, signature = content
         try:
-            pair = self._serializer.loads(data)
+            pair = self._loads(data)
         except Damaged as error:
             raise self._corrupt(path, signature, str(error)) from error
         try:

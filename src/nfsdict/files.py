@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
 
-from .core import read_files, value_path, write_files
+from .core import read_files, value_path, write_file, write_files
 from .directories import STALE, TRIES, Directories, failure
 from .errors import UncertainWriteError
 
@@ -116,13 +116,13 @@ class Files(Directories):
         UncertainWriteError if it can't be known whether the new content is there; after any other
         OSError it isn't. No temporary file stays behind.
         """
-        files = [(f"{self.directory}/{name[:2]}/{name}{self.extension}", data)]
-        [outcome] = write_files(files, self._mode, self._durable, self._synced, False)
+        path = f"{self.directory}/{name[:2]}/{name}{self.extension}"
+        outcome = write_file(path, data, self._mode, self._durable, self._synced)
         if type(outcome) is bytes:
             if self._file_system == "nfs":
                 self.times.seen(int.from_bytes(outcome[16:], "little", signed=True))
             return outcome
-        [result] = self._mended(files, [outcome])
+        [result] = self._mended([(path, data)], [outcome])
         if isinstance(result, OSError):
             raise result
         return result

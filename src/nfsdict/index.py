@@ -27,7 +27,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from .core import digest, encode_index, parse_index
 from .store import SHARDS
@@ -44,8 +44,11 @@ UNKNOWN = bytes(24)
 _MTIME = struct.Struct("<16xq")
 
 
-class Known(NamedTuple):
+@dataclass
+class Known:
     """What is known of one key's file."""
+
+    __slots__ = ("fingerprint", "key", "signature")
 
     key: str
     signature: bytes
@@ -119,7 +122,7 @@ class Index:
     """256 shards. Not safe for threads: its dictionary holds a lock around every call."""
 
     def __init__(self) -> None:
-        self._shards = [Shard(0, [], b"") for _ in SHARDS]
+        self._shards = {name: Shard(0, [], b"") for name in SHARDS}
         self.changed = False
         """whether the file would say something else now"""
         self.listed = False
@@ -132,8 +135,8 @@ class Index:
         body = data[_BODY:]
         if len(data) < _BODY or _CHECKSUM.unpack_from(data, len(_MAGIC))[0] != zlib.crc32(body):
             raise ValueError("its checksum doesn't match")
-        noted = [shard.recent for shard in self._shards]
-        self._shards = [Shard(*shard) for shard in parse_index(body)]
+        noted = [shard.recent for shard in self._shards.values()]
+        self._shards = {name: Shard(*shard) for name, shard in zip(SHARDS, parse_index(body))}
         for recent in noted:
             for key, known in recent.items():
                 if known is None:
@@ -142,16 +145,16 @@ class Index:
                     self.read(digest(key), known)
 
     def encode(self) -> bytes:
-        body = encode_index([shard.merged() for shard in self._shards])
+        body = encode_index([shard.merged() for shard in self._shards.values()])
         return _MAGIC + _CHECKSUM.pack(zlib.crc32(body)) + body
 
     def shard(self, name: str) -> Shard:
         """The shard of a digest, or of its first two digits."""
-        return self._shards[int(name[:2], 16)]
+        return self._shards[name[:2]]
 
     def wrote(self, name: str, known: Known) -> None:
         """The file of this digest was written here, or isn't as it was listed."""
-        shard = self._shards[int(name[:2], 16)]
+        shard = self._shards[name[:2]]
         shard.recent[known.key] = known
         shard.stamp = 0
         self.changed = True
@@ -184,7 +187,7 @@ class Index:
         ``moment`` is the server's time in ns before that, None if it isn't known. What was noted
         since then of the keys ``touched`` stays.
         """
-        noted = self._shards[int(name, 16)].recent
+        noted = self._shards[name].recent
         proven = -1 if moment is None else moment - GRANULARITY
         shard = Shard(stamp if stamp < proven else 0, [], b"")
         signatures = []
@@ -203,5 +206,5 @@ class Index:
             if key in noted:
                 shard.recent[key] = noted[key]
                 shard.stamp = 0
-        self._shards[int(name, 16)] = shard
+        self._shards[name] = shard
         self.changed = True

@@ -24,7 +24,7 @@ class Locks:
         _all.add(self)
 
     def _renew(self) -> None:
-        self._shards = [threading.RLock() for _ in range(256)]
+        self._shards = {f"{number:02x}": threading.RLock() for number in range(256)}
         self.known = threading.Lock()
         self.survey = threading.RLock()
 
@@ -33,8 +33,8 @@ class Locks:
         """Hold the locks of the shards of these digests."""
         held = []
         try:
-            for number in sorted({int(name[:2], 16) for name in names}):
-                lock = self._shards[number]
+            for shard in sorted({name[:2] for name in names}):
+                lock = self._shards[shard]
                 lock.acquire()
                 held.append(lock)
             yield
@@ -44,7 +44,7 @@ class Locks:
 
     def shard(self, name: str) -> threading.RLock:
         """The lock of the shard of this digest."""
-        return self._shards[int(name[:2], 16)]
+        return self._shards[name[:2]]
 
 
 def _renew_all() -> None:

@@ -161,8 +161,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             return found
 
     def __setitem__(self, key: str, value: V) -> None:
-        key = self._changing(key)
-        data = self._entries.dump(key, value)
+        if self._read_only or type(key) is not str:
+            key = self._changing(key)
+        data = self._entries.dumps((key, value))
         name = digest(key)
         with self._locks.shard(name):
             if key not in self._cache:
@@ -181,7 +182,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         (where the file system refuses hard links: see ``Store.add``). Errors as of ``d[k] = v``.
         """
         key = self._changing(key)
-        data = self._entries.dump(key, value)
+        data = self._entries.dumps((key, value))
         name = digest(key)
         with self._locks.shard(name):
             self._flush.keys_change()
@@ -259,7 +260,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         size = 0
         for key, value in pairs.items():
             key = self._changing(key)
-            data = self._entries.dump(key, value)
+            data = self._entries.dumps((key, value))
             batch.append((digest(key), key, value, data))
             size += len(data)
             if size >= _BATCH_BYTES:

@@ -45,18 +45,18 @@ class Pickle:
 
     extension = ".pkl"
     _MAGIC = b"nfsdict\x01"
-    _CHECKSUM = struct.Struct("<I")
+    _TRAILER = struct.Struct(f"<I{len(_MAGIC)}s")  # CRC-32, magic
     # Protocol 5 is the newest that Python 3.9, the oldest supported, reads.
     _PROTOCOL = 5
 
     def dumps(self, obj: Any, /) -> bytes:
         body = pickle.dumps(obj, self._PROTOCOL)
-        return body + self._CHECKSUM.pack(zlib.crc32(body)) + self._MAGIC
+        return body + self._TRAILER.pack(zlib.crc32(body), self._MAGIC)
 
     def loads(self, data: bytes, /) -> Any:
         if data.endswith(self._MAGIC):
-            end = len(data) - len(self._MAGIC) - self._CHECKSUM.size
-            if end <= 0 or self._CHECKSUM.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
+            end = len(data) - self._TRAILER.size
+            if end <= 0 or self._TRAILER.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
                 raise Damaged("the checksum doesn't match")
             # The bytes are those that were written: what fails now is no damage.
             return pickle.loads(data)
@@ -128,8 +128,14 @@ class _Custom:
 
     def __init__(self, serializer: Serializer) -> None:
         self.extension = serializer.extension
-        self.dumps = serializer.dumps
+        self._dumps = serializer.dumps
         self._loads = serializer.loads
+
+    def dumps(self, obj: Any, /) -> bytes:
+        data = self._dumps(obj)
+        if not isinstance(data, bytes):
+            raise TypeError(f"the serializer's dumps gave {type(data).__name__}, not bytes")
+        return data
 
     def loads(self, data: bytes, /) -> Any:
         try:
