@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import time
 
 from .directories import TRIES
 from .errors import UncertainWriteError
-from .files import TEMPORARY, Files
-
-log = logging.getLogger("nfsdict")
+from .files import REFUSED, TEMPORARY, Files
 
 _TAKEN = TEMPORARY + "taken-"
 # What file systems without hard links answer.
@@ -40,7 +37,7 @@ class Contests(Files):
                 raise result
             lost = result
             # The client may remember a file that another host has removed.
-            if self._look_again(files[0][0]) and os.path.lexists(files[0][0]):
+            if self.exists(name):
                 return None
         raise lost
 
@@ -99,7 +96,8 @@ class Contests(Files):
         """Rename the file of this digest to a private name, which is returned, None if it has no
         file. Of any number of callers on any hosts exactly one gets it.
 
-        The caller reads it and ends with ``discard`` or ``give_back``.
+        The caller reads it and ends with ``discard`` or ``give_back``. After UncertainWriteError
+        the file may be under the private name, from where ``repair`` gives it back.
         """
         path = self.path_of(name)
         shard = os.path.dirname(path)
@@ -110,18 +108,26 @@ class Contests(Files):
                 return private
             except FileNotFoundError:
                 found = self._look_again(path)
-                if os.path.lexists(private):
+                if self._is_there(private):
                     return private  # it was carried out, the reply was lost
                 if not found:
                     return None
+            except OSError as error:
+                if error.errno in REFUSED:
+                    raise
+                if self._is_there(private):
+                    return private
+                raise UncertainWriteError(error.errno, error.strerror, path) from error
         return None
 
     def discard(self, private: str) -> None:
-        """Remove a file that was taken, durably; UncertainWriteError if that can't be said."""
+        """Remove a file that was taken, durably. OSError if it is still there;
+        UncertainWriteError if it may come back after a power cut."""
         try:
             self.sweep(private)
-        except OSError as error:
-            log.warning("%s stays behind: %s", private, error)
+        except OSError:
+            if self._is_there(private):
+                raise
         for _, uncertain in self._settle([(private, os.path.dirname(private))]):
             raise uncertain
 

@@ -47,7 +47,8 @@ class Entries:
     def take(self, name: str) -> Entry | None:
         """Take the entry of this digest from the store, None if there is none. See ``Store.take``.
 
-        It is given back if it can't be read; errors are those of ``find``.
+        It is given back if it can't be read, or not be removed; errors are those of ``find`` and
+        ``Store.discard``.
         """
         private = self._store.take(name)
         if private is None:
@@ -59,10 +60,10 @@ class Entries:
             if isinstance(content, OSError):
                 raise content
             entry = self._load(self._store.path_of(name), content)
+            self._store.discard(private)
         except BaseException:
             self._store.give_back(private)
             raise
-        self._store.discard(private)
         return entry
 
     def read(self, digests: Sequence[str]) -> list[Entry | Exception | None]:

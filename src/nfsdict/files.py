@@ -19,7 +19,7 @@ Content = tuple[bytes, bytes]
 TEMPORARY = ".nfsdict-"
 _NO_SHARD = (errno.ENOENT, errno.ESTALE)
 # After these rename and link have certainly done nothing. ENOENT, too, can come from a lost reply.
-_REFUSED = frozenset(
+REFUSED = frozenset(
     {
         errno.EACCES,
         errno.EPERM,
@@ -96,8 +96,10 @@ class Files(Directories):
         """Whether this digest has a file. The directory is revalidated first: lstat can answer
         from the attribute cache for a file that is gone."""
         path = self.path_of(name)
-        if not self._look_again(path):
-            return False
+        return self._look_again(path) and self._is_there(path)
+
+    def _is_there(self, path: str) -> bool:
+        """Whether lstat finds it. Unlike ``os.path.lexists`` it takes no error for absence."""
         try:
             self._again(os.lstat, path)
         except FileNotFoundError:
@@ -171,7 +173,7 @@ class Files(Directories):
         if isinstance(outcome, bytes):
             return outcome
         step, number = outcome
-        if step == 0 or (step == 1 and number in _REFUSED):
+        if step == 0 or (step == 1 and number in REFUSED):
             return failure(number, path)
         if step == 1 and not exclusive:
             # Rename failed, or its reply was lost: what lies there tells.

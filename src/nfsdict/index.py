@@ -41,6 +41,8 @@ _BODY = len(_MAGIC) + _CHECKSUM.size
 GRANULARITY = 3_000_000_000
 
 UNKNOWN = bytes(24)
+# The fingerprint of a content that nobody has read here; no hash is -1.
+UNREAD = -1
 _MTIME = struct.Struct("<16xq")
 
 
@@ -53,8 +55,8 @@ class Known:
     key: str
     signature: bytes
     fingerprint: int | None
-    """hash of the content, for a signature that proves nothing yet; None: it isn't needed, or
-    the content was never read"""
+    """hash of the content, or UNREAD, for a signature that proves nothing yet; None: it isn't
+    needed"""
 
 
 class Shard:
@@ -193,14 +195,12 @@ class Index:
         signatures = []
         for _, known in sorted(entries.items()):
             if _MTIME.unpack(known.signature)[0] < proven:
-                signature = known.signature
+                shard.keys.append(known.key)
+                signatures.append(known.signature)
             elif known.fingerprint is None:
-                signature = UNKNOWN
+                shard.recent[known.key] = Known(known.key, known.signature, UNREAD)
             else:
                 shard.recent[known.key] = known
-                continue
-            shard.keys.append(known.key)
-            signatures.append(signature)
         shard.signatures = b"".join(signatures)
         for key in touched:
             if key in noted:

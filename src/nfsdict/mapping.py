@@ -207,9 +207,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def pop(self, key: str, default: Any = _RAISE) -> Any:
         """Remove the entry and return its value: of all callers on all hosts exactly one gets it.
 
-        KeyError without a ``default`` if there is none. An entry that can't be read stays, and the
-        error is raised, also with a default. A process killed within the call can leave the entry
-        under a private name; ``repair`` gives it back.
+        KeyError without a ``default`` if there is none. An entry that can't be read or removed
+        stays, and the error is raised, also with a default. A process killed within the call, or
+        a server lost (UncertainWriteError), can leave the entry under a private name; ``repair``
+        gives it back.
         """
         key = self._changing(key)
         name = digest(key)

@@ -7,7 +7,7 @@ from typing import Any, Callable, NamedTuple
 
 from .entries import Entries, Entry
 from .errors import CorruptValueError
-from .index import UNKNOWN, Known
+from .index import UNKNOWN, UNREAD, Known
 from .store import Store
 
 log = logging.getLogger("nfsdict")
@@ -80,6 +80,6 @@ def look(
 
 
 def _replaced(old: Known, entry: Entry) -> bool:
-    if old.fingerprint is not None:
+    if old.fingerprint not in (None, UNREAD):
         return old.fingerprint != entry.fingerprint
     return old.signature not in (entry.signature, UNKNOWN)
