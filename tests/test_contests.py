@@ -254,16 +254,18 @@ def test_exactly_one_thread_of_one_dictionary_wins(opened):
 # --- lost replies -----------------------------------------------------------------------------
 
 
-def losing_reply(monkeypatch, call, number, times=1):
-    """The call of ``os`` is carried out so often and reports that error all the same."""
+def losing_reply(monkeypatch, call, number, times=1, carried_out=True):
+    """So often the call of ``os`` reports that error, all the same if it is carried out."""
     original = getattr(os, call)
     lost = []
 
     def losing(*arguments, **options):
-        original(*arguments, **options)
-        if len(lost) < times:
+        losing = len(lost) < times
+        result = original(*arguments, **options) if carried_out or not losing else None
+        if losing:
             lost.append(arguments)
             raise OSError(number, os.strerror(number), arguments[0])
+        return result
 
     monkeypatch.setattr(os, call, losing)
     return lost
@@ -316,10 +318,11 @@ assert d["k"] == 1 and d.get("k", fresh=True) == 1
     assert left_behind(nfsdict.NfsDict("s", tmp_path)) == []
 
 
-def test_a_taking_rename_whose_reply_was_lost_has_won(opened, monkeypatch):
+@pytest.mark.parametrize("number", [errno.ENOENT, errno.EIO, errno.ETIMEDOUT])
+def test_a_taking_rename_whose_reply_was_lost_has_won(opened, monkeypatch, number):
     d = opened()
     d["k"] = 1
-    lost = losing_reply(monkeypatch, "rename", errno.ENOENT)
+    lost = losing_reply(monkeypatch, "rename", number)
     assert d.pop("k") == 1
     assert len(lost) == 1
     assert d.pop("k", None) is None
@@ -333,6 +336,55 @@ def test_an_unlink_whose_reply_was_lost_has_removed(opened, monkeypatch):
     assert d.pop("k") == 1
     assert lost
     assert left_behind(d) == []
+
+
+def test_a_pop_of_unknown_outcome_is_uncertain(nfsdict, opened, monkeypatch):
+    d = opened()
+    d["k"] = 1
+    with monkeypatch.context() as patch:
+        losing_reply(patch, "rename", errno.EIO, carried_out=False)
+        with pytest.raises(nfsdict.UncertainWriteError):
+            d.pop("k", None)
+    assert d["k"] == 1
+    assert d.pop("k") == 1
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES])
+def test_a_pop_that_cannot_remove_gives_back(opened, monkeypatch, number):
+    d = opened()
+    d["k"] = 1
+    with monkeypatch.context() as patch:
+        losing_reply(patch, "unlink", number, carried_out=False)
+        with pytest.raises(OSError) as caught:
+            d.pop("k", None)
+    assert caught.value.errno == number
+    assert left_behind(d) == []
+    assert d["k"] == 1 and d.get("k", fresh=True) == 1
+    assert d.pop("k") == 1
+
+
+def test_a_pop_whose_unlink_was_carried_out_has_removed(opened, monkeypatch):
+    d = opened()
+    d["k"] = 1
+    losing_reply(monkeypatch, "unlink", errno.EIO)
+    assert d.pop("k") == 1
+    assert d.pop("k", None) is None
+    assert left_behind(d) == []
+
+
+@pytest.mark.parametrize("call", ["add", "in", "pop"])
+def test_a_look_that_fails_is_not_absence(opened, monkeypatch, call):
+    d = opened(lazy=True)
+    opened()["k"] = 1
+    with monkeypatch.context() as patch:
+        if call == "pop":
+            losing_reply(patch, "rename", errno.ENOENT)
+        losing_reply(patch, "lstat", errno.EIO, times=100)
+        with pytest.raises(OSError) as caught:
+            {"add": lambda: d.add("k", 2), "in": lambda: "k" in d, "pop": lambda: d.pop("k", None)}[
+                call
+            ]()
+    assert caught.value.errno == errno.EIO
 
 
 def test_an_add_of_unknown_outcome_is_uncertain(nfsdict, opened, files, monkeypatch):
