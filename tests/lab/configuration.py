@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 from typing import Any
 
+import pytest
 from _pytest import nodes
 
 VERSIONS = ("3", "4.0", "4.1", "4.2")
@@ -61,6 +62,14 @@ def configurations(test: nodes.Node) -> list[Configuration]:
         Configuration(**dict(zip(arguments, combination)))
         for combination in itertools.product(*values)
     ]
+
+
+def configuration(item: pytest.Item) -> Configuration:
+    """The one that *item*, a test for each of `configurations`, is for."""
+    assert isinstance(item, pytest.Function)
+    value = item.callspec.params["lab"]
+    assert isinstance(value, Configuration)
+    return value
 
 
 def time_limit(test: nodes.Node) -> float:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from . import fixtures
-from .configuration import Configuration, configurations
+from .configuration import configuration, configurations
 from .guest import obstacle
 from .inside import Inside
 from .replay import RUN, run_in_guests
@@ -46,13 +46,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if marked:
         values = configurations(metafunc.definition)
         metafunc.parametrize("lab", values, indirect=True, ids=map(str, values))
-
-
-def _configuration(item: pytest.Item) -> Configuration:
-    assert isinstance(item, pytest.Function)
-    configuration = item.callspec.params["lab"]
-    assert isinstance(configuration, Configuration)
-    return configuration
 
 
 class Outside:
@@ -95,5 +88,5 @@ class Outside:
             result = yield  # raises what ends the session early
         finally:
             session.items = items
-        run_in_guests(session, sorted(marked, key=_configuration))
+        run_in_guests(session, sorted(marked, key=configuration))
         return result

@@ -6,33 +6,68 @@ import json
 import os
 import sys
 import time
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .configuration import time_limit
+from .configuration import Configuration, configuration, time_limit
 from .guest import BOOT_SECONDS, Guest
 
 PACKAGES = Path(__file__).parents[len(__package__.split(".")) - 1].parent
 PLUGIN = f"{__package__}.plugin"
 RUN = "NFSDICT_LAB"  # environment variable: the run directory, set inside a guest only
 PREPARE_SECONDS = 60  # for the laboratory to become what a test asks for; 4 s on an idle machine
+GUESTS = 4  # at most at once, each with the memory that it takes
 END_SECONDS = 60  # for what follows the last test: fixtures of the session, the summary
+
+_END = object()
 
 
 def run_in_guests(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Run *items*, in as few guests as they leave alive.
+    """Run *items*, in one guest for each of this machine's processors, and as few as stay alive.
 
     A test that ends its guest, or takes longer than its limit, fails with the end of the guest's
     console; the others go on in a new guest.
     """
+    lanes = [_run(session, share) for share in _shares(items, min(os.cpu_count() or 1, GUESTS))]
+    running = lanes
+    try:
+        while running:
+            running = [lane for lane in running if next(lane, _END) is not _END]
+            time.sleep(0.02)
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _shares(items: list[pytest.Item], number: int) -> list[list[pytest.Item]]:
+    """*items* in at most so many shares, in their order, what needs one set-up in one share.
+
+    The time limits say how long the tests may take, and so the shares are about as long.
+    """
+    groups: dict[Configuration, list[pytest.Item]] = {}
+    for item in items:
+        groups.setdefault(configuration(item), []).append(item)
+
+    def seconds(tests: list[pytest.Item]) -> float:
+        return sum(map(time_limit, tests))
+
+    shares: list[list[pytest.Item]] = [[] for _ in range(number)]
+    for group in sorted(groups.values(), key=seconds, reverse=True):
+        min(shares, key=seconds).extend(group)
+    return [sorted(share, key=items.index) for share in shares if share]
+
+
+def _run(session: pytest.Session, items: list[pytest.Item]) -> Generator[None, None, None]:
+    """Run *items*, in one guest after another; gives way to others while there is nothing to do."""
     waiting = {item.nodeid: item for item in items}
     while waiting:
         number = len(waiting)
         with Guest() as guest:
             _boot(session.config, guest, list(waiting.values()))
-            cause = _follow(session, guest, waiting)
+            cause = yield from _follow(session, guest, waiting)
             if len(waiting) == number:
                 # It ran no test, and so no other guest would.
                 for item in waiting.values():
@@ -72,7 +107,9 @@ def _boot(config: pytest.Config, guest: Guest, items: list[pytest.Item]) -> None
     guest.boot([*command, *files], environment=environment)
 
 
-def _follow(session: pytest.Session, guest: Guest, waiting: dict[str, pytest.Item]) -> str:
+def _follow(
+    session: pytest.Session, guest: Guest, waiting: dict[str, pytest.Item]
+) -> Generator[None, None, str]:
     """Report what the guest does, until it ends or must be ended; the cause of the end.
 
     What was reported is taken out of *waiting*, a test that was running at the end included.
@@ -97,7 +134,7 @@ def _follow(session: pytest.Session, guest: Guest, waiting: dict[str, pytest.Ite
             if time.monotonic() > heard + seconds:
                 cause = f"nothing heard from the guest for {seconds:g} s"
                 break
-            time.sleep(0.02)
+            yield
     if running:
         del waiting[running.nodeid]
         _fail(running, cause, guest)
