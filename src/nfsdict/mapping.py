@@ -185,6 +185,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         data = self._entries.dumps((key, value))
         name = digest(key)
         with self._locks.shard(name):
+            if key in self._cache and self._store.exists(name):
+                return False  # spares writing a file in vain
             self._flush.keys_change()
             try:
                 signature = self._store.add(name, data)
