@@ -278,10 +278,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return self
 
     def _write_batch(self, batch: list[Item]) -> dict[str, OSError]:
-        # In the order of digests, so that a chunk has few directories to make durable.
+        # A shard's files go together: its directory is made durable once.
         batch.sort(key=lambda item: item[0])
+        parts = chunks(batch, self._workers, lambda item: item[0][:2])
         failed: dict[str, OSError] = {}
-        for part in in_parallel(self._write_chunk, chunks(batch, self._workers), self._workers):
+        for part in in_parallel(self._write_chunk, parts, self._workers):
             failed.update(part)
         return failed
 
