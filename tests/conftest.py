@@ -48,6 +48,27 @@ def opened(nfsdict, tmp_path):
     return opened
 
 
+# --- in the laboratory -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def package():
+    """The package as it is installed, with the core that it finds."""
+    return importlib.import_module("nfsdict")
+
+
+@pytest.fixture
+def a(package, lab):
+    """Opens the test's store on client A; the first time there is none yet."""
+    return lambda **options: package.NfsDict("store", lab.a, **options)
+
+
+@pytest.fixture
+def b(package, lab):
+    """The same on client B."""
+    return lambda **options: package.NfsDict("store", lab.b, **options)
+
+
 def _forget() -> None:
     for name in [name for name in sys.modules if name.partition(".")[0] == "nfsdict"]:
         del sys.modules[name]

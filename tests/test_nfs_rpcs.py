@@ -15,12 +15,6 @@ SETTLED = 3.5
 
 
 @pytest.fixture
-def package():
-    """The package as it is installed, with the core that it finds."""
-    return importlib.import_module("nfsdict")
-
-
-@pytest.fixture
 def keys(package) -> list[str]:
     """Keys that lie in one shard."""
     digest = importlib.import_module("nfsdict.core").digest
@@ -156,4 +150,5 @@ def test_an_add_takes_at_most_6(lab: Lab, package, d, keys) -> None:
     assert keys[5] not in d  # the client learns that the shard has changed
     with lab.rpcs("a") as rpcs:
         assert not d.add(keys[3], "value")
-    assert rpcs.total <= 8, rpcs  # a lost one looks at what is there
+    # A lost one looks at what is there; on v3 by a listing, as the shard has just changed.
+    assert rpcs.total <= (9 if lab.configuration.version == "3" else 8), rpcs

@@ -17,24 +17,6 @@ ALL = ("3", "4.0", "4.1", "4.2")
 SECONDS = float(os.environ.get("NFSDICT_RACE_SECONDS", "20"))
 
 
-@pytest.fixture
-def package():
-    """The package as it is installed, with the core that it finds."""
-    return importlib.import_module("nfsdict")
-
-
-@pytest.fixture
-def a(package, lab: Lab):
-    """Opens the store on client A; the first time there is none yet."""
-    return lambda **options: package.NfsDict("store", lab.a, **options)
-
-
-@pytest.fixture
-def b(package, lab: Lab):
-    """The same on client B."""
-    return lambda **options: package.NfsDict("store", lab.b, **options)
-
-
 READS: dict[str, Callable] = {
     "[]": lambda d, key: d[key],
     "get": lambda d, key: d.get(key),
