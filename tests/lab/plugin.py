@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from . import fixtures
-from .configuration import configuration, configurations
 from .guest import obstacle
 from .inside import Inside
+from .marker import configuration, configurations
 from .replay import RUN, run_in_guests
 
 

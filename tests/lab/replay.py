@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 
-from .configuration import Configuration, configuration, time_limit
+from .configuration import Configuration
 from .guest import BOOT_SECONDS, Guest
+from .marker import configuration, time_limit
 
 PACKAGES = Path(__file__).parents[len(__package__.split(".")) - 1].parent
 PLUGIN = f"{__package__}.plugin"
