@@ -363,6 +363,31 @@ def test_a_pop_that_cannot_remove_gives_back(opened, monkeypatch, number):
     assert d.pop("k") == 1
 
 
+def test_a_popped_value_is_not_lost_to_a_directory_that_is_not_synced(opened, monkeypatch, caplog):
+    d = opened()
+    d["k"] = 1
+    Directories = importlib.import_module("nfsdict.directories").Directories
+
+    def unsynced(self, path):
+        raise OSError(errno.EIO, "no")
+
+    monkeypatch.setattr(Directories, "_sync_directory", unsynced)
+    assert d.pop("k") == 1
+    assert "may come back" in caplog.text
+    assert "k" not in d
+
+
+def test_popitem_passes_over_what_is_damaged(opened):
+    d = opened()
+    d["whole"] = 1
+    d["damaged"] = 2
+    value_file(d, "damaged").write_bytes(b"junk")
+    assert d.popitem() == ("whole", 1)
+    with pytest.raises(KeyError):
+        d.popitem()
+    assert value_file(d, "damaged").read_bytes() == b"junk"
+
+
 def test_a_pop_whose_unlink_was_carried_out_has_removed(opened, monkeypatch):
     d = opened()
     d["k"] = 1
@@ -472,17 +497,28 @@ def test_a_claim_is_stale_by_the_servers_clock(opened, contests, refused, monkey
     claim = claim_of(contests, d, "k")
     server = os.stat(claim).st_mtime_ns
     monkeypatch.setattr(time, "time", lambda: server / 1e9 + 3600)  # the local one is of no account
-    ahead = [59_000_000_000]
+    ahead = [599_000_000_000]
     monkeypatch.setattr(contests.Contests, "clock", lambda self: server + ahead[0])
     results = []
     thread = threading.Thread(target=lambda: results.append(d.add("k", "mine")), daemon=True)
     thread.start()
     time.sleep(0.5)
     assert results == [] and claim.exists()
-    ahead[0] = 61_000_000_000
+    ahead[0] = 601_000_000_000
     thread.join(30)
     assert results == [True]
     assert opened()["k"] == "mine"
+    assert left_behind(d) == []
+
+
+def test_a_crash_while_breaking_a_claim_is_got_over(opened, contests, refused, monkeypatch):
+    refused(errno.EPERM)
+    d = opened()
+    claim = claim_of(contests, d, "k")
+    claim.with_name(f"{claim.name}-breaking").touch()
+    server = os.stat(claim).st_mtime_ns
+    monkeypatch.setattr(contests.Contests, "clock", lambda self: server + 700_000_000_000)
+    assert d.add("k", 1)
     assert left_behind(d) == []
 
 
@@ -645,6 +681,60 @@ def test_refresh_returns_exactly_the_changed_keys(opened, lazy):
     other.clear()
     assert d.refresh() == {"added", "mine", *(f"key {n}" for n in range(50))} - {"key 2", "key 3"}
     assert dict(d) == {}
+
+
+def test_refresh_tells_of_a_key_that_was_only_seen_to_be_there(opened):
+    d, other = opened(lazy=True), opened()
+    len(d)
+    other["k"] = 1
+    assert "k" in d
+    other["k"] = "replaced"
+    assert d.refresh() == {"k"}
+    assert d.refresh() == set()
+
+
+def test_a_read_only_refresh_reads_nothing_again(opened, files, monkeypatch):
+    other = opened()
+    other.update({str(number): number for number in range(50)})
+    for path in [*other.path.glob("??/*"), *other.path.glob("??")]:
+        os.utime(path, ns=(path.stat().st_mtime_ns - 10**10,) * 2)
+    d = opened(read_only=True)
+    d.refresh()
+    reads = []
+    read_files = files.read_files
+    monkeypatch.setattr(files, "read_files", lambda paths: reads.extend(paths) or read_files(paths))
+    assert d.refresh() == set()
+    assert reads == []
+    other["0"] = "replaced"
+    assert d.refresh() == {"0"}
+
+
+@pytest.mark.parametrize("call", ["lookup", "put"])
+def test_what_began_before_a_sync_is_no_newer(opened, files, monkeypatch, call):
+    """It has done its work and is held up; another process writes; then comes the sync."""
+    d, other = opened(), opened()
+    other["k"] = "first"
+    held, go_on = threading.Event(), threading.Event()
+    name = "read_files" if call == "lookup" else "write_file"
+    original = getattr(files, name)
+
+    def slow(*arguments):
+        result = original(*arguments)
+        if threading.current_thread() is thread:
+            held.set()
+            go_on.wait(30)
+        return result
+
+    monkeypatch.setattr(files, name, slow)
+    calls = {"lookup": lambda: d.get("k"), "put": lambda: d.__setitem__("k", "own")}
+    thread = threading.Thread(target=calls[call])
+    thread.start()
+    assert held.wait(30)
+    other["k"] = "last"
+    d.sync()
+    go_on.set()
+    thread.join()
+    assert d["k"] == "last"
 
 
 def test_wait_for_returns_what_is_there(opened):

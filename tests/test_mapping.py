@@ -508,6 +508,40 @@ def test_a_damaged_file_can_be_deleted(opened):
     assert "k" not in opened()
 
 
+def test_a_directory_in_the_place_of_a_value_is_no_key(opened):
+    store = opened()
+    store["a"] = 1
+    value_file(store, "b").mkdir(parents=True)
+    assert "b" not in store
+    assert dict(store.items()) == {"a": 1}
+    with pytest.raises(IsADirectoryError):
+        store["b"]
+
+
+def test_clear_forgets_the_keys_of_a_shard_that_is_gone(opened):
+    store = opened()
+    store.update(a=1, b=2)
+    shutil.rmtree(value_file(store, "a").parent)
+    store.clear()
+    assert len(store) == 0 and "a" not in store
+
+
+def test_a_shard_removed_while_it_is_listed_is_an_empty_one(opened, monkeypatch):
+    store = opened()
+    store.update(a=1, b=2)
+    shard = value_file(store, "a").parent
+    scandir = os.scandir
+
+    def removed_first(path):
+        if str(path) == str(shard):
+            shutil.rmtree(shard)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", removed_first)
+    store.sync()
+    assert dict(store) == {"b": 2}
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 def test_a_directory_in_the_place_of_a_value(opened, lazy):
     writer = opened()

@@ -179,6 +179,53 @@ def test_parent_and_child_both_go_on(opened):
 
 
 @forking
+def test_a_child_tells_release_021_of_its_own_changes(opened):
+    store = opened()
+    store["a"] = 1
+    old_index = store.path / "_index.pkl"
+    old_index.write_bytes(b"of a release 0.2.1 that ran meanwhile")
+
+    def child():
+        store["b"] = 2
+        assert not old_index.exists()
+        old_index.write_bytes(b"and once more")
+        store.close()
+        assert not old_index.exists()
+        assert not list(store.path.glob("_index.nfsdict*")), "the parent's to write"
+
+    assert in_child(child) == 0
+
+
+@pytest.mark.parametrize("call", ["put", "add", "delete", "update"])
+def test_an_interrupt_leaves_the_answer_to_the_disk(opened, monkeypatch, call):
+    store = opened()
+    store["k"] = "old"
+    files = importlib.import_module("nfsdict.files")
+
+    def interrupted(function):
+        def wrapper(*arguments):
+            function(*arguments)
+            raise KeyboardInterrupt
+
+        return wrapper
+
+    if call == "add":
+        del store["k"]
+    with monkeypatch.context() as patch:
+        for name in ("write_file", "write_files"):
+            patch.setattr(files, name, interrupted(getattr(files, name)))
+        patch.setattr(os, "unlink", interrupted(os.unlink))
+        with pytest.raises(KeyboardInterrupt):
+            {
+                "put": lambda: store.__setitem__("k", "new"),
+                "add": lambda: store.add("k", "new"),
+                "delete": lambda: store.__delitem__("k"),
+                "update": lambda: store.update(k="new"),
+            }[call]()
+    assert store.get("k") == (None if call == "delete" else "new")
+
+
+@forking
 def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeypatch):
     store = opened()
     store["k"] = 1

@@ -253,8 +253,9 @@ def repair(arguments: argparse.Namespace) -> int:
     with writing(arguments) as store:
         done = store.repair()
     found = dataclasses.asdict(done.report)
-    show({**found, "swept": done.swept, "set_aside": done.set_aside}, arguments)
-    return NO if done.report.unreadable else DONE
+    done_here = {"swept": done.swept, "set_aside": done.set_aside, "failed": done.failed}
+    show({**found, **done_here}, arguments)
+    return NO if done.report.unreadable or done.failed else DONE
 
 
 def run_demo(arguments: argparse.Namespace) -> int:

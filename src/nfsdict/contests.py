@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import time
 
@@ -10,10 +11,12 @@ from .directories import TRIES
 from .errors import UncertainWriteError
 from .files import REFUSED, TEMPORARY, Files
 
+log = logging.getLogger("nfsdict")
+
 _TAKEN = TEMPORARY + "taken-"
 # What file systems without hard links answer.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
-_CLAIM_NS = 60_000_000_000
+_CLAIM_NS = 600_000_000_000
 
 
 class Contests(Files):
@@ -37,7 +40,7 @@ class Contests(Files):
                 raise result
             lost = result
             # The client may remember a file that another host has removed.
-            if self.exists(name):
+            if self.look(name):
                 return None
         raise lost
 
@@ -45,20 +48,20 @@ class Contests(Files):
         """``add`` where hard links are refused: whoever creates the claim file may look and put.
 
         Create-once among those who add; a ``put`` of the same key between look and put is lost to
-        it. A claim older than ``_CLAIM_NS`` by the server's clock is one that a crash has left.
-        (What a crash leaves while breaking one waits for ``repair``.)
+        it. A claim older than ``_CLAIM_NS`` by the server's clock is taken for one that a crash has
+        left: an ``add`` that stands still for longer, its server gone, may win beside another.
         """
         path = self.path_of(name)
         claim = os.path.join(os.path.dirname(path), f"{TEMPORARY}claim-{name}")
         pause = 0.001
         while not self._create(claim):
-            if self.exists(name):
+            if self.look(name):
                 return None
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
             self._break_claim(claim)
         try:
-            return None if self.exists(name) else self.put(name, data)
+            return None if self.look(name) else self.put(name, data)
         finally:
             self.sweep(claim)
 
@@ -77,7 +80,10 @@ class Contests(Files):
         if not self._old(claim):
             return
         breaking = f"{claim}-breaking"
-        if self._create(breaking):
+        if not self._create(breaking):
+            if self._old(breaking):
+                self.sweep(breaking)  # who made it has crashed
+        else:
             try:
                 if self._old(claim):
                     self.sweep(claim)
@@ -121,23 +127,26 @@ class Contests(Files):
         return None
 
     def discard(self, private: str) -> None:
-        """Remove a file that was taken, durably. OSError if it is still there;
-        UncertainWriteError if it may come back after a power cut."""
+        """Remove a file that was taken, durably. OSError if it is still there.
+
+        One that may come back after a power cut is logged: its value has but this one taker.
+        """
         try:
             self.sweep(private)
         except OSError:
             if self._is_there(private):
                 raise
         for _, uncertain in self._settle([(private, os.path.dirname(private))]):
-            raise uncertain
+            log.warning("%s may come back after a power cut: %s", private, uncertain)
 
     def give_back(self, private: str) -> None:
         """Put a file that was taken back under its key, unless a newer one is there.
 
         Nothing if the file is gone: somebody else gave it back, or its taker has finished.
         """
-        name = os.path.basename(private)[len(_TAKEN) :][:64]
-        path = self.path_of(name)
+        self._put_back(private, self.path_of(os.path.basename(private)[len(_TAKEN) :][:64]))
+
+    def _put_back(self, private: str, path: str) -> None:
         try:
             os.link(private, path)
         except FileExistsError:
@@ -147,7 +156,7 @@ class Contests(Files):
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            if not self.exists(name):
+            if not self.look(self.digest_of(path)):
                 os.rename(private, path)
         self.sweep(private)
         if self._durable:

@@ -97,7 +97,7 @@ class Entries:
         return Entry(key, value, signature, hash(data))
 
     def _corrupt(self, path: str, signature: bytes, reason: str) -> CorruptValueError:
-        error = CorruptValueError(path, reason)
+        error = CorruptValueError(path, reason, signature)
         if (path, signature) not in self._reported:
             self._reported.add((path, signature))
             log.warning("%s", error)

@@ -24,10 +24,12 @@ class CorruptValueError(NfsDictError, KeyError):
     key replaces the file, deleting it removes the file, ``repair()`` moves the file aside.
     """
 
-    def __init__(self, path: str, reason: str) -> None:
-        super().__init__(path, reason)
+    def __init__(self, path: str, reason: str, signature: bytes = b"") -> None:
+        super().__init__(path, reason, signature)
         self.path = path
         self.reason = reason
+        self.signature = signature
+        """of the file that was read: its inode, size and mtime"""
 
     def __str__(self) -> str:  # KeyError's own would quote it
         return f"damaged value file {self.path}: {self.reason}"

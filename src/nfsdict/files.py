@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
+import struct
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from typing import TypeVar
@@ -17,6 +19,7 @@ Content = tuple[bytes, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
 
 TEMPORARY = ".nfsdict-"
+_SIGNATURE = struct.Struct("<QQq")
 _NO_SHARD = (errno.ENOENT, errno.ESTALE)
 # After these rename and link have certainly done nothing. ENOENT, too, can come from a lost reply.
 REFUSED = frozenset(
@@ -41,6 +44,11 @@ REFUSED = frozenset(
 )
 
 
+def signature_of(status: os.stat_result) -> bytes:
+    """Inode, size and mtime in ns, as the core gives them."""
+    return _SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns)
+
+
 class Files(Directories):
     """Value files, by digest. Safe for threads."""
 
@@ -55,6 +63,11 @@ class Files(Directories):
     def path_of(self, digest: str) -> str:
         """The same, for a key of which only the digest is known."""
         return f"{self.directory}/{digest[:2]}/{digest}{self.extension}"
+
+    @staticmethod
+    def digest_of(path: str) -> str:
+        """The digest of a value file's key."""
+        return os.path.basename(path)[:64]
 
     # --- reading -------------------------------------------------------------------------------
 
@@ -92,11 +105,20 @@ class Files(Directories):
             raise content
         return content
 
-    def exists(self, name: str) -> bool:
-        """Whether this digest has a file. The directory is revalidated first: lstat can answer
-        from the attribute cache for a file that is gone."""
+    def look(self, name: str) -> bytes | None:
+        """The signature of this digest's file, None if it has none.
+
+        The directory is revalidated first: lstat can answer from the attribute cache for a file
+        that is gone. What isn't a regular file is no value file.
+        """
         path = self.path_of(name)
-        return self._look_again(path) and self._is_there(path)
+        if not self._look_again(path):
+            return None
+        try:
+            status = self._again(os.lstat, path)
+        except FileNotFoundError:
+            return None
+        return signature_of(status) if stat.S_ISREG(status.st_mode) else None
 
     def _is_there(self, path: str) -> bool:
         """Whether lstat finds it. Unlike ``os.path.lexists`` it takes no error for absence."""

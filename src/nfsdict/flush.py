@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import logging
 import os
+import weakref
 
 from .index import Index
 from .locks import Locks
 from .store import Store
 
 log = logging.getLogger("nfsdict")
+_all: weakref.WeakSet[Flush] = weakref.WeakSet()
 
 
 class Flush:
     """Writes the index, and removes that of release 0.2.1, when there is something to say.
 
-    It refers to no dictionary, so that it can outlive one. In a forked child it does nothing: the
-    index is the parent's to flush.
+    It refers to no dictionary, so that it can outlive one. A forked child leaves the index to its
+    parent.
     """
 
     def __init__(self, index: Index, store: Store, locks: Locks) -> None:
         self._index = index
         self._store = store
         self._locks = locks
-        self._owner = os.getpid()
+        self._inherited = False
         self._keys_changed = False
+        _all.add(self)
+
+    def _forked(self) -> None:
+        self._inherited = True
+        self._keys_changed = False  # not by this process
 
     def keys_change(self) -> None:
         """The set of keys is about to change: release 0.2.1, which believes its index, shall scan.
@@ -43,11 +50,11 @@ class Flush:
 
     def __call__(self) -> None:
         """Never raises OSError: what is lost is the next opener's time."""
-        if os.getpid() != self._owner:
-            return
         if self._keys_changed:
             self._remove_old_index()
             self._keys_changed = False
+        if self._inherited:
+            return
         with self._locks.known:
             if not (self._index.listed and self._index.changed):
                 return
@@ -57,3 +64,12 @@ class Flush:
             self._store.write_index(data)
         except OSError as error:
             log.info("index not written: %s", error)
+
+
+def _forked_all() -> None:
+    for flush in list(_all):
+        flush._forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked_all)

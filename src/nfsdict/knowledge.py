@@ -46,31 +46,51 @@ class Knowledge:
         self._lazy = lazy
         self._proving = proving
         self._workers = workers
+        self.surveys = 0
+        """how many have begun"""
         # Keys that this process changed or looked up while a survey runs: it knows better then.
         self._touched: set[str] | None = None
 
     # --- one key, its shard's lock held --------------------------------------------------------
 
+    # ``surveys`` is how many had begun when the caller began: what was seen or done before the last
+    # of them is older than what that one finds.
+
     def know(
-        self, name: str, key: str, value: Any, signature: bytes, fingerprint: int | None
+        self,
+        name: str,
+        key: str,
+        value: Any,
+        signature: bytes,
+        fingerprint: int | None,
+        surveys: int,
     ) -> None:
-        """The file of this digest is now as given here."""
+        """The file of this digest was made as given here."""
         known = Known(key, signature, fingerprint)
         with self._locks.known:
+            if surveys != self.surveys:
+                value, known = MISSING, Known(key, UNKNOWN, None)
             self._cache[key] = value
             self.index.wrote(name, known)
             if self._touched is not None:  # as _touch, in the hottest path of all
                 self._touched.add(key)
 
-    def read(self, name: str, entry: Entry) -> None:
+    def read(self, name: str, entry: Entry, surveys: int) -> None:
         """The file of this digest was read."""
         with self._locks.known:
+            if surveys != self.surveys:
+                return
             self._cache[entry.key] = entry.value
             self.index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
             self._touch(entry.key)
 
+    def missed(self, name: str, key: str, surveys: int) -> None:
+        """The key was seen to have no file, or none that is whole."""
+        if surveys == self.surveys:
+            self.drop(name, key)
+
     def drop(self, name: str, key: str) -> None:
-        """The key has no file."""
+        """The key's file was removed."""
         with self._locks.known:
             self._cache.pop(key, None)
             self.index.drop(name, key)
@@ -79,7 +99,7 @@ class Knowledge:
     def forget(self, name: str, key: str) -> None:
         """What the key's file holds isn't known: the next access asks the disk."""
         if key in self._cache:
-            self.know(name, key, MISSING, UNKNOWN, None)
+            self.know(name, key, MISSING, UNKNOWN, None, self.surveys)
 
     def _touch(self, key: str) -> None:
         if self._touched is not None:
@@ -94,11 +114,17 @@ class Knowledge:
                 self._load_index()
             with self._locks.known:
                 self._touched = set()
+                self.surveys += 1
             try:
                 return self._look_at_shards(reread)
             finally:
                 with self._locks.known:
                     self._touched = None
+
+    def shards(self) -> set[str]:
+        """Those that something is known of."""
+        with self._locks.known:
+            return {name for name in SHARDS if self.index.shard(name).holds_any()}
 
     def _load_index(self) -> None:
         try:
@@ -118,7 +144,7 @@ class Knowledge:
         present = set(self._store.shards())
         with self._locks.known:
             stamps = {name: self.index.shard(name).stamp for name in SHARDS}
-            kept = {name for name in SHARDS if self.index.shard(name).holds_any()} - present
+        kept = self.shards() - present
         believed = [] if reread else [name for name in SHARDS if name in present and stamps[name]]
         seen = zip(believed, in_parallel(self._store.stamp, believed, self._workers))
         clean = {name for name, stamp in seen if stamp == stamps[name]}
@@ -150,15 +176,15 @@ class Knowledge:
         self.index.listed = True
         return changed
 
-    def _clock(self) -> int | None:
-        """The server's time; None where nothing may be written, and so nothing can be proven."""
-        if not self._proving:
-            return None
-        try:
-            return self._store.clock()
-        except OSError as error:
-            log.info("can't learn the server's time: %s", error)
-            return None
+    def _clock(self) -> int:
+        """The server's time. Where no file may be made, it is at least what its stamps showed, and
+        what was changed just before the last of them isn't proven yet."""
+        if self._proving:
+            try:
+                return self._store.clock()
+            except OSError as error:
+                log.info("can't learn the server's time: %s", error)
+        return self._store.times.now()
 
     def _list_unread(self, shards: Iterable[str]) -> None:
         """The keys that the index gives for these clean shards; their values are read later."""

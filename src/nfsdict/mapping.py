@@ -17,7 +17,7 @@ from .core import MISSING, ReadCache, digest
 from .entries import Entries
 from .errors import BatchError, CorruptValueError, ReadOnlyError, UncertainWriteError
 from .flush import Flush
-from .index import UNKNOWN
+from .index import UNREAD
 from .knowledge import Knowledge
 from .locks import Locks
 from .parallel import chunks, in_parallel
@@ -46,7 +46,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     reading it again makes no system call, and doesn't see what others wrote since (``sync``).
     A key that isn't cached is looked up on disk, past what the NFS client remembers: it is found
     if any host had finished writing it. ``len`` and iteration go over the keys known here: found
-    at opening (when lazy: at the first such call), by the last ``sync``, and by lookups since.
+    at opening (when lazy: at the first such call), by the last ``sync`` or ``refresh``, and by
+    lookups since.
 
     Args:
         name: the store, a relative path below ``base_dir``.
@@ -137,6 +138,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def _lookup(self, key: str, fresh: bool, /) -> Any:
         name = digest(key)
         with self._locks.shard(name):
+            surveys = self._known.surveys
             if not fresh:
                 value = self._cache.get(key, MISSING)
                 if value is not MISSING:
@@ -144,21 +146,22 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             try:
                 entry = self._entries.find(key, fresh)
             except CorruptValueError:
-                self._known.drop(name, key)
+                self._known.missed(name, key, surveys)
                 raise
             if entry is None:
-                self._known.drop(name, key)
+                self._known.missed(name, key, surveys)
                 return MISSING
-            self._known.read(name, entry)
+            self._known.read(name, entry, surveys)
             return entry.value
 
     def _exists(self, key: str, /) -> bool:
         name = digest(key)
         with self._locks.shard(name):
-            found = self._store.exists(name)
-            if found and key not in self._cache:
-                self._known.know(name, _plain(key), MISSING, UNKNOWN, None)
-            return found
+            surveys = self._known.surveys
+            signature = self._store.look(name)
+            if signature and key not in self._cache:
+                self._known.know(name, _plain(key), MISSING, signature, UNREAD, surveys)
+            return signature is not None
 
     def __setitem__(self, key: str, value: V) -> None:
         if self._read_only or type(key) is not str:
@@ -168,12 +171,13 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         with self._locks.shard(name):
             if key not in self._cache:
                 self._flush.keys_change()
+            surveys = self._known.surveys
             try:
                 signature = self._store.put(name, data)
-            except UncertainWriteError:
-                self._known.forget(name, key)
+                self._known.know(name, key, value, signature, hash(data), surveys)
+            except BaseException as error:
+                self._failed(name, key, error)
                 raise
-            self._known.know(name, key, value, signature, hash(data))
 
     def add(self, key: str, value: V) -> bool:
         """Create the entry if there is none on any host: True. Else change nothing: False.
@@ -185,16 +189,17 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         data = self._entries.dumps((key, value))
         name = digest(key)
         with self._locks.shard(name):
-            if key in self._cache and self._store.exists(name):
+            if key in self._cache and self._store.look(name):
                 return False  # spares writing a file in vain
             self._flush.keys_change()
+            surveys = self._known.surveys
             try:
                 signature = self._store.add(name, data)
-            except UncertainWriteError:
-                self._known.forget(name, key)
+                if signature is not None:
+                    self._known.know(name, key, value, signature, hash(data), surveys)
+            except BaseException as error:
+                self._failed(name, key, error)
                 raise
-            if signature is not None:
-                self._known.know(name, key, value, signature, hash(data))
         return signature is not None
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -237,11 +242,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         with self._locks.shard(name):
             known = key in self._cache
             self._flush.keys_change()
-            [outcome] = self._store.remove([self._store.path_of(name)])
-            if isinstance(outcome, OSError):
+            try:
+                [outcome] = self._store.remove([self._store.path_of(name)])
+                if isinstance(outcome, OSError):
+                    raise outcome
+                self._known.drop(name, key)
+            except BaseException:
                 self._known.forget(name, key)
-                raise outcome
-            self._known.drop(name, key)
+                raise
         # A known key that is gone: somebody else deleted it, or the reply to our own first call
         # was lost. Either way it is deleted now.
         if not outcome and not known:
@@ -291,15 +299,25 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         with self._locks.shards(item[0] for item in items):
             if not all(item[1] in self._cache for item in items):
                 self._flush.keys_change()
-            outcomes = self._store.write((name, data) for name, _, _, data in items)
+            surveys = self._known.surveys
+            try:
+                outcomes = self._store.write((name, data) for name, _, _, data in items)
+            except BaseException:
+                for name, key, _, _ in items:
+                    self._known.forget(name, key)
+                raise
             for (name, key, value, data), outcome in zip(items, outcomes):
                 if isinstance(outcome, bytes):
-                    self._known.know(name, key, value, outcome, hash(data))
+                    self._known.know(name, key, value, outcome, hash(data), surveys)
                     continue
                 failed[key] = outcome
-                if isinstance(outcome, UncertainWriteError):
-                    self._known.forget(name, key)
+                self._failed(name, key, outcome)
         return failed
+
+    def _failed(self, name: str, key: str, error: BaseException) -> None:
+        """A write was refused, and nothing has changed; or else nobody knows what it did."""
+        if not isinstance(error, OSError) or isinstance(error, UncertainWriteError):
+            self._known.forget(name, key)
 
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
@@ -310,28 +328,29 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._writable()
         self._flush.keys_change()
         failed: dict[str, OSError] = {}
-        for part in in_parallel(self._clear, self._store.shards(), self._workers):
+        shards = sorted(self._known.shards().union(self._store.shards()))
+        for part in in_parallel(self._clear, shards, self._workers):
             failed.update(part)
         if failed:
             raise BatchError(failed)
 
     def _clear(self, shard: str) -> dict[str, OSError]:
         with self._locks.shards([shard]):
-            paths = [self._store.path_of(name) for name in self._store.list(shard).signatures]
-            outcomes = self._store.remove(paths)
-            failed = {
-                path: outcome
-                for path, outcome in zip(paths, outcomes)
-                if isinstance(outcome, OSError)
-            }
             with self._locks.known:
-                keys = [known.key for known in self._known.index.shard(shard).entries().values()]
-            for key in keys:
-                name = digest(key)
+                known = self._known.index.shard(shard).entries()
+            try:
+                paths = [self._store.path_of(name) for name in self._store.list(shard).signatures]
+                outcomes = dict(zip(paths, self._store.remove(paths)))
+            except BaseException:
+                for name, entry in known.items():
+                    self._known.forget(name, entry.key)
+                raise
+            failed = {path: error for path, error in outcomes.items() if isinstance(error, OSError)}
+            for name, entry in known.items():
                 if self._store.path_of(name) in failed:
-                    self._known.forget(name, key)
+                    self._known.forget(name, entry.key)
                 else:
-                    self._known.drop(name, key)
+                    self._known.drop(name, entry.key)
         return failed
 
     def _changing(self, key: str) -> str:
@@ -435,10 +454,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return Items(self)
 
     def popitem(self) -> tuple[str, V]:
-        """Remove and return the key known last, with its value. KeyError if there is none."""
+        """Remove and return the key known last, with its value. KeyError if there is none.
+
+        A damaged entry (logged) is passed over, and stays."""
         self._list_once()
         for key in reversed(list(self._cache)):
-            value = self.pop(key, MISSING)
+            try:
+                value = self.pop(key, MISSING)
+            except CorruptValueError:
+                continue
             if value is not MISSING:
                 return key, value  # else somebody else was faster
         raise KeyError(f"no entry in {self._store.directory}")

@@ -10,16 +10,14 @@ import errno
 import os
 import re
 import stat
-import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from .contests import Contests
 from .directories import failure
-from .files import TEMPORARY
+from .files import TEMPORARY, signature_of
 
 SHARDS = [f"{number:02x}" for number in range(256)]
-_SIGNATURE = struct.Struct("<QQq")
 
 
 class Listing(NamedTuple):
@@ -80,8 +78,11 @@ class Store(Contests):
         return status and status.st_mtime_ns
 
     def list(self, shard: str) -> Listing:
-        """The shard directory's files with their attributes."""
-        return self._again(lambda path: self._list(path, shard), self._shard(shard))
+        """The shard directory's files with their attributes; none if it isn't there."""
+        try:
+            return self._again(lambda path: self._list(path, shard), self._shard(shard))
+        except FileNotFoundError:  # removed since it was revalidated
+            return Listing(0, {}, {}, [])
 
     def _list(self, directory: str, shard: str) -> Listing:
         found = self._revalidate(directory, forget=True)
@@ -97,9 +98,7 @@ class Store(Contests):
             name = self._value_name.fullmatch(entry.name)
             regular = stat.S_ISREG(status.st_mode)
             if name and regular and entry.name.startswith(shard):
-                listing.signatures[name[1]] = _SIGNATURE.pack(
-                    status.st_ino, status.st_size, status.st_mtime_ns
-                )
+                listing.signatures[name[1]] = signature_of(status)
             elif regular and entry.name.startswith(TEMPORARY):
                 # A rename shows in the ctime alone: what was taken is as old as the taking.
                 moment = status.st_ctime_ns if self.taken(path) else status.st_mtime_ns
@@ -125,11 +124,23 @@ class Store(Contests):
                     found[os.path.join(self.directory, entry.name)] = status.st_mtime_ns
         return found
 
-    def set_aside(self, path: str) -> str:
-        """Rename a value file to a name beside it that no scan takes, 0.2.1's neither."""
+    def set_aside(self, path: str, signature: bytes) -> str | None:
+        """Rename a value file to a name beside it that no scan takes, 0.2.1's neither.
+
+        Unless it isn't the one with this signature: None. One that was replaced between look and
+        rename is put back.
+        """
+        if self.look(self.digest_of(path)) != signature:
+            return None
         aside = f"{path}.damaged-{os.urandom(6).hex()}"
-        os.rename(path, aside)
-        return aside
+        try:
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return None
+        if signature_of(os.lstat(aside)) == signature:
+            return aside
+        self._put_back(aside, path)
+        return None
 
     # --- the index -----------------------------------------------------------------------------
 

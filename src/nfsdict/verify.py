@@ -42,6 +42,8 @@ class Repair:
     """temporary files that were removed, or given back if a crash left them half taken"""
     set_aside: dict[str, str]
     """damaged value files, and where each was moved"""
+    failed: dict[str, str] = field(default_factory=dict)
+    """paths of what should have been done, and could not be, and why"""
 
 
 def verify(store: Store, entries: Entries, workers: int) -> Report:
@@ -72,14 +74,31 @@ def verify(store: Store, entries: Entries, workers: int) -> Report:
 
 
 def repair(store: Store, entries: Entries, workers: int, grace: float) -> Repair:
-    """Remove temporary files older than ``grace`` seconds, and move damaged files aside."""
+    """Remove temporary files older than ``grace`` seconds, and move damaged files aside.
+
+    What can't be done doesn't keep the rest from being done.
+    """
     report = verify(store, entries, workers)
     # The server's clock on both sides: the local one says nothing about a file's age.
     limit = store.clock() - int(grace * 1e9)
-    swept = [path for path, moment in report.temporary.items() if moment < limit]
-    for path in swept:
-        if store.taken(path):
-            store.give_back(path)  # by a pop that never returned
-        else:
-            store.sweep(path)
-    return Repair(report, swept, {path: store.set_aside(path) for path in report.damaged})
+    done = Repair(report, [], {})
+    for path in [path for path, moment in report.temporary.items() if moment < limit]:
+        try:
+            if store.taken(path):
+                store.give_back(path)  # by a pop that never returned
+            else:
+                store.sweep(path)
+            done.swept.append(path)
+        except OSError as error:
+            done.failed[path] = str(error)
+    for path in report.damaged:
+        try:
+            # Since it was looked at, somebody may have computed and written this value anew.
+            [entry] = entries.read([store.digest_of(path)])
+            if isinstance(entry, CorruptValueError):
+                aside = store.set_aside(path, entry.signature)
+                if aside:
+                    done.set_aside[path] = aside
+        except OSError as error:
+            done.failed[path] = str(error)
+    return done

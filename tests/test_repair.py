@@ -1,0 +1,94 @@
+"""Repair: what is damaged goes aside, nothing that may be a value does, and nothing stops it."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def Store(nfsdict):
+    return importlib.import_module("nfsdict.store").Store
+
+
+def value_file(d, key: str) -> Path:
+    digest = importlib.import_module("nfsdict.core").digest
+    return d.path / digest(key)[:2] / f"{digest(key)}.pkl"
+
+
+@pytest.fixture
+def damaged(opened):
+    """A store of three keys, two of them damaged."""
+    d = opened()
+    d.update(a=1, b=2, c=3)
+    for key in "ab":
+        value_file(d, key).write_bytes(f"junk {key}".encode())
+    return d
+
+
+def test_what_is_damaged_is_moved_aside(damaged, opened):
+    done = damaged.repair()
+    assert set(done.set_aside) == set(done.report.damaged)
+    assert {Path(aside).read_bytes() for aside in done.set_aside.values()} == {b"junk a", b"junk b"}
+    assert done.failed == {} and done.swept == []
+    assert dict(damaged) == dict(opened()) == {"c": 3}
+    assert damaged.verify().ok
+
+
+@pytest.mark.parametrize("when", ["after verify", "at the rename"])
+def test_a_value_written_meanwhile_stays(damaged, opened, Store, monkeypatch, when):
+    other = opened(lazy=True)
+
+    def write(owner, name, applies):
+        original = getattr(owner, name)
+
+        def written_first(*arguments):
+            if applies(arguments):
+                monkeypatch.undo()
+                other["a"] = "anew"
+            return original(*arguments)
+
+        monkeypatch.setattr(owner, name, written_first)
+
+    if when == "after verify":
+        write(Store, "clock", lambda arguments: True)
+    else:
+        path = str(value_file(damaged, "a"))
+        write(os, "rename", lambda arguments: arguments[0] == path)
+    done = damaged.repair()
+    assert set(done.set_aside) == {str(value_file(damaged, "b"))}
+    assert dict(damaged) == dict(opened()) == {"a": "anew", "c": 3}
+    assert len(list(damaged.path.glob("*/*damaged*"))) == 1
+
+
+def test_what_cannot_be_done_stops_nothing(damaged, opened, monkeypatch):
+    path = str(value_file(damaged, "a"))
+    rename = os.rename
+
+    def refused(source, target):
+        if source == path:
+            raise OSError(errno.EACCES, "no")
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refused)
+    done = damaged.repair()
+    assert set(done.set_aside) == {str(value_file(damaged, "b"))}
+    assert set(done.failed) == {path}
+    assert dict(opened()) == {"c": 3}
+
+
+def test_a_damaged_file_that_is_gone_meanwhile_is_no_failure(damaged, Store, monkeypatch):
+    clock = Store.clock
+
+    def removed(self):
+        value_file(damaged, "a").unlink(missing_ok=True)
+        return clock(self)
+
+    monkeypatch.setattr(Store, "clock", removed)
+    done = damaged.repair()
+    assert set(done.set_aside) == {str(value_file(damaged, "b"))}
+    assert done.failed == {}
