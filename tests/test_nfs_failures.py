@@ -312,3 +312,34 @@ def test_a_full_server_keeps_the_old_value_and_writing_goes_on_once_there_is_spa
     del here["filler"]
     here["key"] = big
     assert there.get("key", fresh=True) == big
+
+
+# --- damage ----------------------------------------------------------------------------------
+
+
+@pytest.mark.nfs(version=("3", "4.0", "4.1", "4.2"))
+def test_a_damaged_index_costs_nothing_and_a_damaged_value_one_key(lab: Lab, a, b) -> None:
+    there = b()
+    there.update({f"key {number}": number for number in range(30)})
+    index = lab.server / "store" / "_index.nfsdict-pkl"
+    damages = {
+        "empty": lambda: index.write_bytes(b""),
+        "short": lambda: index.write_bytes(index.read_bytes()[:-5]),
+        "random": lambda: index.write_bytes(os.urandom(500)),
+        "gone": index.unlink,
+    }
+    for name, damage in damages.items():
+        a().close()
+        assert index.stat().st_size > 1000
+        damage()
+        there[name] = name
+        assert dict(a()) == dict(there)
+    value_file(lab.server, "key 3").write_bytes(b"junk")
+    expected = dict(there)
+    del expected["key 3"]
+    here = a()
+    assert dict(here.items()) == expected
+    with pytest.raises(KeyError, match="damaged"):
+        here["key 3"]
+    assert set(here.repair().set_aside) == {str(value_file(lab.a, "key 3"))}
+    assert dict(a()) == expected
