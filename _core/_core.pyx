@@ -22,6 +22,7 @@ cdef extern from "Python.h":
     void* PyUnicode_DATA(object text)
     object PyUnicode_New(Py_ssize_t size, Py_UCS4 maximum)
     object PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
+    object PyUnicode_DecodeFSDefault(const char* data)
     object PyUnicode_DecodeASCII(const char* data, Py_ssize_t size, const char* errors)
 
 cdef extern from "sha256.h":
@@ -50,7 +51,31 @@ cdef extern from "files.h":
         int error
         int step
 
+    ctypedef struct nfsdict_looking:
+        const char* path
+        int64_t mtime_ns
+        int64_t ctime_ns
+        int error
+
+    ctypedef struct nfsdict_entry:
+        char* name
+        uint32_t mode
+        int64_t ctime_ns
+        nfsdict_signature signature
+
+    ctypedef struct nfsdict_listing:
+        const char* path
+        bint forget
+        int64_t mtime_ns
+        int64_t ctime_ns
+        nfsdict_entry* entries
+        size_t count
+        int error
+
     void nfsdict_files_prepare() nogil
+    void nfsdict_look(nfsdict_looking* looking) nogil
+    void nfsdict_list(nfsdict_listing* listing) nogil
+    void nfsdict_listing_free(nfsdict_listing* listing) nogil
     void nfsdict_read_file(nfsdict_reading* reading) nogil
     ctypedef struct nfsdict_manner:
         int mode
@@ -171,7 +196,7 @@ cdef class ReadCache:
         raise NotImplementedError
 
 
-# --- signatures and the index: little-endian, whatever the machine -------------------------------
+# --- signatures and packs: little-endian, whatever the machine -----------------------------------
 
 cdef inline void put32(uint8_t* at, uint32_t number) noexcept nogil:
     cdef int i
@@ -212,7 +237,9 @@ cdef bytes signature_bytes(nfsdict_signature* signature):
 cdef enum:
     SHARDS = 256
     SIGNATURE = 24
-    SHARD_HEADER = 20
+    SHARD_HEADER = 32
+    ENTRY = SIGNATURE + 8
+    ABSENT = 0xFFFFFFFE
 
 
 cdef class _Encoder:
@@ -237,28 +264,33 @@ cdef class _Encoder:
         return self.data + self.size - count
 
 
-def encode_index(list shards not None, /):
+def encode_table(list shards not None, /):
     cdef _Encoder out = _Encoder()
     cdef list keys
-    cdef bytes signatures, encoded
+    cdef bytes signatures, lengths, encoded
     cdef int64_t stamp
-    cdef size_t count, start, lengths, text
+    cdef uint64_t size
+    cdef uint32_t checksum
+    cdef size_t count, start, at, text
     cdef Py_ssize_t i, length
     cdef const char* source
     if len(shards) != SHARDS:
-        raise ValueError(f"an index has {SHARDS} shards, not {len(shards)}")
-    for stamp, keys, signatures in shards:
+        raise ValueError(f"a table has {SHARDS} shards, not {len(shards)}")
+    for stamp, keys, signatures, lengths, size, checksum in shards:
         count = len(keys)
-        if <size_t> len(signatures) != SIGNATURE * count:
-            raise ValueError("a signature for each key, and no more")
+        if <size_t> len(signatures) != SIGNATURE * count or <size_t> len(lengths) != 4 * count:
+            raise ValueError("a signature and a length for each key, and no more")
         start = out.size
-        out.more(SHARD_HEADER + (SIGNATURE + 4) * count)
+        out.more(SHARD_HEADER + ENTRY * count)
         put64(out.data + start, <uint64_t> stamp)
         put32(out.data + start + 8, <uint32_t> count)
-        memcpy(
-            out.data + start + SHARD_HEADER, PyBytes_AS_STRING(signatures), SIGNATURE * count
-        )
-        lengths = start + SHARD_HEADER + SIGNATURE * count
+        put64(out.data + start + 20, size)
+        put32(out.data + start + 28, checksum)
+        at = start + SHARD_HEADER
+        memcpy(out.data + at, PyBytes_AS_STRING(signatures), SIGNATURE * count)
+        at += SIGNATURE * count
+        memcpy(out.data + at, PyBytes_AS_STRING(lengths), 4 * count)
+        at += 4 * count
         text = out.size
         for i in range(<Py_ssize_t> count):
             key = keys[i]
@@ -274,38 +306,43 @@ def encode_index(list shards not None, /):
             if length > 0xFFFFFFFF:
                 raise ValueError("a key of more than 4 GiB")
             memcpy(out.more(length), source, length)
-            put32(out.data + lengths + 4 * i, <uint32_t> length)
+            put32(out.data + at + 4 * i, <uint32_t> length)
         put64(out.data + start + 12, out.size - text)
     return PyBytes_FromStringAndSize(<const char*> out.data, out.size)
 
 
-def parse_index(bytes body not None, /):
-    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(body)
-    cdef uint64_t left = len(body)
-    cdef uint64_t text, count, length
-    cdef const uint8_t* lengths
+def parse_table(bytes table not None, /):
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(table)
+    cdef uint64_t left = len(table)
+    cdef uint64_t text, count, length, size
+    cdef uint32_t checksum
+    cdef const uint8_t* key_lengths
     cdef Py_ssize_t i
     cdef int _shard
     cdef list shards = [], keys
     cdef int64_t stamp
     for _shard in range(SHARDS):
         if left < SHARD_HEADER:
-            raise ValueError("index cut short")
+            raise ValueError("table cut short")
         stamp = <int64_t> take64(at)
         count = take32(at + 8)
         text = take64(at + 12)
+        size = take64(at + 20)
+        checksum = take32(at + 28)
         at += SHARD_HEADER
         left -= SHARD_HEADER
-        if left < (SIGNATURE + 4) * count or left - (SIGNATURE + 4) * count < text:
-            raise ValueError("index cut short")
+        if left < ENTRY * count or left - ENTRY * count < text:
+            raise ValueError("table cut short")
         signatures = PyBytes_FromStringAndSize(<const char*> at, SIGNATURE * count)
         at += SIGNATURE * count
-        lengths = at
+        lengths = PyBytes_FromStringAndSize(<const char*> at, 4 * count)
         at += 4 * count
-        left -= (SIGNATURE + 4) * count + text
+        key_lengths = at
+        at += 4 * count
+        left -= ENTRY * count + text
         keys = [None] * <Py_ssize_t> count
         for i in range(<Py_ssize_t> count):
-            length = take32(lengths + 4 * i)
+            length = take32(key_lengths + 4 * i)
             if length > text:
                 raise ValueError("a key runs past its shard")
             keys[i] = PyUnicode_DecodeUTF8(<const char*> at, length, "surrogatepass")
@@ -313,10 +350,33 @@ def parse_index(bytes body not None, /):
             text -= length
         if text != 0:
             raise ValueError("bytes left over in a shard")
-        shards.append((stamp, keys, signatures))
+        shards.append((stamp, keys, signatures, lengths, size, checksum))
     if left != 0:
-        raise ValueError("bytes left over in the index")
+        raise ValueError("bytes left over in the table")
     return shards
+
+
+def split_values(bytes section not None, bytes lengths not None, /):
+    cdef const char* at = PyBytes_AS_STRING(section)
+    cdef const uint8_t* length_at = <const uint8_t*> PyBytes_AS_STRING(lengths)
+    cdef size_t left = len(section)
+    cdef Py_ssize_t count = len(lengths) // 4, i
+    cdef uint32_t length
+    cdef list values = [None] * count
+    if len(lengths) % 4:
+        raise ValueError("lengths cut short")
+    for i in range(count):
+        length = take32(length_at + 4 * i)
+        if length >= <uint32_t> ABSENT:
+            continue
+        if length > left:
+            raise ValueError("a value runs past its section")
+        values[i] = PyBytes_FromStringAndSize(at, length)
+        at += length
+        left -= length
+    if left != 0:
+        raise ValueError("bytes left over in a section")
+    return values
 
 
 # --- files ---------------------------------------------------------------------------------------
@@ -368,6 +428,54 @@ def read_files(list paths not None, /):
     finally:
         PyMem_Free(readings)
     return contents
+
+
+def read_stamps(list directories not None, /):
+    cdef list kept = [], stamps = []
+    cdef Py_ssize_t count = len(directories), i
+    cdef nfsdict_looking* lookings
+    lookings = <nfsdict_looking*> PyMem_Malloc((count + 1) * sizeof(nfsdict_looking))
+    if lookings is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            lookings[i].path = path_bytes(directories[i], kept)
+        with nogil:
+            for i in range(count):
+                nfsdict_look(&lookings[i])
+        for i in range(count):
+            if lookings[i].error != 0:
+                stamps.append(lookings[i].error)
+            else:
+                stamps.append((lookings[i].mtime_ns, lookings[i].ctime_ns))
+    finally:
+        PyMem_Free(lookings)
+    return stamps
+
+
+def list_directory(directory, bint forget, /):
+    cdef list kept = [], entries = []
+    cdef nfsdict_listing listing
+    cdef nfsdict_entry* entry
+    cdef size_t i
+    listing.path = path_bytes(directory, kept)
+    listing.forget = forget
+    with nogil:
+        nfsdict_list(&listing)
+    try:
+        if listing.error != 0:
+            return listing.error
+        for i in range(listing.count):
+            entry = &listing.entries[i]
+            entries.append((
+                PyUnicode_DecodeFSDefault(entry.name),
+                entry.mode,
+                signature_bytes(&entry.signature),
+                entry.ctime_ns,
+            ))
+        return listing.mtime_ns, listing.ctime_ns, entries
+    finally:
+        nfsdict_listing_free(&listing)
 
 
 cdef object outcome(nfsdict_writing* writing):

@@ -1,9 +1,11 @@
-/* Whole value files: read one, write one.
+/* Whole value files: read one, write one; directories: look at one, list one.
  *
  * Raw descriptors throughout: a buffered file object costs NFSv4 a GETATTR and a DELEGRETURN more.
  */
+#define _GNU_SOURCE /* statx */
 #include "files.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -24,8 +26,10 @@
 
 #ifdef __APPLE__
 #define MTIME(status) ((status)->st_mtimespec)
+#define CTIME(status) ((status)->st_ctimespec)
 #else
 #define MTIME(status) ((status)->st_mtim)
+#define CTIME(status) ((status)->st_ctim)
 #endif
 
 static int retried_open(int directory, const char *path, int flags, mode_t mode)
@@ -38,12 +42,16 @@ static int retried_open(int directory, const char *path, int flags, mode_t mode)
     return descriptor;
 }
 
+static int64_t nanoseconds(int64_t seconds, int64_t rest)
+{
+    return seconds * 1000000000 + rest;
+}
+
 static void sign(nfsdict_signature *signature, const struct stat *status)
 {
     signature->inode = (uint64_t)status->st_ino;
     signature->size = (uint64_t)status->st_size;
-    signature->mtime_ns =
-        (int64_t)MTIME(status).tv_sec * 1000000000 + (int64_t)MTIME(status).tv_nsec;
+    signature->mtime_ns = nanoseconds(MTIME(status).tv_sec, MTIME(status).tv_nsec);
 }
 
 /* Fills reading->data from the open descriptor; 0 or an errno. */
@@ -90,6 +98,126 @@ void nfsdict_read_file(nfsdict_reading *reading)
         free(reading->data);
         reading->data = NULL;
     }
+}
+
+/* Opening a directory revalidates it (close-to-open consistency, nfs(5)). */
+static int look_by_open(nfsdict_looking *looking)
+{
+    struct stat status;
+    int descriptor = retried_open(AT_FDCWD, looking->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int error = 0;
+
+    if (descriptor < 0)
+        return errno;
+    if (fstat(descriptor, &status) != 0)
+        error = errno;
+    close(descriptor);
+    looking->mtime_ns = nanoseconds(MTIME(&status).tv_sec, MTIME(&status).tv_nsec);
+    looking->ctime_ns = nanoseconds(CTIME(&status).tv_sec, CTIME(&status).tv_nsec);
+    return error;
+}
+
+#ifdef AT_STATX_FORCE_SYNC
+/* One call to the server also where opening takes an ACCESS before its GETATTR. */
+static int look_by_statx(nfsdict_looking *looking)
+{
+    struct statx status;
+
+    if (statx(AT_FDCWD, looking->path, AT_STATX_FORCE_SYNC,
+              STATX_TYPE | STATX_MTIME | STATX_CTIME, &status) != 0)
+        return errno;
+    if (!S_ISDIR(status.stx_mode))
+        return ENOTDIR;
+    looking->mtime_ns = nanoseconds(status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec);
+    looking->ctime_ns = nanoseconds(status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec);
+    return 0;
+}
+#endif
+
+void nfsdict_look(nfsdict_looking *looking)
+{
+#ifdef AT_STATX_FORCE_SYNC
+    looking->error = look_by_statx(looking);
+    /* An older kernel, or a container's filter of system calls. */
+    if (looking->error != ENOSYS && looking->error != EPERM)
+        return;
+#endif
+    looking->error = look_by_open(looking);
+}
+
+/* Add one entry; 0 or an errno. One that has just been removed is none. */
+static int add_entry(nfsdict_listing *listing, int directory, const char *name)
+{
+    struct stat status;
+
+    if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
+        return errno == ENOENT ? 0 : errno;
+    if (listing->count == listing->room) {
+        size_t room = 2 * listing->room + 16;
+        nfsdict_entry *entries = realloc(listing->entries, room * sizeof *entries);
+        if (entries == NULL)
+            return ENOMEM;
+        listing->entries = entries;
+        listing->room = room;
+    }
+    nfsdict_entry *entry = &listing->entries[listing->count];
+    entry->name = strdup(name);
+    if (entry->name == NULL)
+        return ENOMEM;
+    entry->mode = (uint32_t)status.st_mode;
+    entry->ctime_ns = nanoseconds(CTIME(&status).tv_sec, CTIME(&status).tv_nsec);
+    sign(&entry->signature, &status);
+    listing->count++;
+    return 0;
+}
+
+static int list_all(nfsdict_listing *listing, DIR *stream)
+{
+    struct stat status;
+    struct dirent *found;
+    int directory = dirfd(stream);
+    int error;
+
+    if (fstat(directory, &status) != 0)
+        return errno;
+    listing->mtime_ns = nanoseconds(MTIME(&status).tv_sec, MTIME(&status).tv_nsec);
+    listing->ctime_ns = nanoseconds(CTIME(&status).tv_sec, CTIME(&status).tv_nsec);
+#ifdef POSIX_FADV_DONTNEED
+    if (listing->forget)
+        posix_fadvise(directory, 0, 0, POSIX_FADV_DONTNEED);
+#endif
+    while (errno = 0, (found = readdir(stream)) != NULL) {
+        if (strcmp(found->d_name, ".") == 0 || strcmp(found->d_name, "..") == 0)
+            continue;
+        if ((error = add_entry(listing, directory, found->d_name)) != 0)
+            return error;
+    }
+    return errno;
+}
+
+void nfsdict_list(nfsdict_listing *listing)
+{
+    /* One descriptor for times and names: each opening costs NFS a GETATTR. */
+    int descriptor = retried_open(AT_FDCWD, listing->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    DIR *stream = descriptor < 0 ? NULL : fdopendir(descriptor);
+
+    listing->entries = NULL;
+    listing->count = listing->room = 0;
+    if (stream == NULL) {
+        listing->error = errno;
+        if (descriptor >= 0)
+            close(descriptor);
+        return;
+    }
+    listing->error = list_all(listing, stream);
+    closedir(stream);
+}
+
+void nfsdict_listing_free(nfsdict_listing *listing)
+{
+    for (size_t i = 0; i < listing->count; i++)
+        free(listing->entries[i].name);
+    free(listing->entries);
 }
 
 /* The umask took bits from open()'s mode that the caller asked for; 0 or an errno. */

@@ -1,4 +1,6 @@
-/* Whole value files: read one, write one. No Python in here, so callers can drop the GIL. */
+/* Whole value files: read one, write one; directories: look at one, list
+ * one. No Python in here, so callers can drop the GIL.
+ */
 #ifndef NFSDICT_FILES_H
 #define NFSDICT_FILES_H
 
@@ -33,6 +35,38 @@ typedef struct {
 } nfsdict_writing;
 
 void nfsdict_read_file(nfsdict_reading *reading);
+
+typedef struct {
+    const char *path;
+    int64_t mtime_ns;
+    int64_t ctime_ns;
+    int error; /* 0 or an errno */
+} nfsdict_looking;
+
+/* A directory's times, by the server's word. */
+void nfsdict_look(nfsdict_looking *looking);
+
+typedef struct {
+    char *name;
+    uint32_t mode;
+    int64_t ctime_ns;
+    nfsdict_signature signature;
+} nfsdict_entry;
+
+typedef struct {
+    const char *path;
+    int forget; /* the client reads it anew even if its times show no change */
+    int64_t mtime_ns; /* as they were before it was read */
+    int64_t ctime_ns;
+    nfsdict_entry *entries; /* to be freed by nfsdict_listing_free, after an error too */
+    size_t count;
+    size_t room;
+    int error; /* 0 or an errno */
+} nfsdict_listing;
+
+/* A directory's times, by the server's word, and what is in it, with attributes. */
+void nfsdict_list(nfsdict_listing *listing);
+void nfsdict_listing_free(nfsdict_listing *listing);
 
 /* How files are written. */
 typedef struct {

@@ -112,8 +112,10 @@ def cached_reads(mappings: dict[str, Any], rounds: int) -> Seen:
 
 def index(packages: dict[str, ModuleType], count: int, rounds: int) -> Seen:
     keys = [f"experiment/{number % 16}/{number:07d}" for number in range(count)]
+    names = [keys[number::256] for number in range(256)]
     shards = [
-        (1_700_000_000_000_000_000, keys[n::256], bytes(24 * len(keys[n::256]))) for n in range(256)
+        (1_700_000_000_000_000_000, some, bytes(24 * len(some)), bytes(4 * len(some)), 0, 0)
+        for some in names
     ]
     pickled = pickle.dumps(keys)
     sentinel = object()
@@ -130,14 +132,14 @@ def index(packages: dict[str, ModuleType], count: int, rounds: int) -> Seen:
             cache[key] = sentinel
         return cache
 
-    def fill(parse: Callable[[bytes], Any], body: bytes) -> dict[str, object]:
+    def fill(parse: Callable[[bytes], Any], table: bytes) -> dict[str, object]:
         cache: dict[str, object] = {}
-        for _stamp, names, _signatures in parse(body):
-            cache.update(dict.fromkeys(names, sentinel))
+        for _stamp, some, *_rest in parse(table):
+            cache.update(dict.fromkeys(some, sentinel))
         return cache
 
     dict_of_keys = dict.fromkeys(keys)
-    body = next(iter(packages.values())).core.encode_index(shards)
+    table = next(iter(packages.values())).core.encode_table(shards)
     operations: dict[str, dict[str, Callable[[], float]]] = {
         "encode": {"0.2.1": partial(seconds, old_encode)},
         "parse": {"0.2.1": partial(seconds, old_parse)},
@@ -145,10 +147,10 @@ def index(packages: dict[str, ModuleType], count: int, rounds: int) -> Seen:
     }
     for backend, package in packages.items():
         core = package.core
-        operations["encode"][backend] = partial(seconds, partial(core.encode_index, shards))
-        operations["parse"][backend] = partial(seconds, partial(core.parse_index, body))
+        operations["encode"][backend] = partial(seconds, partial(core.encode_table, shards))
+        operations["parse"][backend] = partial(seconds, partial(core.parse_table, table))
         operations["parse and fill"][backend] = partial(
-            seconds, partial(fill, core.parse_index, body)
+            seconds, partial(fill, core.parse_table, table)
         )
     return measure(f"index of {count} keys, time for one key", operations, count, rounds)
 

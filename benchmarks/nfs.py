@@ -12,25 +12,20 @@ what the client remembers: a key that another host has written since stays missi
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import nfsdict
 import release021
+from in_guest import run_in_guest
+from lab.configuration import Configuration
+from lab.laboratory import Bench, Lab
 from timing import duration, table
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
-
-from lab.configuration import Configuration
-from lab.guest import Guest, obstacle
-from lab.laboratory import Bench, Lab
-
-RUN = "LAB_RUN"  # set for what runs in the guest
 VERSIONS = ("3", "4.2")
 ROUND_TRIPS = (0, 1, 5)
 SHARDS = 256
@@ -112,22 +107,8 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--rounds", type=int, default=20, help="for each operation (%(default)s)")
-    rounds = parser.parse_args().rounds
-    if RUN in os.environ:
-        inside(rounds)
-        return 0
-    reason = obstacle()
-    if reason:
-        print(reason, file=sys.stderr)
-        return 1
-    release021.load()  # the guest has no network to fetch it by
-    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
-    environment["PYTHONDONTWRITEBYTECODE"] = "1"
-    with Guest() as guest:
-        guest.boot([sys.executable, *sys.argv], environment=environment)
-        guest.wait(600)
-        print(guest.console_tail())
-        return 1 if guest.status is None else guest.status
+    options = parser.parse_args()
+    return run_in_guest(partial(inside, options.rounds), 600)
 
 
 if __name__ == "__main__":

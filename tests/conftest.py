@@ -21,7 +21,11 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("nfsdict")
 
 
-@pytest.fixture(scope="session", params=["compiled", "pure"] if expects_extension() else ["pure"])
+# Asked before a test sets the variable.
+BOTH = expects_extension()
+
+
+@pytest.fixture(scope="session", params=["compiled", "pure"] if BOTH else ["pure"])
 def nfsdict(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
     """The package with this core, and so in the processes that a test starts.
 
@@ -36,6 +40,19 @@ def nfsdict(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
         assert request.param == package.BACKEND
         yield package
         _forget()
+
+
+@pytest.fixture
+def core(nfsdict):
+    """The core that runs."""
+    return importlib.import_module("nfsdict.core")
+
+
+@pytest.fixture(scope="module")
+def twins():
+    """The modules that meet the contract: both on CPython, where a missing one is an error."""
+    names = ["_core", "_pure"] if BOTH else ["_pure"]
+    return [importlib.import_module(f"nfsdict.{name}") for name in names]
 
 
 @pytest.fixture

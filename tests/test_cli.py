@@ -10,7 +10,7 @@ import types
 
 import pytest
 
-READING = ("ls", "stats", "verify", "repair")  # the commands whose one argument is NAME
+READING = ("ls", "stats", "verify", "repair", "pack")  # the commands whose one argument is NAME
 
 
 @pytest.fixture
@@ -267,6 +267,17 @@ def test_verify_and_repair_of_a_store_with_one_damaged_value(command, store):
     assert not damaged.exists()
     assert output(command("verify", "s"))
     assert output(command("ls", "s")) == b"other\n"
+
+
+def test_pack_makes_one_file_of_the_values_that_it_counts(command, store):
+    path = store({"small": 1, "also small": 2, "large": "x" * 100_000})
+    for changed in (*path.glob("??/*.pkl"), *path.glob("??")):
+        os.utime(changed, (1_000_000_000, 1_000_000_000))
+    report = json.loads(output(command("pack", "s", "--json")))
+    assert report == {"packed": 2, "left": 1, "fresh": 0}
+    assert len(list(path.glob("_pack.nfsdict-pkl-*"))) == 1
+    assert output(command("pack", "s")) == b"packed  2\nleft    1\nfresh   0\n"
+    assert output(command("get", "s", "small")) == b"1\n"
 
 
 def test_the_help_warns_of_unpickling(command):

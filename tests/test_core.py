@@ -1,33 +1,21 @@
-"""The core: both twins give the same for the same, and what the contract says."""
+"""The core: both twins give the same for the same, and what the contract says. Files: see
+``test_core_files``.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import hashlib
-import importlib
 import inspect
-import os
 import random
-import resource
-import socket
-import stat
 import struct
-import tempfile
-from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from nfsdict.backend import expects_extension
-
-SIGNATURE = struct.Struct("<QQq")
-
-# Lone surrogates are characters like any other here, and random text has none of itself.
-characters = st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr))
-texts = st.text(characters)
-no_texts = st.sampled_from([None, b"key", 0, 1.5, (), [], object()])
+from twins import agreed, no_texts, outcome, texts
 
 
 class Text(str):
@@ -35,34 +23,6 @@ class Text(str):
 
     def encode(self, *arguments):
         return b"wrong"
-
-
-@pytest.fixture(scope="module")
-def twins():
-    """The modules that meet the contract: both on CPython, where a missing one is an error."""
-    names = ["_core", "_pure"] if expects_extension() else ["_pure"]
-    return [importlib.import_module(f"nfsdict.{name}") for name in names]
-
-
-@pytest.fixture
-def core(nfsdict):
-    return importlib.import_module("nfsdict.core")
-
-
-def outcome(call):
-    """What it returns, or the type of what it raises."""
-    try:
-        return call()
-    except Exception as error:
-        return type(error)
-
-
-def agreed(twins, call):
-    """The outcome of ``call(twin)``, which has to be the same for all."""
-    first, *others = [outcome(lambda twin=twin: call(twin)) for twin in twins]
-    for other in others:
-        assert other == first
-    return first
 
 
 def reference(key):
@@ -81,8 +41,11 @@ def parameters(function):
     [
         ("digest", "key, /"),
         ("value_path", "directory, key, extension, /"),
-        ("encode_index", "shards, /"),
-        ("parse_index", "body, /"),
+        ("encode_table", "shards, /"),
+        ("parse_table", "table, /"),
+        ("split_values", "section, lengths, /"),
+        ("read_stamps", "directories, /"),
+        ("list_directory", "directory, forget, /"),
         ("read_files", "paths, /"),
         ("write_file", "target, data, mode, durable, synced, /"),
         ("write_files", "files, mode, durable, synced, exclusive, /"),
@@ -308,91 +271,115 @@ def test_read_cache_is_generic_and_abstract(core):
             call(core.ReadCache())
 
 
-# --- the index's body ------------------------
+# --- a pack's table and sections ------------------------
+
+NOTHING = (0, [], b"", b"", 0, 0)
 
 
 @st.composite
 def shard_lists(draw):
-    shards = [(0, [], b"")] * 256
+    shards = [NOTHING] * 256
     for number in draw(st.lists(st.integers(0, 255), max_size=6)):
         held = draw(st.lists(texts, max_size=4))
-        signatures = draw(st.binary(min_size=24 * len(held), max_size=24 * len(held)))
-        shards[number] = (draw(st.integers(-(2**63), 2**63 - 1)), held, signatures)
+        shards[number] = (
+            draw(st.integers(-(2**63), 2**63 - 1)),
+            held,
+            draw(st.binary(min_size=24 * len(held), max_size=24 * len(held))),
+            draw(st.binary(min_size=4 * len(held), max_size=4 * len(held))),
+            draw(st.integers(0, 2**64 - 1)),
+            draw(st.integers(0, 2**32 - 1)),
+        )
     return shards
 
 
-def reference_body(shards):
-    body = b""
-    for stamp, held, signatures in shards:
+def reference_table(shards):
+    table = b""
+    for stamp, held, signatures, lengths, size, checksum in shards:
         encoded = [key.encode("utf-8", "surrogatepass") for key in held]
-        body += struct.pack("<qIQ", stamp, len(held), sum(map(len, encoded))) + signatures
-        body += b"".join(struct.pack("<I", len(key)) for key in encoded) + b"".join(encoded)
-    return body
+        text = b"".join(encoded)
+        table += struct.pack("<qIQQI", stamp, len(held), len(text), size, checksum)
+        table += signatures + lengths
+        table += b"".join(struct.pack("<I", len(key)) for key in encoded) + text
+    return table
 
 
 @given(shards=shard_lists())
-def test_index_round_trip(twins, shards):
-    body = agreed(twins, lambda twin: twin.encode_index(shards))
-    assert body == reference_body(shards)
-    assert agreed(twins, lambda twin: twin.parse_index(body)) == shards
+def test_table_round_trip(twins, shards):
+    table = agreed(twins, lambda twin: twin.encode_table(shards))
+    assert table == reference_table(shards)
+    assert agreed(twins, lambda twin: twin.parse_table(table)) == shards
+
+
+def numbers(bits, signed=False):
+    """Those that fit, and those that just don't."""
+    least, most = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
+    return st.sampled_from([0, least, most, least - 1, most + 1, "0", None])
 
 
 @given(
-    count=st.integers(0, 300),
+    count=st.one_of(st.just(256), st.integers(0, 300)),
     shard=st.tuples(
-        st.one_of(st.just(0), st.just(2**63), st.just(-(2**63) - 1), st.just("0")),
-        st.lists(st.one_of(texts, no_texts), max_size=3),
-        st.one_of(st.binary(max_size=72), st.just(bytes(24)), st.just(b"")),
+        numbers(64, signed=True),
+        st.lists(st.one_of(texts, no_texts), max_size=2),
+        st.sampled_from([b"", bytes(24), bytes(48), bytes(25)]),
+        st.sampled_from([b"", bytes(4), bytes(8), bytes(5)]),
+        numbers(64),
+        numbers(32),
     ),
 )
-def test_encode_index_refuses_the_same(twins, count, shard):
-    agreed(twins, lambda twin: twin.encode_index([shard] * count))
+def test_encode_table_refuses_the_same(twins, count, shard):
+    agreed(twins, lambda twin: twin.encode_table([shard] * count))
 
 
 @pytest.mark.parametrize(
     ("shards", "error"),
     [
-        ([(0, [], b"")] * 255, ValueError),
-        ([(0, [], b"")] * 257, ValueError),
-        ([(0, ["k"], b"")] * 256, ValueError),
-        ([(0, ["k"], bytes(25))] * 256, ValueError),
-        ([(0, [], bytes(24))] * 256, ValueError),
-        ([(0, [b"k"], bytes(24))] * 256, TypeError),
-        ([(2**63, [], b"")] * 256, OverflowError),
+        ([NOTHING] * 255, ValueError),
+        ([NOTHING] * 257, ValueError),
+        ([(0, ["k"], b"", bytes(4), 0, 0)] * 256, ValueError),
+        ([(0, ["k"], bytes(25), bytes(4), 0, 0)] * 256, ValueError),
+        ([(0, ["k"], bytes(24), bytes(3), 0, 0)] * 256, ValueError),
+        ([(0, ["k"], bytes(24), b"", 0, 0)] * 256, ValueError),
+        ([(0, [], bytes(24), b"", 0, 0)] * 256, ValueError),
+        ([(0, [b"k"], bytes(24), bytes(4), 0, 0)] * 256, TypeError),
+        ([(2**63, [], b"", b"", 0, 0)] * 256, OverflowError),
+        ([(0, [], b"", b"", 2**64, 0)] * 256, OverflowError),
+        ([(0, [], b"", b"", -1, 0)] * 256, OverflowError),
+        ([(0, [], b"", b"", 0, 2**32)] * 256, OverflowError),
     ],
 )
-def test_encode_index_refuses(twins, shards, error):
-    assert agreed(twins, lambda twin: twin.encode_index(shards)) is error
+def test_encode_table_refuses(twins, shards, error):
+    assert agreed(twins, lambda twin: twin.encode_table(shards)) is error
 
 
-def parsed_as(twins, body):
-    """Whether a foreign body is taken; what is taken must be what it encodes to."""
+def parsed_as(twins, table):
+    """Whether a foreign table is taken; what is taken must be what it encodes to."""
 
     def parse(twin):
         try:
-            shards = twin.parse_index(body)
+            shards = twin.parse_table(table)
         except ValueError:
             return ValueError
-        assert twin.encode_index(shards) == body
+        assert twin.encode_table(shards) == table
         return shards
 
     return agreed(twins, parse)
 
 
 EXAMPLE = [
-    (7 * number, ["é", "", "k\ud800"] if number % 100 == 7 else [], bytes(range(72)))
+    (7 * number, ["é", "", "k\ud800"], bytes(range(72)), bytes(range(12)), number << 40, number)
     if number % 100 == 7
-    else (0, [], b"")
+    else NOTHING
     for number in range(256)
 ]
 
 
 @pytest.mark.parametrize("flip", [0x01, 0x80, 0xFF])
-def test_every_byte_of_an_index_changed(twins, flip):
-    body = reference_body(EXAMPLE)
+def test_every_byte_of_a_table_changed(twins, flip):
+    table = reference_table(EXAMPLE)
     refused = 0
-    for position in range(len(body)):
-        changed = bytearray(body)
+    for position in range(len(table)):
+        changed = bytearray(table)
         changed[position] ^= flip
         shards = parsed_as(twins, bytes(changed))
         assert shards != EXAMPLE
@@ -400,257 +387,66 @@ def test_every_byte_of_an_index_changed(twins, flip):
     assert refused > 256 * 12  # the two counts in each shard's header
 
 
-def test_every_truncation_of_an_index(twins):
-    body = reference_body(EXAMPLE)
-    for end in range(len(body)):
-        assert agreed(twins, lambda twin, end=end: twin.parse_index(body[:end])) is ValueError
-    assert agreed(twins, lambda twin: twin.parse_index(body + b"\0")) is ValueError
+def test_every_truncation_of_a_table(twins):
+    table = reference_table(EXAMPLE)
+    for end in range(len(table)):
+        assert agreed(twins, lambda twin, end=end: twin.parse_table(table[:end])) is ValueError
+    assert agreed(twins, lambda twin: twin.parse_table(table + b"\0")) is ValueError
 
 
-@given(body=st.binary(max_size=6000))
-def test_foreign_index(twins, body):
-    assert parsed_as(twins, body) is ValueError
+@given(table=st.binary(max_size=8000))
+def test_foreign_table(twins, table):
+    assert parsed_as(twins, table) is ValueError
 
 
 @given(data=st.data())
-def test_overwritten_index(twins, data):
-    body = bytearray(reference_body(EXAMPLE))
-    start = data.draw(st.integers(0, len(body)))
+def test_overwritten_table(twins, data):
+    table = bytearray(reference_table(EXAMPLE))
+    start = data.draw(st.integers(0, len(table)))
     patch = data.draw(st.binary(max_size=40))
-    body[start : start + len(patch)] = patch
-    parsed_as(twins, bytes(body))
+    table[start : start + len(patch)] = patch
+    parsed_as(twins, bytes(table))
 
 
-@given(body=st.sampled_from([None, "text", bytearray(5120), memoryview(bytes(5120)), []]))
-def test_parse_index_takes_bytes_alone(twins, body):
-    assert agreed(twins, lambda twin: twin.parse_index(body)) is TypeError
+NO_BYTES = st.sampled_from([None, "text", bytearray(8192), memoryview(bytes(8192)), [], 0])
 
 
-# --- reading files ------------------------
+@given(table=NO_BYTES)
+def test_parse_table_takes_bytes_alone(twins, table):
+    assert agreed(twins, lambda twin: twin.parse_table(table)) is TypeError
 
 
-def signature_of(path):
-    status = os.lstat(path)
-    return SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns)
+values = st.lists(st.one_of(st.none(), st.binary(max_size=20)), max_size=8)
 
 
-@pytest.fixture
-def zoo(tmp_path):
-    """One path of each kind."""
-    (tmp_path / "regular").write_bytes(b"content\0\xff")
-    (tmp_path / "empty").write_bytes(b"")
-    (tmp_path / "directory").mkdir()
-    (tmp_path / "link").symlink_to("regular")
-    (tmp_path / "dangling").symlink_to("nothing")
-    os.mkfifo(tmp_path / "fifo")
-    with socket.socket(socket.AF_UNIX) as made:
-        # Its path must be short, and that of a test's directory isn't.
-        with tempfile.TemporaryDirectory(dir="/tmp") as short:
-            made.bind(f"{short}/s")
-            os.rename(f"{short}/s", tmp_path / "socket")
-        yield tmp_path
+def lengths_of(values, absent=0xFFFFFFFF):
+    return b"".join(struct.pack("<I", absent if value is None else len(value)) for value in values)
 
 
-def test_read_files(twins, zoo):
-    expected = {
-        "regular": (b"content\0\xff", signature_of(zoo / "regular")),
-        "empty": (b"", signature_of(zoo / "empty")),
-        "missing": errno.ENOENT,
-        "directory": errno.EISDIR,
-        "link": errno.ELOOP,
-        "dangling": errno.ELOOP,
-        "fifo": errno.ENXIO,  # and doesn't wait for a writer
-        "regular/below": errno.ENOTDIR,
-        "x" * 300: errno.ENAMETOOLONG,
-    }
-    paths = [str(zoo / name) for name in expected]
-    assert agreed(twins, lambda twin: twin.read_files(paths)) == list(expected.values())
-    assert agreed(twins, lambda twin: twin.read_files([])) == []
-    [number] = agreed(twins, lambda twin: twin.read_files([str(zoo / "socket")]))
-    assert number in (errno.ENXIO, errno.EOPNOTSUPP)
+@given(values=values, absent=st.sampled_from([0xFFFFFFFE, 0xFFFFFFFF]))
+def test_values_are_split(twins, values, absent):
+    section = b"".join(value for value in values if value is not None)
+    lengths = lengths_of(values, absent)
+    assert agreed(twins, lambda twin: twin.split_values(section, lengths)) == values
 
 
-def test_reading_keeps_no_descriptor(twins, zoo):
-    paths = [str(path) for path in zoo.iterdir()]
-    before = os.open(zoo, os.O_RDONLY)
-    os.close(before)
-    for twin in twins:
-        twin.read_files(paths * 3)
-    after = os.open(zoo, os.O_RDONLY)
-    os.close(after)
-    assert after == before
-
-
-@pytest.mark.parametrize(
-    ("paths", "error"),
-    [
-        (["a\0b"], ValueError),
-        (["é\0"], ValueError),
-        ([None], TypeError),
-        (None, TypeError),
-        (["\ud800"], UnicodeError),
-    ],
-)
-def test_read_files_refuses(twins, paths, error):
-    assert issubclass(agreed(twins, lambda twin: twin.read_files(paths)), error)
-
-
-def test_a_large_file(twins, tmp_path):
-    content = random.Random(3).getrandbits(8 * 5_000_000).to_bytes(5_000_000, "big")
-    for twin in twins:
-        target = str(tmp_path / "large")
-        [signature] = twin.write_files([(target, content)], None, True, True, False)
-        assert twin.read_files([target]) == [(content, signature)]
-
-
-# --- writing files ------------------------
-
-BEFORE, AT_RENAME, AT_SYNC = range(3)
-
-
-@pytest.mark.parametrize("durable", [True, False])
-@given(contents=st.lists(st.tuples(st.sampled_from("abc"), st.binary(max_size=3000)), max_size=6))
-@settings(max_examples=25)
-def test_what_is_written_is_read(twins, durable, contents):
-    for twin in twins:
-        with tempfile.TemporaryDirectory() as name:
-            directory = Path(name)
-            for shard in "abc":
-                (directory / shard).mkdir()
-            files = [
-                (str(directory / shard / f"{i}"), content)
-                for i, (shard, content) in enumerate(contents)
-            ]
-            signatures = twin.write_files(files, None, durable, durable, False)
-            assert signatures == [signature_of(target) for target, _ in files]
-            assert [Path(target).read_bytes() for target, _ in files] == [c for _, c in contents]
-            assert len(list(directory.glob("*/*"))) == len(contents)
-
-
-def test_a_target_is_replaced(core, tmp_path):
-    target = tmp_path / "target"
-    target.write_bytes(b"old and longer")
-    with open(target, "rb") as old:
-        [signature] = core.write_files([(str(target), b"new")], None, True, True, False)
-        assert old.read() == b"old and longer"  # another file took the name
-    assert target.read_bytes() == b"new"
-    assert signature == signature_of(target)
-
-
-@pytest.mark.parametrize(
-    ("mode", "umask", "expected"),
-    [
-        (None, 0o022, 0o644),
-        (None, 0o077, 0o600),
-        (None, 0o000, 0o666),
-        (0o660, 0o077, 0o660),
-        (0o644, 0o027, 0o644),
-        (0o600, 0o000, 0o600),
-        (0o440, 0o777, 0o440),
-    ],
-)
-def test_mode_and_umask(core, tmp_path, mode, umask, expected):
-    target = tmp_path / "target"
-    before = os.umask(umask)
-    try:
-        [done] = core.write_files([(str(target), b"x")], mode, True, True, False)
-    finally:
-        os.umask(before)
-    assert isinstance(done, bytes)
-    assert stat.S_IMODE(target.stat().st_mode) == expected
-
-
-@pytest.mark.parametrize(
-    ("target", "expected"),
-    [
-        ("nowhere/target", (BEFORE, errno.ENOENT)),
-        ("regular/target", (BEFORE, errno.ENOTDIR)),
-        ("x" * 300, (AT_RENAME, errno.ENAMETOOLONG)),
-        ("directory", (AT_RENAME, errno.EISDIR)),
-    ],
-)
-def test_a_write_that_fails_leaves_nothing(core, zoo, target, expected):
-    before = sorted(zoo.iterdir())
-    right = str(zoo / "other")
-    failed, done = core.write_files(
-        [(str(zoo / target), b"x"), (right, b"y")], None, True, True, False
-    )
-    assert failed == expected
-    assert done == signature_of(right)  # the files after it are written none the less
-    os.unlink(right)
-    assert sorted(zoo.iterdir()) == before
-    assert (zoo / "regular").read_bytes() == b"content\0\xff"
-
-
-def test_an_exclusive_write_replaces_nothing(core, zoo):
-    new, taken, link = (str(zoo / name) for name in ("new", "regular", "dangling"))
-    files = [(new, b"first"), (taken, b"second"), (new, b"third"), (link, b"fourth")]
-    before = sorted(zoo.iterdir())
-    first, *others = core.write_files(files, None, True, True, True)
-    assert first == signature_of(new)
-    assert others == [(AT_RENAME, errno.EEXIST)] * 3
-    assert (zoo / "new").read_bytes() == b"first"
-    assert (zoo / "regular").read_bytes() == b"content\0\xff"
-    assert sorted(zoo.iterdir()) == sorted([*before, zoo / "new"])
-
-
-@pytest.mark.parametrize("target", ["new", "regular", "directory", "nowhere/target"])
-def test_one_file_is_written_as_several_are(core, zoo, target):
-    path = str(zoo / target)
-    outcome = core.write_file(path, b"one", 0o640, True, True)
-    if isinstance(outcome, bytes):
-        assert outcome == signature_of(path)
-        assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
-        assert Path(path).read_bytes() == b"one"
+@given(section=st.binary(max_size=30), lengths=st.lists(st.integers(0, 12), max_size=6))
+def test_values_that_do_not_make_up_their_section(twins, section, lengths):
+    packed = struct.pack(f"<{len(lengths)}I", *lengths)
+    split = agreed(twins, lambda twin: twin.split_values(section, packed))
+    if sum(lengths) != len(section):
+        assert split is ValueError
     else:
-        assert [outcome] == core.write_files([(path, b"one")], 0o640, True, True, False)
+        assert b"".join(split) == section
+        assert list(map(len, split)) == lengths
 
 
-@pytest.mark.parametrize("arguments", [("a\0b", b"x"), ("é\0b", b"x"), (1.5, b"x"), ("a", "text")])
-def test_write_file_refuses(twins, tmp_path, monkeypatch, arguments):
-    monkeypatch.chdir(tmp_path)
-    assert issubclass(
-        agreed(twins, lambda twin: twin.write_file(*arguments, None, True, False)),
-        (TypeError, ValueError),
-    )
-    assert list(tmp_path.iterdir()) == []
+@pytest.mark.parametrize("lengths", [b"\1", b"\1\0\0", b"\1\0\0\0\0", b"\xfd\xff\xff\xff"])
+def test_lengths_that_are_none(twins, lengths):
+    assert agreed(twins, lambda twin: twin.split_values(b"x", lengths)) is ValueError
 
 
-def test_a_symlink_is_replaced_not_followed(core, zoo):
-    [done] = core.write_files([(str(zoo / "link"), b"new")], None, True, True, False)
-    assert done == signature_of(zoo / "link")
-    assert (zoo / "regular").read_bytes() == b"content\0\xff"
-
-
-def test_a_disk_that_takes_no_more_leaves_nothing(core, tmp_path):
-    target = tmp_path / "target"
-    target.write_bytes(b"old")
-    before, most = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, most))
-    try:
-        # The first 1000 bytes are written, so that this fails in the second call.
-        [failed] = core.write_files([(str(target), bytes(2000))], None, True, True, False)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (before, most))
-    assert failed == (BEFORE, errno.EFBIG)
-    assert list(tmp_path.iterdir()) == [target]
-    assert target.read_bytes() == b"old"
-
-
-@pytest.mark.parametrize(
-    ("files", "error"),
-    [
-        ([("a\0b", b"x")], ValueError),
-        ([("é\0b", b"x")], ValueError),
-        ([("target", "text")], TypeError),
-        ([("target", None)], TypeError),
-        ([(1.5, b"x")], TypeError),
-        ([(None, b"x")], TypeError),
-        ([None], TypeError),
-        (None, TypeError),
-    ],
-)
-def test_write_files_refuses(twins, tmp_path, monkeypatch, files, error):
-    monkeypatch.chdir(tmp_path)
-    assert agreed(twins, lambda twin: twin.write_files(files, None, True, False, False)) is error
-    assert list(tmp_path.iterdir()) == []
+@given(section=st.one_of(st.just(b""), NO_BYTES), lengths=NO_BYTES)
+def test_split_values_takes_bytes_alone(twins, section, lengths):
+    assert agreed(twins, lambda twin: twin.split_values(section, lengths)) is TypeError
+    assert agreed(twins, lambda twin: twin.split_values(lengths, section)) is TypeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import hashlib
 import importlib
 import json
@@ -10,7 +11,6 @@ import os
 import pickle
 import random
 import struct
-import zlib
 from pathlib import Path
 
 import pytest
@@ -21,6 +21,7 @@ SECOND = 1_000_000_000
 MOMENT = 1_000 * SECOND  # the server's time in what is not about real files
 LONG_AGO = 10 * SECOND
 UNKNOWN = bytes(24)
+LOOSE, GONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
 def digest(key):
@@ -32,6 +33,13 @@ def sign(mtime, inode=5, size=9):
 
 
 OLD = sign(LONG_AGO)
+OTHER = sign(LONG_AGO, inode=6)
+FRESH = sign(MOMENT)
+# Three keys of one shard, and one of another.
+SHARD = "00"
+TWINS = [key for key in map(str, range(20_000)) if digest(key).startswith(SHARD)][:64]
+A, B, C = TWINS[:3]
+STRANGER = next(key for key in map(str, range(20_000)) if not digest(key).startswith(SHARD))
 
 
 @pytest.fixture
@@ -50,6 +58,37 @@ def Known(index_module):
 
 
 @pytest.fixture
+def PackShard(nfsdict):
+    return importlib.import_module("nfsdict.pack").Shard
+
+
+def layer(PackShard, stamp, entries):
+    """What one pack says of one shard: {key: signature, or None where it is gone}."""
+    keys = sorted(entries, key=digest)
+    lengths = [GONE if entries[key] is None else LOOSE for key in keys]
+    return PackShard(
+        stamp,
+        keys,
+        b"".join(entries[key] or UNKNOWN for key in keys),
+        struct.pack(f"<{len(keys)}I", *lengths),
+        0,
+        0,
+    )
+
+
+@pytest.fixture
+def loaded(Index, PackShard):
+    """An index that was loaded over packs of ``SHARD``, the lowest first: (stamp, entries)."""
+
+    def build(*packs, onto=None):
+        index = Index() if onto is None else onto
+        index.load(SHARD, [layer(PackShard, *pack) for pack in packs])
+        return index
+
+    return build
+
+
+@pytest.fixture
 def listed(Index, Known):
     """An index of these keys, as if every shard had been listed long after the last change."""
 
@@ -65,182 +104,204 @@ def listed(Index, Known):
     return build
 
 
-def content(index):
-    """All that an index file says: {shard: (stamp, {key: signature})}, of shards that say much."""
-    told = {}
-    for number, (stamp, keys, signatures) in enumerate(
-        shard.merged() for shard in index._shards.values()
-    ):
-        assert keys == sorted(keys, key=digest)
-        assert len(signatures) == 24 * len(keys)
-        if stamp or keys:
-            told[f"{number:02x}"] = (
-                stamp,
-                {key: signatures[24 * i : 24 * i + 24] for i, key in enumerate(keys)},
-            )
-    return told
+def content(index, name=SHARD):
+    """What it knows of a shard and may be told to others: (stamp, {key: signature})."""
+    shard = index.shard(name)
+    entries = shard.entries()
+    assert all(digest(known.key) == digits for digits, known in entries.items())
+    assert shard.keys == sorted(shard.keys, key=digest)
+    assert len(shard.signatures) == len(UNKNOWN) * len(shard.keys)
+    known = {one.key: one.signature if one.proven else UNKNOWN for one in entries.values()}
+    assert set(shard.names()) == set(known) and len(shard.names()) == len(known)
+    assert shard.holds_any() == bool(known)
+    for key, signature in known.items():
+        found = shard.find(digest(key), key)
+        assert (found.signature if found.proven else UNKNOWN) == signature
+    return shard.stamp, known
 
 
-def reloaded(Index, index):
-    other = Index()
-    other.load(index.encode())
-    return content(other)
+def said(index, name=SHARD, values=None):
+    """What it has to say of a shard: (stamp, {key: signature or None}), or None."""
+    outcome = index.say(name, values or {})
+    if outcome is None:
+        return None
+    keys = [statement.key for statement in outcome.statements]
+    assert keys == sorted(outcome.keys, key=digest)
+    return outcome.stamp, {one.key: one.signature for one in outcome.statements}
 
 
-# --- the file, byte by byte ------------------------
+# --- taken over from packs ------------------------
 
 
-def by_hand(shards):
-    """The file that the module's documentation describes; {shard: (stamp, [(key, 3 numbers)])}."""
-    body = b""
-    for number in range(256):
-        stamp, entries = shards.get(f"{number:02x}", (0, []))
-        encoded = [key.encode("utf-8", "surrogatepass") for key, _ in entries]
-        body += stamp.to_bytes(8, "little", signed=True)
-        body += len(entries).to_bytes(4, "little")
-        body += sum(map(len, encoded)).to_bytes(8, "little")
-        for _, (inode, size, mtime) in entries:
-            body += inode.to_bytes(8, "little") + size.to_bytes(8, "little")
-            body += mtime.to_bytes(8, "little", signed=True)
-        for key in encoded:
-            body += len(key).to_bytes(4, "little")
-        body += b"".join(encoded)
-    return b"nfsdidx" + bytes([1]) + zlib.crc32(body).to_bytes(4, "little") + body
+def test_of_no_packs_nothing_is_known(Index, loaded):
+    index = loaded()
+    assert content(index) == (0, {})
+    assert not index.listed and len(index) == 0 and index.changes() == 0
 
 
-def test_the_format_is_the_documented_one(Index, Known):
-    keys = sorted(["", "é", "a\0b", "line\n", "k\ud800", "x" * 5000], key=digest)
-    numbers = {key: (2**64 - 1 - i, i, -(3**i)) for i, key in enumerate(keys)}
-    shards = {
-        shard: (
-            -7 if shard < "80" else LONG_AGO,
-            [(key, numbers[key]) for key in keys if digest(key)[:2] == shard],
-        )
-        for shard in {digest(key)[:2] for key in keys}
-    }
-    file = by_hand(shards)
-
-    read = Index()
-    read.load(file)
-    assert content(read) == {
-        shard: (stamp, {key: struct.pack("<QQq", *three) for key, three in entries})
-        for shard, (stamp, entries) in shards.items()
-    }
-    assert read.encode() == file
-
-    written = Index()
-    for shard, (stamp, entries) in shards.items():
-        known = {digest(k): Known(k, struct.pack("<QQq", *three), None) for k, three in entries}
-        written.replace(shard, stamp, known, MOMENT)
-    assert written.encode() == file
+def test_one_pack_is_taken_over(loaded):
+    index = loaded((LONG_AGO, {A: OLD, B: UNKNOWN}))
+    assert content(index) == (LONG_AGO, {A: OLD, B: UNKNOWN})
+    assert len(index) == 2 and index.changes() == 0
+    assert content(index, digest(STRANGER)[:2]) == (0, {})
 
 
-def test_an_empty_index(Index):
-    assert Index().encode() == by_hand({})
-    assert len(by_hand({})) == 12 + 256 * 20
+def test_higher_packs_overrule_lower_ones(loaded):
+    index = loaded(
+        (1, {A: OLD, B: OLD, C: OLD}),
+        (2, {A: None, B: OTHER}),
+        (3, {B: UNKNOWN, TWINS[3]: OLD}),
+    )
+    assert content(index) == (3, {B: UNKNOWN, C: OLD, TWINS[3]: OLD})
+    assert index.changes() == 0
 
 
-@given(keys=st.sets(st.text(), max_size=30))
-@settings(max_examples=30)
-def test_round_trip(nfsdict, keys):
-    module = importlib.import_module("nfsdict.index")
-    index = module.Index()
-    for key in keys:
-        index.replace(
-            digest(key)[:2],
-            LONG_AGO,
-            {
-                digest(k): module.Known(k, OLD, None)
-                for k in keys
-                if digest(k)[:2] == digest(key)[:2]
-            },
-            MOMENT,
-        )
-    other = module.Index()
-    other.load(index.encode())
-    assert content(other) == content(index)
-    assert sorted(k for _, known in content(other).values() for k in known) == sorted(keys)
-    assert not other.changed
+def test_a_key_that_was_gone_is_back(loaded):
+    assert content(loaded((1, {A: OLD}), (2, {A: None}), (3, {A: OTHER}))) == (3, {A: OTHER})
+
+
+def test_a_key_is_gone_in_the_lowest_pack(loaded):
+    assert content(loaded((1, {A: None, B: OLD}))) == (1, {B: OLD})
+    assert content(loaded((1, {A: None, B: OLD}), (2, {A: OLD}))) == (2, {A: OLD, B: OLD})
+
+
+def test_a_pack_of_no_key_gives_its_stamp(loaded):
+    assert content(loaded((1, {A: OLD}), (0, {}))) == (0, {A: OLD})
+    assert content(loaded((1, {A: OLD}), (2, {}))) == (2, {A: OLD})
+
+
+def test_lengths_that_look_like_a_key_that_is_gone(Index, PackShard):
+    keys = sorted([A, B], key=digest)
+    lengths = struct.pack("<II", 0xFE000000, LOOSE)
+    index = Index()
+    index.load(SHARD, [PackShard(LONG_AGO, keys, OLD + OTHER, lengths, 0xFE000000, 0)])
+    assert content(index) == (LONG_AGO, {keys[0]: OLD, keys[1]: OTHER})
+
+
+def test_loading_goes_below_what_is_noted(Index, Known, loaded):
+    d, e, f = TWINS[3:6]
+    index = Index()
+    index.read(digest(A), Known(A, OTHER, 1))
+    index.read(digest(B), Known(B, OLD, 1))
+    index.read(digest(d), Known(d, OLD, 1))
+    index.wrote(digest(e), Known(e, OLD, 1))
+    index.drop(digest(e), e)
+    loaded((1, {A: OLD, B: OLD, C: OLD, e: OLD}), (LONG_AGO, {f: OLD}), onto=index)
+    assert content(index) == (0, {A: UNKNOWN, B: OLD, C: OLD, d: UNKNOWN, f: OLD})
+    assert said(index) == (0, {A: UNKNOWN, d: UNKNOWN, e: None})
+
+
+def test_noted_as_the_packs_say_it_changes_nothing(Index, Known, loaded):
+    index = Index()
+    index.read(digest(A), Known(A, OTHER, 1))
+    loaded((LONG_AGO, {A: OLD}), (LONG_AGO, {A: OTHER}), onto=index)
+    assert content(index) == (LONG_AGO, {A: OTHER})
+    assert index.changes() == 0 and said(index) is None
+
+
+def test_dropped_before_loading(Index, Known, loaded):
+    """A key that isn't there leaves no trace, so the packs are believed as far as stamps go."""
+    index = Index()
+    index.drop(digest(A), A)
+    loaded((LONG_AGO, {A: OLD}), onto=index)
+    assert content(index) == (LONG_AGO, {A: OLD})
+
+
+def test_loading_again(loaded):
+    """After a survey that failed. What the first packs said is doubted where the new don't."""
+    index = loaded((LONG_AGO, {A: OLD}), (LONG_AGO, {B: OLD, A: None}))
+    loaded((2 * LONG_AGO, {A: OLD, B: OLD}), onto=index)
+    assert content(index)[0] == 0
+    index = loaded((LONG_AGO, {A: OLD}), (LONG_AGO, {B: OLD}))
+    loaded((LONG_AGO, {A: OLD, B: OLD}), onto=index)
+    assert content(index) == (LONG_AGO, {A: OLD, B: OLD})
+    loaded((LONG_AGO, {B: OLD}), onto=index)
+    assert content(index) == (0, {A: OLD, B: OLD})
+    assert said(index) == (0, {A: OLD})
 
 
 # --- what changed since ------------------------
 
 
-def test_a_file_read_anew_makes_the_shard_unknown(listed, Index, Known):
-    index = listed(["a", "b"])
-    index.changed = False
-    index.read(digest("a"), Known("a", sign(LONG_AGO, inode=6), 1))
-    assert index.changed
-    told = reloaded(Index, index)
-    assert told[digest("a")[:2]] == (0, {"a": UNKNOWN})
-    assert told[digest("b")[:2]] == (LONG_AGO, {"b": OLD})
+def test_a_file_read_anew_makes_the_shard_unknown(listed, Known):
+    index = listed([A, STRANGER])
+    index.read(digest(A), Known(A, OTHER, 1))
+    assert content(index) == (0, {A: UNKNOWN})
+    assert content(index, digest(STRANGER)[:2]) == (LONG_AGO, {STRANGER: OLD})
 
 
-def test_reading_what_is_known_changes_nothing(listed, Known):
-    index = listed(["a"])
-    before = content(index)
-    index.changed = False
-    index.read(digest("a"), Known("a", OLD, 1))
-    assert content(index) == before and not index.changed
+def test_reading_what_is_known_changes_nothing(loaded, Known):
+    index = loaded((1, {A: OLD}), (LONG_AGO, {B: OTHER}))
+    for fingerprint in (1, None):
+        index.read(digest(A), Known(A, OLD, fingerprint))
+        index.read(digest(B), Known(B, OTHER, fingerprint))
+    assert content(index) == (LONG_AGO, {A: OLD, B: OTHER})
+    assert index.changes() == 0
 
 
-def test_writing_makes_the_shard_unknown_whatever_the_signature(listed, Index, Known):
-    index = listed(["a"])
-    index.wrote(digest("a"), Known("a", OLD, 1))
-    assert reloaded(Index, index) == {digest("a")[:2]: (0, {"a": UNKNOWN})}
+def test_reading_again_what_is_not_proven(loaded, Known):
+    """The file may be another one under the same signature: the last one read is known."""
+    index = loaded((LONG_AGO, {A: UNKNOWN}))
+    for fingerprint in (1, 2):
+        index.read(digest(A), Known(A, OLD, fingerprint))
+        assert index.shard(SHARD).find(digest(A), A) == Known(A, OLD, fingerprint)
+    assert content(index) == (0, {A: UNKNOWN})
 
 
-def test_reading_a_new_key(listed, Index, Known):
-    index = listed(["a"])
-    index.read(digest("new"), Known("new", OLD, 1))
-    assert reloaded(Index, index)[digest("new")[:2]] == (0, {"new": UNKNOWN})
+def test_writing_makes_the_shard_unknown_whatever_the_signature(loaded, Known):
+    index = loaded((LONG_AGO, {A: OLD}))
+    index.wrote(digest(A), Known(A, OLD, 1))
+    assert content(index) == said(index) == (0, {A: UNKNOWN})
 
 
-def test_a_drop(listed, Index):
-    index = listed(["a", "b"])
-    index.changed = False
-    index.drop(digest("stranger"), "stranger")
-    assert not index.changed
-    index.drop(digest("a"), "a")
-    assert index.changed
-    assert index.shard(digest("a")[:2]).find(digest("a"), "a") is None
-    assert reloaded(Index, index) == {digest("b")[:2]: (LONG_AGO, {"b": OLD})}
+def test_reading_a_new_key(loaded, Known):
+    index = loaded((LONG_AGO, {A: OLD}))
+    index.read(digest(B), Known(B, OLD, 1))
+    assert content(index) == (0, {A: OLD, B: UNKNOWN})
+    assert said(index) == (0, {B: UNKNOWN})
 
 
-def test_dropped_and_written_again(listed, Index, Known):
-    index = listed(["a"])
-    index.drop(digest("a"), "a")
-    index.read(digest("a"), Known("a", OLD, 1))
-    assert reloaded(Index, index) == {digest("a")[:2]: (0, {"a": UNKNOWN})}
-    index.drop(digest("a"), "a")
-    assert reloaded(Index, index) == {}
+def test_a_drop(loaded):
+    index = loaded((LONG_AGO, {A: OLD, B: OLD}))
+    index.drop(digest(C), C)
+    assert index.changes() == 0 and content(index)[0] == LONG_AGO
+    index.drop(digest(A), A)
+    assert index.shard(digest(A)).find(digest(A), A) is None
+    assert content(index) == (0, {B: OLD})
+    assert said(index) == (0, {A: None})
+    index.drop(digest(A), A)
+    assert said(index) is None
 
 
-def test_loading_goes_below_what_is_noted(listed, Index, Known):
-    file = listed(["a", "b", "c"]).encode()
-    index = Index()
-    index.read(digest("a"), Known("a", sign(LONG_AGO, inode=6), 1))
-    index.read(digest("b"), Known("b", OLD, 1))
-    index.read(digest("d"), Known("d", OLD, 1))
-    index.load(file)
-    told = content(index)
-    assert told[digest("a")[:2]] == (0, {"a": UNKNOWN})
-    assert told[digest("b")[:2]] == (LONG_AGO, {"b": OLD})  # it says the same
-    assert told[digest("c")[:2]] == (LONG_AGO, {"c": OLD})
-    assert told[digest("d")[:2]] == (0, {"d": UNKNOWN})
+def test_dropped_and_written_again(loaded, Known):
+    index = loaded((LONG_AGO, {A: OLD}))
+    index.drop(digest(A), A)
+    index.read(digest(A), Known(A, OLD, 1))
+    assert content(index) == (0, {A: UNKNOWN})
+    index.drop(digest(A), A)
+    assert content(index) == (0, {})
+    assert not index.shard(SHARD).holds_any()
 
 
 def test_find(listed, Known):
     keys = [f"key {number}" for number in range(3000)]
     index = listed(keys)
     for key in keys:
-        assert index.shard(digest(key)[:2]).find(digest(key), key) == Known(key, OLD, None)
+        assert index.shard(digest(key)).find(digest(key), key) == Known(key, OLD, None)
     for number in range(300):
         key = f"no key {number}"
-        assert index.shard(digest(key)[:2]).find(digest(key), key) is None
+        assert index.shard(digest(key)).find(digest(key), key) is None
 
 
-# --- racy stamps and signatures ------------------------
+def test_size_and_proof_of_a_known_file(Known, index_module):
+    assert Known(A, sign(LONG_AGO, size=2**40 + 7), None).size == 2**40 + 7
+    assert Known(A, OLD, None).proven
+    assert not Known(A, OLD, 0).proven
+    assert not Known(A, OLD, index_module.UNREAD).proven
+    assert not Known(A, UNKNOWN, None).proven
+
+
+# --- listed: racy stamps and signatures ------------------------
 
 
 @pytest.mark.parametrize(
@@ -254,99 +315,277 @@ def test_find(listed, Known):
         (LONG_AGO, None, False),
     ],
 )
-def test_racy_is_written_as_unknown(Index, Known, age, moment, kept):
+def test_racy_proves_nothing(Index, Known, age, moment, kept):
     taken = MOMENT - age
     index = Index()
-    shard = digest("a")[:2]
-    index.replace(shard, taken, {digest("a"): Known("a", OLD, None)}, moment)
-    stamp, known = reloaded(Index, index)[shard]
-    assert stamp == (taken if kept else 0)
-    assert known == {"a": OLD if moment else UNKNOWN}
+    index.replace(SHARD, taken, {digest(A): Known(A, OLD, None)}, moment)
+    expected = (taken if kept else 0), {A: OLD if moment else UNKNOWN}
+    assert content(index) == said(index) == expected
 
-    index.replace(shard, 1, {digest("a"): Known("a", sign(taken), None)}, moment)
-    assert reloaded(Index, index)[shard][1] == {"a": sign(taken) if kept else UNKNOWN}
-
-
-def test_a_racy_signature_is_known_here_and_unknown_in_the_file(Index, Known):
     index = Index()
-    shard = digest("a")[:2]
-    known = Known("a", sign(MOMENT), 17)
-    index.replace(shard, LONG_AGO, {digest("a"): known}, MOMENT)
-    assert index.shard(shard).find(digest("a"), "a") == known
-    assert reloaded(Index, index) == {shard: (LONG_AGO, {"a": UNKNOWN})}
+    index.replace(SHARD, 1, {digest(A): Known(A, sign(taken), None)}, moment)
+    expected = (1 if moment else 0), {A: sign(taken) if kept else UNKNOWN}
+    assert content(index) == said(index) == expected
 
 
-def test_what_was_noted_during_a_survey_stays(listed, Known):
-    index = listed(["a"])
-    shard = digest("a")[:2]
-    index.read(digest("a"), Known("a", sign(MOMENT, inode=8), 1))
-    index.replace(shard, LONG_AGO, {digest("a"): Known("a", OLD, None)}, MOMENT, {"a"})
-    assert index.shard(shard).find(digest("a"), "a").signature == sign(MOMENT, inode=8)
-    assert content(index)[shard][0] == 0
-    index.replace(shard, LONG_AGO, {digest("a"): Known("a", OLD, None)}, MOMENT, {"other"})
-    assert content(index)[shard] == (LONG_AGO, {"a": OLD})
+def test_a_racy_signature_is_known_here_and_unknown_to_others(Index, Known):
+    index = Index()
+    known = Known(A, FRESH, 17)
+    index.replace(SHARD, LONG_AGO, {digest(A): known}, MOMENT)
+    assert index.shard(SHARD).find(digest(A), A) == known
+    assert said(index) == (LONG_AGO, {A: UNKNOWN})
 
 
-# --- damaged, foreign, newer ------------------------
+def test_a_racy_file_that_nobody_read(Index, Known, index_module):
+    index = Index()
+    index.replace(SHARD, LONG_AGO, {digest(A): Known(A, FRESH, None)}, MOMENT)
+    assert index.shard(SHARD).find(digest(A), A) == Known(A, FRESH, index_module.UNREAD)
 
 
-def sealed(magic, body):
-    return magic + struct.pack("<I", zlib.crc32(body)) + body
+def test_a_racy_file_becomes_proven(Index, Known):
+    index = Index()
+    entries = {digest(A): Known(A, FRESH, 17)}
+    index.replace(SHARD, MOMENT, entries, MOMENT)
+    assert said(index) == (0, {A: UNKNOWN})
+    index.replace(SHARD, MOMENT, entries, 2 * MOMENT)
+    assert content(index) == said(index) == (MOMENT, {A: FRESH})
 
 
-def test_every_byte_of_the_file_changed(listed, Index):
-    file = listed(["a", "é"]).encode()
-    for position in range(len(file)):
-        damaged = bytearray(file)
-        damaged[position] ^= 0x10
-        with pytest.raises(ValueError):
-            Index().load(bytes(damaged))
+def test_what_was_noted_during_a_survey_stays(loaded, Known):
+    for note, kept in [
+        (lambda index: index.read(digest(A), Known(A, OTHER, 1)), {A: UNKNOWN}),
+        (lambda index: index.wrote(digest(A), Known(A, OLD, 1)), {A: UNKNOWN}),
+        (lambda index: index.drop(digest(A), A), {}),
+    ]:
+        index = loaded((LONG_AGO, {A: OLD}))
+        note(index)
+        index.replace(SHARD, LONG_AGO, {digest(A): Known(A, OLD, None)}, MOMENT, {A})
+        assert content(index) == (0, kept)
+        assert said(index) == (0, kept or {A: None})
+        index.replace(SHARD, LONG_AGO, {digest(A): Known(A, OLD, None)}, MOMENT, {B})
+        assert content(index) == said(index) == (LONG_AGO, {A: OLD})
 
 
-def test_every_truncation_of_the_file(listed, Index):
-    file = listed(["a", "é"]).encode()
-    for end in range(len(file)):
-        with pytest.raises(ValueError):
-            Index().load(file[:end])
+def test_listed_as_it_was_says_nothing(loaded, Known):
+    index = loaded((1, {A: OLD}), (LONG_AGO, {B: OTHER}))
+    entries = {digest(A): Known(A, OLD, None), digest(B): Known(B, OTHER, None)}
+    index.replace(SHARD, LONG_AGO, entries, MOMENT)
+    assert content(index) == (LONG_AGO, {A: OLD, B: OTHER})
+    assert index.changes() == 0 and said(index) is None
 
 
-DAMAGE = {
-    "empty": lambda file: b"",
-    "zeros": lambda file: bytes(len(file)),
-    "random": lambda file: random.Random(4).getrandbits(8 * len(file)).to_bytes(len(file), "big"),
-    "half": lambda file: file[: len(file) // 2],
-    "one byte": lambda file: file[:-1] + bytes([file[-1] ^ 1]),
-    "longer": lambda file: file + b"\0",
-    "newer": lambda file: sealed(b"nfsdidx\x02", file[12:]),
-    "older": lambda file: sealed(b"nfsdidx\x00", file[12:]),
-    "foreign": lambda file: pickle.dumps(["a", "b"]),
-    "sealed nonsense": lambda file: sealed(b"nfsdidx\x01", b"nonsense"),
-    "sealed, a shard too few": lambda file: sealed(b"nfsdidx\x01", file[12:-20]),
-}
+def test_listed_otherwise_says_what_is_different(loaded, Known):
+    d = TWINS[3]
+    index = loaded((1, {A: OLD, B: OLD, C: UNKNOWN, d: OLD}))
+    entries = {
+        digest(A): Known(A, OTHER, None),
+        digest(C): Known(C, OLD, None),
+        digest(d): Known(d, OLD, None),
+    }
+    index.replace(SHARD, 2, entries, MOMENT)
+    assert said(index) == (2, {A: OTHER, B: None, C: OLD})
 
 
-@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
-def test_a_damaged_index_is_ignored_and_rebuilt(nfsdict, tmp_path, damage, lazy):
-    wanted = {f"key {number}": number for number in range(20)}
-    with open_(nfsdict, tmp_path) as d:
-        d.update(wanted)
-    path = tmp_path / "store" / "_index.nfsdict-pkl"
-    whole = path.read_bytes()
-    path.write_bytes(damage(whole))
-    with open_(nfsdict, tmp_path, lazy=lazy) as d:
-        assert dict(d) == wanted
-    rebuilt = importlib.import_module("nfsdict.index").Index()
-    rebuilt.load(path.read_bytes())
-    assert {key for _, known in content(rebuilt).values() for key in known} == set(wanted)
+def test_an_older_change_is_not_lost_by_listing(loaded, Known):
+    """It was noted, and the listing finds it just so: the packs still don't say it."""
+    index = loaded((1, {A: OLD, B: OLD}))
+    index.drop(digest(A), A)
+    index.replace(SHARD, 2, {digest(B): Known(B, OLD, None)}, MOMENT)
+    index.replace(SHARD, 2, {digest(B): Known(B, OLD, None)}, MOMENT)
+    assert said(index) == (2, {A: None})
 
 
-def test_a_directory_in_the_place_of_the_index(nfsdict, tmp_path):
-    (tmp_path / "store" / "_index.nfsdict-pkl").mkdir(parents=True)
-    for _ in range(2):
-        with open_(nfsdict, tmp_path) as d:
-            d.update(a=1)
-            assert dict(d) == {"a": 1}
+def test_a_shard_whose_keys_are_all_gone(loaded):
+    index = loaded((1, {A: OLD, B: OLD}))
+    index.replace(SHARD, 2, {}, MOMENT)
+    assert content(index) == (2, {}) and said(index) == (2, {A: None, B: None})
+
+
+# --- what the packs on disk don't say ------------------------
+
+
+def test_what_is_said_is_not_said_again(listed):
+    index = listed([A, B, STRANGER])
+    assert index.changes() == 5  # three keys, two stamps
+    assert said(index) == (LONG_AGO, {A: OLD, B: OLD})
+    assert index.changes() == 2 and said(index) is None
+    assert said(index, digest(STRANGER)[:2]) == (LONG_AGO, {STRANGER: OLD})
+    assert index.changes() == 0
+
+
+def test_what_was_said_and_got_lost_is_said_again(loaded, Known):
+    index = loaded((1, {A: OLD}))
+    index.replace(SHARD, 2, {digest(B): Known(B, OLD, None)}, MOMENT)
+    assert index.changes() == 3  # two keys, and the stamp
+    outcome = index.say(SHARD, {})
+    assert index.changes() == 0
+    index.wrote(digest(C), Known(C, OLD, 1))
+    index.unsay(SHARD, outcome.keys, outcome.told)
+    assert index.changes() == 3  # the stamp can't be given now
+    assert said(index) == (0, {A: None, B: OLD, C: UNKNOWN})
+
+
+def test_a_lost_stamp_alone(loaded, Known):
+    index = loaded((1, {A: OLD}))
+    index.replace(SHARD, 2, {digest(A): Known(A, OLD, None)}, MOMENT)
+    assert index.changes() == 1
+    outcome = index.say(SHARD, {})
+    assert (outcome.stamp, outcome.statements, outcome.keys) == (2, [], set())
+    assert index.changes() == 0
+    index.unsay(SHARD, outcome.keys, outcome.told)
+    assert index.changes() == 1 and said(index) == (2, {})
+
+
+def test_a_stamp_that_has_become_unknown_is_withdrawn(loaded, Known):
+    index = loaded((1, {A: OLD}))
+    index.wrote(digest(A), Known(A, OLD, 1))
+    assert index.changes() == 1  # by itself it is nothing worth writing
+    assert said(index) == (0, {A: UNKNOWN})
+
+
+def test_values_are_given_to_those_that_are_proven(Index, Known):
+    index = Index()
+    entries = {
+        digest(A): Known(A, OLD, None),
+        digest(B): Known(B, FRESH, 1),
+        digest(C): Known(C, OTHER, None),
+    }
+    index.replace(SHARD, LONG_AGO, entries, MOMENT)
+    outcome = index.say(SHARD, {A: b"a", B: b"b", STRANGER: b"s"})
+    told = {key: (signature, value) for key, signature, value in outcome.statements}
+    assert told == {A: (OLD, b"a"), B: (UNKNOWN, None), C: (OTHER, None)}
+
+
+def test_a_key_that_is_gone_takes_no_value(loaded):
+    index = loaded((1, {A: OLD}))
+    index.drop(digest(A), A)
+    [statement] = index.say(SHARD, {A: b"a"}).statements
+    assert statement == (A, None, None)
+
+
+def test_values_that_were_read_are_said_once_more(loaded):
+    """The packs have signature and stamp, but not the bytes."""
+    index = loaded((LONG_AGO, {A: OLD, B: OLD}))
+    index.repeat(SHARD, {A: b"a"})
+    assert index.changes() == 1
+    outcome = index.say(SHARD, {A: b"a"})
+    assert (outcome.stamp, outcome.statements) == (LONG_AGO, [(A, OLD, b"a")])
+    assert said(index) is None
+
+
+@pytest.mark.parametrize("changed", [1, 4, 5, 64])
+def test_a_few_of_many_and_all(Index, Known, changed):
+    """Few are looked up one by one, many together."""
+    index = Index()
+    entries = {digest(key): Known(key, OLD, None) for key in TWINS}
+    index.replace(SHARD, LONG_AGO, entries, MOMENT)
+    assert said(index) == (LONG_AGO, dict.fromkeys(TWINS, OLD))
+    expected = {}
+    for number, key in enumerate(TWINS[:changed]):
+        if number % 2:
+            index.drop(digest(key), key)
+            expected[key] = None
+        else:
+            entries[digest(key)] = Known(key, OTHER, None)
+            index.repeat(SHARD, [key])
+            expected[key] = OLD
+    assert said(index)[1] == expected
+
+
+def test_comparing_with_the_packs(loaded, PackShard, Known):
+    d, e = TWINS[3:5]
+    index = loaded((1, {A: OLD, B: OLD, C: OLD}))
+    index.wrote(digest(d), Known(d, OLD, 1))
+    index.replace(SHARD, 2, {**index.shard(SHARD).entries()}, MOMENT)
+    packs = [(1, {A: OLD, C: OTHER, e: OLD}), (LONG_AGO, {A: None, B: OLD})]
+    index.compare(SHARD, [layer(PackShard, *pack) for pack in packs])
+    # The last of them is known, but for its fingerprint.
+    assert said(index) == (2, {A: OLD, C: OLD, d: OLD, e: None})
+
+
+def test_comparing_with_packs_that_say_the_same(loaded, PackShard):
+    packs = [(1, {A: OLD, B: UNKNOWN, C: None}), (LONG_AGO, {A: OTHER})]
+    index = loaded(*packs)
+    index.compare(SHARD, [layer(PackShard, *pack) for pack in packs])
+    # What is unproven may have become proven by now, and is worth saying.
+    assert index.changes() == 1 and said(index) == (LONG_AGO, {B: UNKNOWN})
+
+
+def test_comparing_with_no_packs(loaded):
+    index = loaded((LONG_AGO, {A: OLD, B: None}), (LONG_AGO, {C: OTHER}))
+    index.compare(SHARD, [])
+    assert index.changes() == 3
+    assert said(index) == (LONG_AGO, {A: OLD, C: OTHER})
+
+
+# Each step: what happens, to which key, and with what mtime; the packs may fail to be written.
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(["wrote", "read", "drop", "list", "say", "lose", "repeat", "open", "all"]),
+        st.sampled_from(TWINS[:40]),
+        st.sampled_from([LONG_AGO, LONG_AGO + 1, MOMENT]),
+        st.booleans(),
+    ),
+    max_size=40,
+)
+
+
+@given(steps=steps)
+@settings(max_examples=150)
+def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
+    """Whatever happened, packs that were written on the way give another reader all of it."""
+    module = importlib.import_module("nfsdict.index")
+    PackShard = importlib.import_module("nfsdict.pack").Shard
+    Known, index = module.Known, module.Index()
+    packs = []
+
+    def say():
+        count = index.changes()
+        outcome = index.say(SHARD, {})
+        if outcome is None:
+            assert count == 0
+            return
+        assert count in (len(outcome.keys), len(outcome.keys) + 1)
+        entries = {statement.key: statement.signature for statement in outcome.statements}
+        packs.append(layer(PackShard, outcome.stamp, entries))
+        assert index.changes() == 0 and index.say(SHARD, {}) is None
+
+    def reopened():
+        other = module.Index()
+        other.load(SHARD, packs)
+        return other
+
+    for step, key, mtime, flag in steps:
+        name = digest(key)
+        if step in ("wrote", "read"):
+            getattr(index, step)(name, Known(key, sign(mtime), 1 if flag else module.UNREAD))
+        elif step == "drop":
+            index.drop(name, key)
+        elif step in ("list", "all"):
+            entries = {} if step == "all" and flag else index.shard(SHARD).entries()
+            some = TWINS[:40] if step == "all" and not flag else [key]
+            for one in some if step == "all" or flag else []:
+                entries[digest(one)] = Known(one, sign(mtime), None)
+            index.replace(SHARD, mtime, entries, MOMENT, {key} if mtime % 2 else ())
+        elif step == "repeat" and index.shard(SHARD).find(name, key):
+            index.repeat(SHARD, [key])
+        elif step == "lose":
+            outcome = index.say(SHARD, {})
+            if outcome is not None:
+                index.unsay(SHARD, outcome.keys, outcome.told)
+        elif step == "say":
+            say()
+            assert content(reopened()) == content(index)
+        elif step == "open":
+            say()
+            index = reopened()
+    say()
+    assert content(reopened()) == content(index)
+    # And comparing finds nothing more to say but what isn't proven.
+    unproven = {key for key, signature in content(index)[1].items() if signature == UNKNOWN}
+    index.compare(SHARD, packs)
+    outcome = index.say(SHARD, {})
+    assert (outcome.keys if outcome else set()) == unproven
 
 
 # --- with files, written by this dictionary and by anybody ------------------------
@@ -366,6 +605,11 @@ def plain_write(store, key, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     path.with_name("tmpabcdefgh").write_bytes(pickle.dumps((key, value)))
     os.replace(path.with_name("tmpabcdefgh"), path)
+
+
+def index_files(store):
+    """Those of the index, and the inode of each: none is ever changed in place."""
+    return {path.name: path.stat().st_ino for path in store.glob("_*")}
 
 
 def age(store, seconds=60):
@@ -429,6 +673,62 @@ def test_a_shard_that_vanished(nfsdict, tmp_path):
         assert set(d) == {"b", "c"}
     with open_(nfsdict, tmp_path, lazy=True) as d:
         assert set(d) == {"b", "c"}
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_a_shard_that_vanishes_while_a_dictionary_is_open(nfsdict, tmp_path, lazy):
+    store = tmp_path / "store"
+    for key in "abc":
+        plain_write(store, key, 1)
+    age(store)
+    with open_(nfsdict, tmp_path, lazy=lazy) as d:
+        assert len(d) == 3
+        file_of(store, "a").unlink()
+        file_of(store, "a").parent.rmdir()
+        assert d.refresh() == {"a"}
+        assert set(d) == {"b", "c"} and dict(d) == {"b": 1, "c": 1}
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_a_racy_file_is_read_again(nfsdict, tmp_path, lazy):
+    """Written anew within one tick it may look the same: inode, size and mtime."""
+    store = tmp_path / "store"
+    plain_write(store, "a", 1)
+    d = open_(nfsdict, tmp_path, lazy=lazy)
+    assert d["a"] == 1 and len(d) == 1
+    d.close()
+    file = file_of(store, "a")
+    mtime = file.stat().st_mtime_ns
+    file.write_bytes(pickle.dumps(("a", 2)))
+    os.utime(file, ns=(mtime, mtime))
+    assert dict(open_(nfsdict, tmp_path, lazy=lazy)) == {"a": 2}
+    d.refresh()
+    assert dict(d) == {"a": 2}
+
+
+def test_a_survey_that_failed(nfsdict, tmp_path, monkeypatch):
+    """The next one knows what that had found, and misses what has gone since."""
+    store = tmp_path / "store"
+    shards = sorted({digest(key)[:2]: key for key in "abc"}.items())
+    for _, key in shards:
+        plain_write(store, key, 1)
+    age(store)
+    Store = importlib.import_module("nfsdict.store").Store
+    original = Store.list
+
+    def list_(self, shard):
+        if shard == shards[-1][0]:
+            raise OSError(errno.EIO, "the server is gone")
+        return original(self, shard)
+
+    d = nfsdict.NfsDict("store", tmp_path, lazy=True, workers=1)
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "list", list_)
+        with pytest.raises(OSError, match="the server is gone"):
+            len(d)
+    file_of(store, shards[0][1]).unlink()
+    assert sorted(d) == sorted(key for _, key in shards[1:])
+    assert dict(d) == {key: 1 for _, key in shards[1:]}
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
@@ -498,8 +798,10 @@ def test_stores_of_different_serializers_have_indexes_of_their_own(nfsdict, tmp_
         with open_(nfsdict, tmp_path, serializer=serializer) as d:
             d["k"] = value
             assert dict(d) == {"k": value}
-    names = {path.name for path in Path(tmp_path, "store").iterdir() if path.is_file()}
-    assert names == {f"_index.nfsdict-{kind}" for kind in ("pkl", "json", "bin")}
+    names = sorted(path.name for path in Path(tmp_path, "store").iterdir() if path.is_file())
+    kinds = ("bin", "json", "pkl")
+    assert names[:3] == [f"_index.nfsdict-{kind}" for kind in kinds]
+    assert [name[:-24] for name in names[3:]] == [f"_pack.nfsdict-{kind}-" for kind in kinds]
     assert json.loads(next(Path(tmp_path, "store").glob("*/*.json")).read_text()) == ["k", 2]
 
 
@@ -509,7 +811,95 @@ def test_nothing_changed_nothing_written(nfsdict, tmp_path):
     age(store)
     with open_(nfsdict, tmp_path) as d:
         assert dict(d) == {"a": 1}
-    inode = (store / "_index.nfsdict-pkl").stat().st_ino
+    before = index_files(store)
+    assert len(before) == 2
+    for lazy in (False, True):
+        with open_(nfsdict, tmp_path, lazy=lazy) as d:
+            assert len(d) == 1 and dict(d) == {"a": 1}
+        assert index_files(store) == before
+
+
+def test_an_index_of_several_packs_is_settled_too(nfsdict, tmp_path, lists):
+    """Also where values are too large for packs, and are read from their files each time."""
+    store = tmp_path / "store"
+    wanted = {key: "x" * (40_000 if key == A else 500) for key in TWINS}
+    for key, value in wanted.items():
+        plain_write(store, key, value)
+    age(store, 3600)
+    open_(nfsdict, tmp_path).close()
+    for key in TWINS[:9]:
+        wanted[key] = "y"
+        plain_write(store, key, "y")
+    large = TWINS[9]
+    wanted[large] = "z" * 40_000
+    plain_write(store, large, wanted[large])
+    for path in [*map(file_of, [store] * 10, TWINS[:10]), store / SHARD]:
+        mtime = path.stat().st_mtime_ns - 60 * SECOND
+        os.utime(path, ns=(mtime, mtime))
+    open_(nfsdict, tmp_path).close()
+    before = index_files(store)
+    assert len(before) == 3
+    lists.clear()
+    for lazy in (False, True, False):
+        with open_(nfsdict, tmp_path, lazy=lazy) as d:
+            assert len(d) == len(wanted) and dict(d) == wanted
+        assert lists == [] and index_files(store) == before
+
+
+@pytest.fixture
+def reads(nfsdict, monkeypatch):
+    """Paths of the value files that were read."""
+    Store = importlib.import_module("nfsdict.store").Store
+    calls = []
+    original = Store.read
+
+    def read(self, paths):
+        calls.extend(path for path in paths if path.endswith(".pkl"))
+        return original(self, paths)
+
+    monkeypatch.setattr(Store, "read", read)
+    return calls
+
+
+@pytest.fixture
+def replaced(nfsdict, tmp_path):
+    """A settled store of 100 keys, some of which were replaced since, not just now."""
+
+    def replaced(keys):
+        store = tmp_path / "store"
+        wanted = {f"key {number}": number for number in range(100)}
+        for key, value in wanted.items():
+            plain_write(store, key, value)
+        age(store, 3600)
+        open_(nfsdict, tmp_path).close()
+        for key in keys:
+            wanted[key] = "other"
+            plain_write(store, key, "other")
+        files = [file_of(store, key) for key in keys]
+        for path in {*files, *(file.parent for file in files)}:
+            mtime = path.stat().st_mtime_ns - 60 * SECOND
+            os.utime(path, ns=(mtime, mtime))
+        return wanted
+
+    return replaced
+
+
+def test_pack_takes_the_values_that_were_replaced(nfsdict, tmp_path, replaced, reads):
+    """Of these the packs before hold other bytes."""
+    wanted = replaced(["key 7"])
     with open_(nfsdict, tmp_path) as d:
-        assert dict(d) == {"a": 1}
-    assert (store / "_index.nfsdict-pkl").stat().st_ino == inode
+        assert d.pack() == (100, 0, 0)
+    reads.clear()
+    assert dict(open_(nfsdict, tmp_path)) == wanted and reads == []
+
+
+def test_who_reads_values_that_no_pack_has_packs_them(nfsdict, tmp_path, replaced, reads):
+    """A lazy dictionary has noted the new files, and read none."""
+    wanted = replaced([f"key {number}" for number in range(20)])
+    reads.clear()
+    with open_(nfsdict, tmp_path, lazy=True) as d:
+        assert len(d) == 100 and reads == []
+    with open_(nfsdict, tmp_path) as d:
+        assert dict(d) == wanted and len(reads) == 20
+    reads.clear()
+    assert dict(open_(nfsdict, tmp_path)) == wanted and reads == []

@@ -321,19 +321,21 @@ def test_a_full_server_keeps_the_old_value_and_writing_goes_on_once_there_is_spa
 def test_a_damaged_index_costs_nothing_and_a_damaged_value_one_key(lab: Lab, a, b) -> None:
     there = b()
     there.update({f"key {number}": number for number in range(30)})
-    index = lab.server / "store" / "_index.nfsdict-pkl"
     damages = {
-        "empty": lambda: index.write_bytes(b""),
-        "short": lambda: index.write_bytes(index.read_bytes()[:-5]),
-        "random": lambda: index.write_bytes(os.urandom(500)),
-        "gone": index.unlink,
+        "empty": lambda file: file.write_bytes(b""),
+        "short": lambda file: file.write_bytes(file.read_bytes()[:-5]),
+        "random": lambda file: file.write_bytes(os.urandom(500)),
+        "gone": lambda file: file.unlink(),
     }
-    for name, damage in damages.items():
-        a().close()
-        assert index.stat().st_size > 1000
-        damage()
-        there[name] = name
-        assert dict(a()) == dict(there)
+    for kind in ("_index", "_pack"):
+        for name, damage in damages.items():
+            a().close()
+            hints = list(lab.server.glob(f"store/{kind}.nfsdict-pkl*"))
+            assert hints
+            for hint in hints:
+                damage(hint)
+            there[f"{kind} {name}"] = name
+            assert dict(a()) == dict(there)
     value_file(lab.server, "key 3").write_bytes(b"junk")
     expected = dict(there)
     del expected["key 3"]

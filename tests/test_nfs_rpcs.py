@@ -152,3 +152,75 @@ def test_an_add_takes_at_most_6(lab: Lab, package, d, keys) -> None:
         assert not d.add(keys[3], "value")
     # A lost one looks at what is there; on v3 by a listing, as the shard has just changed.
     assert rpcs.total <= (9 if lab.configuration.version == "3" else 8), rpcs
+
+
+# --- opening, and many keys at once ------------------------------------------------------------
+
+MANY = {f"experiment/{number % 16}/{number:06d}": f"{number:100d}" for number in range(2000)}
+
+
+@pytest.fixture
+def settled(package, lab: Lab) -> dict[str, str]:
+    """What the store holds. It was made on the server, packed, and no client knows of it yet."""
+    with package.NfsDict("store", lab.server, lazy=True, durable=False) as d:
+        d.update(MANY)
+    time.sleep(SETTLED)
+    packing = package.NfsDict("store", lab.server, durable=False).pack()
+    assert packing == (len(MANY), 0, 0)
+    lab.remount("a", "")
+    return MANY
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_a_settled_store_opens_with_a_call_a_shard_and_20_more(package, lab: Lab, settled) -> None:
+    with lab.rpcs("a") as rpcs:
+        d = package.NfsDict("store", lab.a)
+    assert 256 <= rpcs.total <= 276
+    assert rpcs.get("READ", 0) <= 10
+    assert dict(d) == settled
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_a_store_without_index_opens_with_4_calls_a_key(package, lab: Lab, settled) -> None:
+    for hint in lab.server.glob("store/_*"):
+        hint.unlink()
+    with lab.rpcs("a") as rpcs:
+        d = package.NfsDict("store", lab.a)
+    assert rpcs.total <= 4 * len(settled)
+    assert dict(d) == settled
+    lab.remount("a", "")
+    with lab.rpcs("a") as rpcs:
+        package.NfsDict("store", lab.a)
+    assert rpcs.total <= 276, "the first one has packed what it read"
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_a_lazy_opening_takes_5_calls_and_a_first_read_4(package, lab: Lab, settled) -> None:
+    with lab.rpcs("a") as rpcs:
+        d = package.NfsDict("store", lab.a, lazy=True)
+    assert rpcs.total <= 5
+    for key, value in list(settled.items())[:2]:
+        with lab.rpcs("a") as rpcs:
+            assert d[key] == value
+        assert rpcs.total <= 4
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_an_update_takes_4_calls_a_key_and_4_a_new_shard(package, lab: Lab) -> None:
+    d = package.NfsDict("new", lab.a)
+    with lab.rpcs("a") as rpcs:
+        d.update(MANY)
+    assert rpcs.total <= 4 * len(MANY) + 4 * 256
+    with lab.rpcs("a") as rpcs:
+        d.update(MANY)
+    assert rpcs.total == 4 * len(MANY)
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_closing_after_one_put_writes_nothing(package, lab: Lab, settled) -> None:
+    d = package.NfsDict("store", lab.a)
+    d["one more"] = "value"
+    with lab.rpcs("a") as rpcs:
+        d.close()
+    # Release 0.2.1's index is looked for once more, and that is all.
+    assert rpcs.total <= 2 and "WRITE" not in rpcs

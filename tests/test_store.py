@@ -279,7 +279,7 @@ class Failing:
     """A call that first fails so often, for paths that end so."""
 
     def __init__(self, monkeypatch, where, name, number, times, ending):
-        self.original = getattr(where, name)
+        self.where, self.original = where, getattr(where, name)
         self.number, self.left, self.ending = number, times, ending
         self.calls = 0
         monkeypatch.setattr(where, name, self)
@@ -289,6 +289,8 @@ class Failing:
             self.calls += 1
             if self.left > 0:
                 self.left -= 1
+                if self.where is not os:
+                    return self.number  # as the core tells of errors
                 raise OSError(self.number, os.strerror(self.number), path)
         return self.original(path, *arguments, **options)
 
@@ -353,33 +355,61 @@ def calls_of(store):
     return {
         "lstat": (f"{digest('k')}.pkl", lambda: store.look(digest("k"))),
         "unlink": (f"{digest('k')}.pkl", lambda: store.remove([store.path("k")])),
-        "scandir": (digest("k")[:2], lambda: store.list(digest("k")[:2])),
-        "open": (digest("k")[:2], lambda: store.stamp(digest("k")[:2])),
+        "list_directory": (digest("k")[:2], lambda: store.list(digest("k")[:2])),
+        "open": (digest("k")[:2], lambda: store._revalidate(os.path.dirname(store.path("k")))),
     }
 
 
-@pytest.mark.parametrize("name", ["lstat", "unlink", "scandir", "open"])
+def where_is(name):
+    return os if hasattr(os, name) else importlib.import_module("nfsdict.directories")
+
+
+@pytest.mark.parametrize("name", ["lstat", "unlink", "list_directory", "open"])
 def test_stale_handles_elsewhere(store, fails, name):
     put(store, "k")
     ending, call = calls_of(store)[name]
-    failing = fails(os, name, errno.ESTALE, 3, ending)
+    failing = fails(where_is(name), name, errno.ESTALE, 3, ending)
     result = call()
     assert failing.left == 0 and failing.calls >= 4
-    if name == "scandir":
+    if name == "list_directory":
         assert list(result.signatures) == [digest("k")]
     elif name == "unlink":
         assert result == [True] and files(store) == {}
     elif name == "open":
-        assert result == os.stat(os.path.dirname(store.path("k"))).st_mtime_ns
+        assert result.st_mtime_ns == os.stat(os.path.dirname(store.path("k"))).st_mtime_ns
     else:
         assert result == store.look(digest("k"))
 
 
-@pytest.mark.parametrize("name", ["lstat", "unlink", "scandir", "open"])
+def test_stamps_of_many(store, monkeypatch):
+    put(store, "k")
+    shard = digest("k")[:2]
+    stamp = os.stat(os.path.dirname(store.path("k"))).st_mtime_ns
+    others = ["00", "ff"]
+    assert shard not in others
+    assert store.stamps(["00", shard, "ff"]) == [None, stamp, None]
+    assert store.stamps([]) == []
+    module = importlib.import_module("nfsdict.store")
+    monkeypatch.setattr(module, "read_stamps", lambda paths: [errno.ESTALE] * len(paths))
+    assert store.stamps(["00", shard]) == [None, stamp], "looked at anew"
+
+
+def test_an_error_is_no_stamp(store, fails, monkeypatch):
+    put(store, "k")
+    shard = digest("k")[:2]
+    module = importlib.import_module("nfsdict.store")
+    monkeypatch.setattr(module, "read_stamps", lambda paths: [errno.EIO] * len(paths))
+    fails(os, "open", errno.EIO, FOREVER, shard)
+    with pytest.raises(OSError) as caught:
+        store.stamps([shard])
+    assert caught.value.errno == errno.EIO
+
+
+@pytest.mark.parametrize("name", ["lstat", "unlink", "list_directory", "open"])
 def test_stale_handles_elsewhere_are_bounded(store, fails, name):
     put(store, "k")
     ending, call = calls_of(store)[name]
-    failing = fails(os, name, errno.ESTALE, FOREVER, ending)
+    failing = fails(where_is(name), name, errno.ESTALE, FOREVER, ending)
     try:
         [result] = call()
     except OSError as error:
@@ -605,7 +635,7 @@ def test_scans_take_exact_names_alone(store, nfsdict, tmp_path):
 
 def test_listing_a_shard_that_is_not_there(store):
     assert store.list("00").signatures == {}
-    assert store.stamp("00") is None
+    assert store.stamps(["00"]) == [None]
 
 
 # --- directories and permissions ------------------------

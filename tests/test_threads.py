@@ -175,7 +175,7 @@ def test_parent_and_child_both_go_on(opened):
     store.sync()
     assert store == {"a": "child", "c": "parent", **{str(n): n for n in range(50)}}
     store.close()
-    assert [file.name for file in store.path.glob("_*")] == ["_index.nfsdict-pkl"]
+    assert [file.name for file in store.path.glob("_index*")] == ["_index.nfsdict-pkl"]
 
 
 @forking

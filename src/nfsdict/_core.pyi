@@ -45,14 +45,33 @@ class ReadCache(Generic[_V]):
     def _exists(self, key: str, /) -> bool:
         """Whether a key that the cache doesn't know has an entry."""
 
-def encode_index(shards: list[tuple[int, list[str], bytes]], /) -> bytes:
-    """256 shards, each (stamp, keys, 24 bytes of signature for each key), as an index's body.
+def encode_table(shards: list[tuple[int, list[str], bytes, bytes, int, int]], /) -> bytes:
+    """A pack's table of 256 shards, each (stamp, keys, signatures, lengths, size, checksum).
 
-    Raises ValueError if there are not 256, or not one signature for each key.
+    For each key 24 bytes of signature and 4 of length, little-endian. Size and checksum are those
+    of the shard's section. Raises ValueError if there are not 256, or not one of each for a key.
     """
 
-def parse_index(body: bytes, /) -> list[tuple[int, list[str], bytes]]:
-    """What ``encode_index`` was given. Raises ValueError for any body that it can't have made."""
+def parse_table(table: bytes, /) -> list[tuple[int, list[str], bytes, bytes, int, int]]:
+    """What ``encode_table`` was given. Raises ValueError for bytes that it can't have made."""
+
+def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
+    """The values in a section, by ``lengths`` of 4 bytes each; None for 0xFFFFFFFE and above.
+
+    Raises ValueError if the lengths don't make up the section.
+    """
+
+def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
+    """For each directory its (mtime, ctime) in ns, by the server's word, or the errno."""
+
+def list_directory(
+    directory: str, forget: bool, /
+) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
+    """What is in it, by the server's word, or the errno: (mtime, ctime, entries), in ns.
+
+    Each entry is (name, mode, signature, ctime in ns), by lstat; the times are from before. With
+    ``forget`` an NFS client reads the directory anew, even if its times don't show a change.
+    """
 
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """For each path its (content, signature), or the errno that stopped it.

@@ -10,6 +10,7 @@ import hashlib
 import os
 import stat
 import struct
+from collections.abc import Iterable
 from itertools import groupby
 from types import GenericAlias
 from typing import Any, Generic, TypeVar
@@ -32,8 +33,10 @@ _WRITE_FLAGS = (
     | getattr(os, "O_BINARY", 0)
 )
 _SIGNATURE = struct.Struct("<QQq")
-_SHARD_HEADER = struct.Struct("<qIQ")
+_SHARD_HEADER = struct.Struct("<qIQQI")
 _SHARDS = 256
+_ENTRY = _SIGNATURE.size + 8
+_ABSENT = 0xFFFFFFFE
 _WRITING, _PUBLISHING, _SYNCING = range(3)
 _CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
 
@@ -103,15 +106,17 @@ class ReadCache(Generic[_V]):
         raise NotImplementedError
 
 
-def encode_index(shards: list[tuple[int, list[str], bytes]], /) -> bytes:
+def encode_table(shards: list[tuple[int, list[str], bytes, bytes, int, int]], /) -> bytes:
     if len(shards) != _SHARDS:
-        raise ValueError(f"an index has {_SHARDS} shards, not {len(shards)}")
+        raise ValueError(f"a table has {_SHARDS} shards, not {len(shards)}")
     parts: list[bytes] = []
-    for stamp, keys, signatures in shards:
-        if len(signatures) != _SIGNATURE.size * len(keys):
-            raise ValueError("a signature for each key, and no more")
+    for stamp, keys, signatures, lengths, size, checksum in shards:
         if not -1 << 63 <= stamp < 1 << 63:
             raise OverflowError("a stamp has 64 bits, one of them the sign")
+        if not (0 <= size < 1 << 64 and 0 <= checksum < 1 << 32):
+            raise OverflowError("a size has 64 bits, a checksum 32")
+        if len(signatures) != _SIGNATURE.size * len(keys) or len(lengths) != 4 * len(keys):
+            raise ValueError("a signature and a length for each key, and no more")
         encoded = []
         for key in keys:
             if not isinstance(key, str):
@@ -119,43 +124,67 @@ def encode_index(shards: list[tuple[int, list[str], bytes]], /) -> bytes:
             encoded.append(str.encode(key, "utf-8", "surrogatepass"))
         text = b"".join(encoded)
         parts += (
-            _SHARD_HEADER.pack(stamp, len(keys), len(text)),
+            _SHARD_HEADER.pack(stamp, len(keys), len(text), size, checksum),
             signatures,
+            lengths,
             struct.pack(f"<{len(keys)}I", *map(len, encoded)),
             text,
         )
     return b"".join(parts)
 
 
-def parse_index(body: bytes, /) -> list[tuple[int, list[str], bytes]]:
-    if not isinstance(body, bytes):
-        raise TypeError(f"an index's body is bytes, not {type(body).__name__}")
+def parse_table(table: bytes, /) -> list[tuple[int, list[str], bytes, bytes, int, int]]:
+    if not isinstance(table, bytes):
+        raise TypeError(f"a table is bytes, not {type(table).__name__}")
     shards = []
     at = 0
     for _ in range(_SHARDS):
-        if len(body) - at < _SHARD_HEADER.size:
-            raise ValueError("index cut short")
-        stamp, count, text = _SHARD_HEADER.unpack_from(body, at)
+        if len(table) - at < _SHARD_HEADER.size:
+            raise ValueError("table cut short")
+        stamp, count, text, size, checksum = _SHARD_HEADER.unpack_from(table, at)
         at += _SHARD_HEADER.size
-        if len(body) - at < (_SIGNATURE.size + 4) * count + text:
-            raise ValueError("index cut short")
-        signatures = body[at : at + _SIGNATURE.size * count]
+        if len(table) - at < _ENTRY * count + text:
+            raise ValueError("table cut short")
+        signatures = table[at : at + _SIGNATURE.size * count]
         at += len(signatures)
-        lengths = struct.unpack_from(f"<{count}I", body, at)
+        lengths = table[at : at + 4 * count]
+        at += len(lengths)
+        key_lengths = struct.unpack_from(f"<{count}I", table, at)
         at += 4 * count
         end = at + text
         keys = []
-        for length in lengths:
+        for length in key_lengths:
             if length > end - at:
                 raise ValueError("a key runs past its shard")
-            keys.append(body[at : at + length].decode("utf-8", "surrogatepass"))
+            keys.append(table[at : at + length].decode("utf-8", "surrogatepass"))
             at += length
         if at != end:
             raise ValueError("bytes left over in a shard")
-        shards.append((stamp, keys, signatures))
-    if at != len(body):
-        raise ValueError("bytes left over in the index")
+        shards.append((stamp, keys, signatures, lengths, size, checksum))
+    if at != len(table):
+        raise ValueError("bytes left over in the table")
     return shards
+
+
+def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
+    for data, name in ((section, "section"), (lengths, "lengths")):
+        if not isinstance(data, bytes):
+            raise TypeError(f"{name} is bytes, not {type(data).__name__}")
+    if len(lengths) % 4:
+        raise ValueError("lengths cut short")
+    values: list[bytes | None] = []
+    at = 0
+    for length in struct.unpack(f"<{len(lengths) // 4}I", lengths):
+        if length >= _ABSENT:
+            values.append(None)
+            continue
+        if length > len(section) - at:
+            raise ValueError("a value runs past its section")
+        values.append(section[at : at + length])
+        at += length
+    if at != len(section):
+        raise ValueError("bytes left over in a section")
+    return values
 
 
 def _sign(status: os.stat_result) -> bytes:
@@ -191,6 +220,68 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
         return errno.ENOMEM
     finally:
         os.close(descriptor)
+
+
+def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
+    return [_read_stamp(_text(directory)) for directory in directories]
+
+
+def _text(path: str) -> str:
+    if not isinstance(path, str):
+        raise TypeError(f"paths are str, not {type(path).__name__}")
+    return path
+
+
+def _read_stamp(directory: str) -> tuple[int, int] | int:
+    try:
+        if not hasattr(os, "O_DIRECTORY"):
+            status = os.stat(directory)
+            if not stat.S_ISDIR(status.st_mode):
+                return errno.ENOTDIR
+            return status.st_mtime_ns, status.st_ctime_ns
+        # Opening a directory revalidates it (close-to-open consistency, nfs(5)).
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return status.st_mtime_ns, status.st_ctime_ns
+
+
+def list_directory(
+    directory: str, forget: bool, /
+) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
+    _text(directory)
+    try:
+        if not hasattr(os, "O_DIRECTORY"):
+            with os.scandir(directory) as entries:
+                status = os.stat(directory)
+                return status.st_mtime_ns, status.st_ctime_ns, _attributes(entries)
+        # One descriptor for times and names: each opening costs NFS a GETATTR.
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if forget and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            with os.scandir(descriptor) as entries:
+                return status.st_mtime_ns, status.st_ctime_ns, _attributes(entries)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        return error.errno or errno.EIO
+
+
+def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, bytes, int]]:
+    found = []
+    for entry in entries:
+        try:
+            status = entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        found.append((entry.name, status.st_mode, _sign(status), status.st_ctime_ns))
+    return found
 
 
 def write_file(

@@ -127,6 +127,13 @@ def parser() -> argparse.ArgumentParser:
             repair,
             "Sweep old temporary files, set damaged values aside, rebuild the index.",
         ),
+        (
+            "pack",
+            pack,
+            "Write the index, and all small values into one file, for those who open the store.\n\n"
+            "Openers do so themselves when it pays. Prints how many values are packed, how many\n"
+            "are left to their files, and how many of those changed within the last seconds.",
+        ),
     ):
         added = command(name, run, text)
         added.add_argument("--json", action="store_true", help="one JSON object")
@@ -256,6 +263,13 @@ def repair(arguments: argparse.Namespace) -> int:
     done_here = {"swept": done.swept, "set_aside": done.set_aside, "failed": done.failed}
     show({**found, **done_here}, arguments)
     return NO if done.report.unreadable or done.failed else DONE
+
+
+def pack(arguments: argparse.Namespace) -> int:
+    reading(arguments)
+    with writing(arguments) as store:
+        show(store.pack()._asdict(), arguments)
+    return DONE
 
 
 def run_demo(arguments: argparse.Namespace) -> int:

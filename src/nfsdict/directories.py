@@ -32,6 +32,7 @@ import stat
 from typing import Callable, TypeVar
 
 from .clock import Clock
+from .core import list_directory
 
 T = TypeVar("T")
 
@@ -160,12 +161,11 @@ class Directories:
         finally:
             os.close(descriptor)
 
-    def _revalidate(self, path: str, forget: bool = False) -> os.stat_result | None:
+    def _revalidate(self, path: str) -> os.stat_result | None:
         """Have the client ask the server what the directory's state is: one GETATTR.
 
         None if there is no such directory. ``stat`` would answer from the attribute cache, and
-        ``fstat`` of a descriptor held open as well. With ``forget`` the client lists it anew next
-        time, even if its times don't show a change.
+        ``fstat`` of a descriptor held open as well.
         """
         if os.name == "nt":
             return os.stat(path) if os.path.isdir(path) else None
@@ -176,11 +176,20 @@ class Directories:
         try:
             status = os.fstat(descriptor)
             self.times.seen(status.st_ctime_ns)
-            if forget and self._told_by_times():
-                _drop_pages(descriptor)
             return status
         finally:
             os.close(descriptor)
+
+    def _listed(self, directory: str) -> tuple[int, int, list[tuple[str, int, bytes, int]]]:
+        """Its mtime and ctime, and its entries; see the core's ``list_directory``.
+
+        OSError if it can't be listed.
+        """
+        found = list_directory(directory, self._told_by_times())
+        if isinstance(found, int):
+            raise failure(found, directory)
+        self.times.seen(found[1])
+        return found
 
     def _look_again(self, path: str) -> bool:
         """After a miss: revalidate the file's directory. Whether it is worth looking once more.

@@ -21,8 +21,13 @@ class Entry(NamedTuple):
     key: str
     value: Any
     signature: bytes
-    fingerprint: int
-    """hash of the file's bytes, good within this process"""
+    data: bytes
+    """the file's bytes"""
+
+    @property
+    def fingerprint(self) -> int:
+        """Hash of the file's bytes, good within this process."""
+        return hash(self.data)
 
 
 class Entries:
@@ -32,6 +37,7 @@ class Entries:
         self._store = store
         self.dumps = serializer.dumps
         self._loads = serializer.loads
+        self._loads_whole = getattr(serializer, "loads_whole", serializer.loads)
         self._reported: set[tuple[str, bytes]] = set()
 
     def find(self, key: str, fresh: bool = False) -> Entry | None:
@@ -80,6 +86,27 @@ class Entries:
                 entries.append(error)
         return entries
 
+    def unpack(self, packed: dict[str, bytes]) -> dict[str, Any]:
+        """The values of these bytes by key, which were files of entries when they were packed.
+
+        Those that can't be read here are left out: they are to be read from their files.
+        """
+        try:
+            pairs = list(map(self._loads_whole, packed.values()))
+            if [key for key, _ in pairs] == list(packed):
+                return dict(zip(packed, [value for _, value in pairs]))
+        except Exception:  # a pickle runs anybody's code
+            pass
+        values = {}
+        for key, data in packed.items():
+            try:
+                found, value = self._loads(data)
+            except Exception:
+                continue
+            if found == key:
+                values[key] = value
+        return values
+
     def _load(self, path: str, content: Content) -> Entry:
         data, signature = content
         try:
@@ -94,7 +121,7 @@ class Entries:
             raise self._corrupt(path, signature, f"its key is of type {type(key).__name__}")
         if self._store.path_of(digest(key)) != path:
             raise self._corrupt(path, signature, f"it holds another key: {key!r:.200}")
-        return Entry(key, value, signature, hash(data))
+        return Entry(key, value, signature, data)
 
     def _corrupt(self, path: str, signature: bytes, reason: str) -> CorruptValueError:
         error = CorruptValueError(path, reason, signature)

@@ -49,6 +49,18 @@ def signature_of(status: os.stat_result) -> bytes:
     return _SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns)
 
 
+def mtime_of(signature: bytes) -> int:
+    """The mtime in ns."""
+    return int.from_bytes(signature[16:], "little", signed=True)
+
+
+def _met_no_shard(result: bytes | OSError) -> bool:
+    """Whether a write met no shard directory, or a stale one."""
+    if not isinstance(result, OSError) or isinstance(result, UncertainWriteError):
+        return False
+    return result.errno in _NO_SHARD
+
+
 class Files(Directories):
     """Value files, by digest. Safe for threads."""
 
@@ -144,7 +156,7 @@ class Files(Directories):
         outcome = write_file(path, data, self._mode, self._durable, self._synced)
         if type(outcome) is bytes:
             if self._file_system == "nfs":
-                self.times.seen(int.from_bytes(outcome[16:], "little", signed=True))
+                self.times.seen(mtime_of(outcome))
             return outcome
         [result] = self._mended([(path, data)], [outcome])
         if isinstance(result, OSError):
@@ -175,13 +187,12 @@ class Files(Directories):
             self._result(*file, outcome, exclusive) for file, outcome in zip(files, outcomes)
         ]
         for _ in range(TRIES):
-            again = []
-            for i, result in enumerate(results):
-                try:
-                    if isinstance(result, OSError) and self._renewed(files[i][0], result):
-                        again.append(i)
-                except OSError as error:
-                    results[i] = error
+            again = [i for i, result in enumerate(results) if _met_no_shard(result)]
+            shards = [os.path.dirname(files[i][0]) for i in again]
+            refused = {shard: self._renew(shard) for shard in dict.fromkeys(shards)}
+            for i, shard in zip(again, shards):
+                results[i] = refused[shard] or results[i]
+            again = [i for i, shard in zip(again, shards) if not refused[shard]]
             if not again:
                 break
             for i, outcome in zip(again, self._tried([files[i] for i in again], exclusive)):
@@ -204,17 +215,14 @@ class Files(Directories):
                 return content[1]
         return UncertainWriteError(number, os.strerror(number), path)
 
-    def _renewed(self, path: str, error: OSError) -> bool:
-        """Whether a write met no shard directory, or a stale one, and now there is one.
-
-        OSError if there can't be one.
-        """
-        if isinstance(error, UncertainWriteError) or error.errno not in _NO_SHARD:
-            return False
-        shard = os.path.dirname(path)
-        if self._revalidate(shard) is None:
-            self._make_directory(shard)
-        return True
+    def _renew(self, shard: str) -> OSError | None:
+        """Make sure that the client knows a shard directory here. What stands against it."""
+        try:
+            if self._revalidate(shard) is None:
+                self._make_directory(shard)
+        except OSError as error:
+            return error
+        return None
 
     def _settle(self, changed: Iterable[tuple[T, str]]) -> Iterator[tuple[T, OSError]]:
         """Make the directories of these changes durable; give each that may not be."""

@@ -6,8 +6,7 @@ import logging
 import os
 import weakref
 
-from .index import Index
-from .locks import Locks
+from .notes import Notes
 from .store import Store
 
 log = logging.getLogger("nfsdict")
@@ -15,22 +14,20 @@ _all: weakref.WeakSet[Flush] = weakref.WeakSet()
 
 
 class Flush:
-    """Writes the index, and removes that of release 0.2.1, when there is something to say.
+    """Has the index written, and removes that of release 0.2.1, when there is something to say.
 
     It refers to no dictionary, so that it can outlive one. A forked child leaves the index to its
     parent.
     """
 
-    def __init__(self, index: Index, store: Store, locks: Locks) -> None:
-        self._index = index
+    def __init__(self, notes: Notes, store: Store) -> None:
+        self._notes = notes
         self._store = store
-        self._locks = locks
-        self._inherited = False
         self._keys_changed = False
         _all.add(self)
 
     def _forked(self) -> None:
-        self._inherited = True
+        self._notes.writes = False  # the parent does
         self._keys_changed = False  # not by this process
 
     def keys_change(self) -> None:
@@ -53,17 +50,7 @@ class Flush:
         if self._keys_changed:
             self._remove_old_index()
             self._keys_changed = False
-        if self._inherited:
-            return
-        with self._locks.known:
-            if not (self._index.listed and self._index.changed):
-                return
-            data = self._index.encode()
-            self._index.changed = False
-        try:
-            self._store.write_index(data)
-        except OSError as error:
-            log.info("index not written: %s", error)
+        self._notes.flush()
 
 
 def _forked_all() -> None:

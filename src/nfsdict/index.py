@@ -6,44 +6,28 @@ same is clean: the index lists its keys completely. Stamps and signatures taken 
 ``GRANULARITY`` of the moment, by the server's clock, prove nothing (git's "racy" entries, see
 Documentation/technical/racy-git.txt there), and are kept as unknown.
 
-The file ``_index.nfsdict-pkl`` (or ``-json``, ``-bin``, …), all numbers little-endian::
-
-    offset  size
-    0       8     magic: "nfsdidx" and the format's version, one byte, 1
-    8       4     CRC-32 of all that follows
-    12            256 shards, 00 to ff, each:
-      0     8       stamp, signed; 0: unknown
-      8     4       n, the number of keys
-      12    8       t, the number of bytes of all keys together
-      20    24*n    signatures: inode, size, mtime in ns (signed), 8 bytes each; all 0: unknown
-            4*n     length of each key in bytes
-            t       the keys' UTF-8 (lone surrogates passed), in the order of their digests
-
-Nothing follows the last shard.
+Here is what one process knows, and which part of it the packs on disk (``packs``) don't say yet.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import NamedTuple
 
-from .core import digest, encode_index, parse_index
+from . import pack
+from .core import digest
+from .files import mtime_of
+from .pack import UNKNOWN, Statement
 from .store import SHARDS
-
-_MAGIC = b"nfsdidx\x01"
-_CHECKSUM = struct.Struct("<I")
-_BODY = len(_MAGIC) + _CHECKSUM.size
 
 # Stamps of file systems tick in steps of 1 ns to 2 s (FAT and SMB); a second more allows for
 # the clocks of several servers of one cluster file system.
 GRANULARITY = 3_000_000_000
 
-UNKNOWN = bytes(24)
 # The fingerprint of a content that nobody has read here; no hash is -1.
 UNREAD = -1
-_MTIME = struct.Struct("<16xq")
 
 
 @dataclass
@@ -58,11 +42,21 @@ class Known:
     """hash of the content, or UNREAD, for a signature that proves nothing yet; None: it isn't
     needed"""
 
+    @property
+    def size(self) -> int:
+        """Bytes in the file."""
+        return int.from_bytes(self.signature[8:16], "little")
+
+    @property
+    def proven(self) -> bool:
+        """Whether another file than the one that was read would have another signature."""
+        return self.fingerprint is None and self.signature != UNKNOWN
+
 
 class Shard:
     """One shard: what was listed, in compact form, and what changed since."""
 
-    __slots__ = ("keys", "recent", "signatures", "stamp")
+    __slots__ = ("keys", "recent", "signatures", "stamp", "told", "unsaid")
 
     def __init__(self, stamp: int, keys: list[str], signatures: bytes) -> None:
         self.stamp = stamp
@@ -71,9 +65,20 @@ class Shard:
         self.signatures = signatures
         self.recent: dict[str, Known | None] = {}
         """None: the key was removed"""
+        self.told = 0
+        """the stamp that the packs on disk give"""
+        self.unsaid: set[str] = set()
+        """keys of which the packs on disk say something else, or nothing"""
 
     def holds_any(self) -> bool:
-        return bool(self.keys) or any(self.recent.values())
+        return any(self.recent.values()) or any(key not in self.recent for key in self.keys)
+
+    def names(self) -> Sequence[str]:
+        """The keys that are there."""
+        if not self.recent:
+            return self.keys
+        names = dict.fromkeys(chain(self.keys, self.recent))
+        return [key for key in names if self.recent.get(key, key) is not None]
 
     def signature(self, position: int) -> bytes:
         return self.signatures[len(UNKNOWN) * position : len(UNKNOWN) * (position + 1)]
@@ -106,18 +111,16 @@ class Shard:
                 known[digest(key)] = change
         return known
 
-    def merged(self) -> tuple[int, list[str], bytes]:
-        """As it goes to the file: what proves nothing is written as unknown."""
-        if not self.recent:
-            return self.stamp, self.keys, self.signatures
-        entries = sorted(self.entries().items())
-        return (
-            self.stamp,
-            [known.key for _, known in entries],
-            b"".join(
-                UNKNOWN if known.key in self.recent else known.signature for _, known in entries
-            ),
-        )
+
+class Said(NamedTuple):
+    """What is to be said of one shard in a new pack, and what it takes to unsay it."""
+
+    stamp: int
+    statements: list[Statement]
+    """in the order of the keys' digests"""
+    keys: set[str]
+    told: int
+    """the stamp that the packs gave before"""
 
 
 class Index:
@@ -125,30 +128,32 @@ class Index:
 
     def __init__(self) -> None:
         self._shards = {name: Shard(0, [], b"") for name in SHARDS}
-        self.changed = False
-        """whether the file would say something else now"""
         self.listed = False
         """whether it is about the whole store, not just keys that were looked up"""
 
-    def load(self, data: bytes) -> None:
-        """Take over what a file holds, below what is noted already. ValueError: it is no index."""
-        if not data.startswith(_MAGIC):
-            raise ValueError("it is none of this version")
-        body = data[_BODY:]
-        if len(data) < _BODY or _CHECKSUM.unpack_from(data, len(_MAGIC))[0] != zlib.crc32(body):
-            raise ValueError("its checksum doesn't match")
-        noted = [shard.recent for shard in self._shards.values()]
-        self._shards = {name: Shard(*shard) for name, shard in zip(SHARDS, parse_index(body))}
-        for recent in noted:
-            for key, known in recent.items():
-                if known is None:
-                    self.drop(digest(key), key)
-                else:
-                    self.read(digest(key), known)
+    def __len__(self) -> int:
+        """About how many keys it knows: some twice, some that are gone."""
+        return sum(len(shard.keys) + len(shard.recent) for shard in self._shards.values())
 
-    def encode(self) -> bytes:
-        body = encode_index([shard.merged() for shard in self._shards.values()])
-        return _MAGIC + _CHECKSUM.pack(zlib.crc32(body)) + body
+    def load(self, name: str, told: Sequence[pack.Shard]) -> None:
+        """Take over what the packs say of this shard, below what is noted already."""
+        before = self._shards[name]
+        # Listed keys are there too, after a survey that failed.
+        noted = {**{one.key: one for one in before.entries().values()}, **before.recent}
+        shard = self._shards[name] = Shard(0, [], b"")
+        for number, one in enumerate(told):
+            shard.told = shard.stamp = one.stamp
+            if number == 0 and not one.any_gone():
+                shard.keys, shard.signatures = one.keys, one.signatures
+                continue
+            for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
+                signature = one.signatures[len(UNKNOWN) * at : len(UNKNOWN) * (at + 1)]
+                shard.recent[key] = None if gone else Known(key, signature, None)
+        for key, known in noted.items():
+            if known is None:
+                self.drop(digest(key), key)
+            else:
+                self.read(digest(key), known)
 
     def shard(self, name: str) -> Shard:
         """The shard of a digest, or of its first two digits."""
@@ -158,14 +163,14 @@ class Index:
         """The file of this digest was written here, or isn't as it was listed."""
         shard = self._shards[name[:2]]
         shard.recent[known.key] = known
+        shard.unsaid.add(known.key)
         shard.stamp = 0
-        self.changed = True
 
     def read(self, name: str, known: Known) -> None:
         """The file of this digest was read outside a survey."""
         shard = self.shard(name)
-        listed = None if known.key in shard.recent else shard.find(name, known.key)
-        if listed is None or listed.signature != known.signature:
+        before = shard.find(name, known.key)
+        if before is None or not before.proven or before.signature != known.signature:
             self.wrote(name, known)
 
     def drop(self, name: str, key: str) -> None:
@@ -173,8 +178,8 @@ class Index:
         shard = self.shard(name)
         if shard.find(name, key) is not None:
             shard.recent[key] = None
+            shard.unsaid.add(key)
             shard.stamp = 0
-            self.changed = True
 
     def replace(
         self,
@@ -189,22 +194,89 @@ class Index:
         ``moment`` is the server's time in ns before that, None if it isn't known. What was noted
         since then of the keys ``touched`` stays.
         """
-        noted = self._shards[name].recent
+        before = self._shards[name]
+        listed = before.entries()
         proven = -1 if moment is None else moment - GRANULARITY
         shard = Shard(stamp if stamp < proven else 0, [], b"")
+        shard.told = before.told
+        shard.unsaid = before.unsaid
         signatures = []
-        for _, known in sorted(entries.items()):
-            if _MTIME.unpack(known.signature)[0] < proven:
+        for digits, known in sorted(entries.items()):
+            old = listed.pop(digits, None)
+            if mtime_of(known.signature) < proven:
                 shard.keys.append(known.key)
                 signatures.append(known.signature)
-            elif known.fingerprint is None:
-                shard.recent[known.key] = Known(known.key, known.signature, UNREAD)
-            else:
-                shard.recent[known.key] = known
+                if old is None or not old.proven or old.signature != known.signature:
+                    shard.unsaid.add(known.key)
+                continue
+            if known.fingerprint is None:
+                known = Known(known.key, known.signature, UNREAD)
+            shard.recent[known.key] = known
+            shard.unsaid.add(known.key)
         shard.signatures = b"".join(signatures)
+        shard.unsaid.update(known.key for known in listed.values())
         for key in touched:
-            if key in noted:
-                shard.recent[key] = noted[key]
+            if key in before.recent:
+                shard.recent[key] = before.recent[key]
+                shard.unsaid.add(key)
                 shard.stamp = 0
         self._shards[name] = shard
-        self.changed = True
+
+    # --- what the packs on disk don't say yet --------------------------------------------------
+
+    def changes(self) -> int:
+        """How much there is to say: keys, and stamps that can now be given."""
+        return sum(
+            len(shard.unsaid) + (shard.stamp not in (0, shard.told))
+            for shard in self._shards.values()
+        )
+
+    def repeat(self, name: str, keys: Iterable[str]) -> None:
+        """These were read from their files, as no pack has their values yet."""
+        self._shards[name].unsaid.update(keys)
+
+    def say(self, name: str, values: dict[str, bytes]) -> Said | None:
+        """What is to be said of this shard, with the bytes of files that were just read.
+
+        It is taken for said from here on; ``unsay`` otherwise.
+        """
+        shard = self._shards[name]
+        if not shard.unsaid and shard.stamp == shard.told:
+            return None
+        # Many: one pass over all is faster than looking each up.
+        known = shard.entries() if len(shard.unsaid) > len(shard.keys) // 16 else None
+        statements = []
+        for digits, key in sorted((digest(key), key) for key in shard.unsaid):
+            one = shard.find(digits, key) if known is None else known.get(digits)
+            if one is None:
+                statements.append(Statement(key, None, None))
+            elif one.proven:
+                statements.append(Statement(key, one.signature, values.get(key)))
+            else:
+                statements.append(Statement(key, UNKNOWN, None))
+        said = Said(shard.stamp, statements, shard.unsaid, shard.told)
+        shard.unsaid, shard.told = set(), shard.stamp
+        return said
+
+    def compare(self, name: str, told: Sequence[pack.Shard]) -> None:
+        """Find out anew what these packs don't say of this shard."""
+        shard = self._shards[name]
+        said: dict[str, bytes] = {}
+        for one in told:
+            for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
+                said.pop(key, None)
+                if not gone:
+                    said[key] = one.signatures[len(UNKNOWN) * at : len(UNKNOWN) * (at + 1)]
+        shard.told = told[-1].stamp if told else 0
+        shard.unsaid = {
+            known.key
+            for known in shard.entries().values()
+            if said.pop(known.key, UNKNOWN) != known.signature or not known.proven
+        }
+        shard.unsaid.update(said)
+
+    def unsay(self, name: str, keys: set[str], told: int) -> None:
+        """What was to be said of this shard didn't get to disk."""
+        shard = self._shards[name]
+        shard.unsaid |= keys
+        shard.told = told

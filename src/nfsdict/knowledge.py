@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .core import MISSING
 from .entries import Entries, Entry
-from .index import UNKNOWN, Index, Known
+from .index import GRANULARITY, Index, Known
 from .locks import Locks
+from .notes import Notes, Packing
+from .pack import UNKNOWN
 from .parallel import in_parallel
 from .progress import Progress
 from .store import SHARDS, Store
 from .survey import View, look
 
 log = logging.getLogger("nfsdict")
+
+# So many shard directories are asked for their stamps in one call of the core.
+_STAMPS = 4
 
 
 class Knowledge:
@@ -27,6 +33,8 @@ class Knowledge:
 
     def __init__(
         self,
+        index: Index,
+        notes: Notes,
         cache: dict[str, Any],
         store: Store,
         entries: Entries,
@@ -37,7 +45,8 @@ class Knowledge:
         proving: bool,
         workers: int,
     ) -> None:
-        self.index = Index()
+        self.index = index
+        self._notes = notes
         self._cache = cache
         self._store = store
         self._entries = entries
@@ -111,34 +120,37 @@ class Knowledge:
         """Bring cache and index up to date with the store; the keys that others changed."""
         with self._locks.survey:
             if not self.index.listed:
-                self._load_index()
+                self._notes.load()
             with self._locks.known:
                 self._touched = set()
                 self.surveys += 1
             try:
                 return self._look_at_shards(reread)
             finally:
+                self._notes.loaded()
                 with self._locks.known:
                     self._touched = None
+
+    def pack(self) -> Packing:
+        """Bring all that is known and all small values into one pack; see ``NfsDict.pack``."""
+        self.survey()
+        packing = self._notes.pack(self._workers)
+        if packing.fresh or not self._settled():
+            time.sleep(GRANULARITY / 1e9)
+            self.survey()
+            packing = self._notes.pack(self._workers)
+        return packing
+
+    def _settled(self) -> bool:
+        """Whether the listings of all shards with keys are proven."""
+        shards = self.shards()
+        with self._locks.known:
+            return all(self.index.shard(name).stamp for name in shards)
 
     def shards(self) -> set[str]:
         """Those that something is known of."""
         with self._locks.known:
             return {name for name in SHARDS if self.index.shard(name).holds_any()}
-
-    def _load_index(self) -> None:
-        try:
-            data = self._store.read_index()
-        except OSError as error:
-            log.warning("can't read the index, listing everything: %s", error)
-            return
-        if data is None:
-            return
-        with self._locks.known:
-            try:
-                self.index.load(data)
-            except ValueError as error:
-                log.info("index ignored: %s", error)
 
     def _look_at_shards(self, reread: bool) -> set[str]:
         present = set(self._store.shards())
@@ -146,15 +158,16 @@ class Knowledge:
             stamps = {name: self.index.shard(name).stamp for name in SHARDS}
         kept = self.shards() - present
         believed = [] if reread else [name for name in SHARDS if name in present and stamps[name]]
-        seen = zip(believed, in_parallel(self._store.stamp, believed, self._workers))
-        clean = {name for name, stamp in seen if stamp == stamps[name]}
+        clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
         # Asked before anything is listed: what changes from here on bears this time or a later one.
         moment = None if clean == present else self._clock()
         # A clean shard has nothing new; it may have values that nobody has read yet.
-        ahead = set() if self.index.listed else clean
-        if self._lazy:
-            self._list_unread(ahead)
-            ahead = set()
+        first = not self.index.listed
+        unpacked: dict[str, dict[str, Any]] = {}
+        if first and self._lazy:
+            self._list_unread(clean)
+        elif first:
+            unpacked = self._unpack(clean)
         changed: set[str] = set()
 
         def wanted(key: str, proven: bool) -> bool:
@@ -165,16 +178,40 @@ class Knowledge:
         def look_at(name: str) -> View:
             with self._locks.known:
                 known = self.index.shard(name).entries()
-            stamp = stamps[name] if name in clean else None
-            return look(self._store, self._entries, name, stamp, known, wanted)
+            stamp, values = None, {}
+            if name in clean:
+                stamp, values = stamps[name], unpacked[name]
+            elif first and not self._lazy:
+                values = self._entries.unpack(self._notes.values(name))
+            return look(self._store, self._entries, name, stamp, known, values, wanted)
 
-        todo = sorted(present - clean | ahead | kept)
+        todo = sorted(present - clean | unpacked.keys() | kept)
         views = in_parallel(look_at, todo, self._workers)
-        for view in self._progress.over(views, len(todo)):
-            with self._locks.known:
-                changed |= self._apply(view, moment, reread, view.shard in clean)
-        self.index.listed = True
+        # Reading all again finds files that were changed in place, which nothing else shows.
+        with self._notes.adding(even_little=reread) as notes:
+            for view in self._progress.over(views, len(todo)):
+                with self._locks.known:
+                    changed |= self._apply(view, moment, reread, view.shard in clean)
+                notes.add(view.shard, view.data)
+            self.index.listed = True
         return changed
+
+    def _stamps(self, shards: list[str]) -> Iterator[tuple[str, int | None]]:
+        pieces = [shards[start : start + _STAMPS] for start in range(0, len(shards), _STAMPS)]
+        for piece, stamps in zip(pieces, in_parallel(self._store.stamps, pieces, self._workers)):
+            yield from zip(piece, stamps)
+
+    def _unpack(self, shards: set[str]) -> dict[str, dict[str, Any]]:
+        """Take the values of these clean shards from the packs. What they gave of the others."""
+        partly = {}
+        for name in self._progress.over(sorted(shards), len(shards)):
+            values = self._entries.unpack(self._notes.values(name))
+            with self._locks.known:
+                if len(values) < len(self.index.shard(name).names()):
+                    partly[name] = values
+                else:
+                    self._cache.update(values)
+        return partly
 
     def _clock(self) -> int:
         """The server's time. Where no file may be made, it is at least what its stamps showed, and
@@ -191,7 +228,7 @@ class Knowledge:
         with self._locks.known:
             looked_up = dict(self._cache)
             for name in sorted(shards):
-                self._cache.update(dict.fromkeys(self.index.shard(name).keys, MISSING))
+                self._cache.update(dict.fromkeys(self.index.shard(name).names(), MISSING))
             self._cache.update(looked_up)
 
     def _apply(self, view: View, moment: int | None, reread: bool, clean: bool) -> set[str]:
@@ -215,4 +252,6 @@ class Knowledge:
                 self.index.read(name, known)
         if not clean:
             self.index.replace(view.shard, view.stamp, view.entries, moment, touched)
+        if not reread:
+            self.index.repeat(view.shard, view.data)
         return (view.changed | view.gone) - touched

@@ -49,6 +49,9 @@ class Pickle:
     # Protocol 5 is the newest that Python 3.9, the oldest supported, reads.
     _PROTOCOL = 5
 
+    # For bytes whose checksum was compared already.
+    loads_whole = staticmethod(pickle.loads)
+
     def dumps(self, obj: Any, /) -> bytes:
         body = pickle.dumps(obj, self._PROTOCOL)
         return body + self._TRAILER.pack(zlib.crc32(body), self._MAGIC)
@@ -59,11 +62,11 @@ class Pickle:
             if end <= 0 or self._TRAILER.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
                 raise Damaged("the checksum doesn't match")
             # The bytes are those that were written: what fails now is no damage.
-            return pickle.loads(data)
+            return self.loads_whole(data)
         if not data.endswith(pickle.STOP):
             raise Damaged("cut short or overwritten" if data else "the file is empty")
         try:
-            return pickle.loads(data)
+            return self.loads_whole(data)
         except (ImportError, AttributeError, MemoryError):
             raise  # a class that this process can't import, more likely than damage
         except Exception as error:

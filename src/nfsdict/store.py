@@ -1,21 +1,20 @@
-"""Store: one directory, whole: its shards, the index, what is left behind.
+"""Store: one directory, whole: its shards, and what is left behind.
 
-It is made of layers: ``directories``, which knows the rules of NFS, ``files`` and ``contests``.
-These four alone, and the core, call the operating system about files.
+It is made of layers: ``directories``, which knows the rules of NFS, ``files``, ``contests`` and
+``hints``. These five alone, and the core, call the operating system about files.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from .contests import Contests
-from .directories import failure
-from .files import TEMPORARY, signature_of
+from .core import read_stamps
+from .files import TEMPORARY, mtime_of, signature_of
+from .hints import Hints
 
 SHARDS = [f"{number:02x}" for number in range(256)]
 
@@ -33,15 +32,13 @@ class Listing(NamedTuple):
     """paths of what is neither"""
 
 
-class Store(Contests):
+class Store(Hints):
     """The files of one store, by key. Safe for threads."""
 
     def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
         super().__init__(directory, extension, mode, durable)
         name = re.escape(extension)
         self._value_name = re.compile(rf"([0-9a-f]{{64}}){name}")
-        self._index = os.path.join(directory, f"_index.nfsdict-{extension[1:]}")
-        self._old_index = os.path.join(directory, f"_index{extension}")
         # The root's mtime and ctime, and what it held then; None while those could come again.
         self._shards: tuple[tuple[int, int], list[str]] | None = None
 
@@ -54,75 +51,68 @@ class Store(Contests):
         Listed with their attributes: on NFS that spares a LOOKUP for each afterwards.
         FileNotFoundError if the whole store is gone.
         """
-        status = self._revalidate(self.directory, forget=True)
-        if status is None:
-            raise failure(errno.ENOENT, self.directory)
-        stamp = status.st_mtime_ns, status.st_ctime_ns
-        if self._shards is not None and self._shards[0] == stamp:
+        if self._shards is not None and [self._shards[0]] == read_stamps([self.directory]):
             return self._shards[1]
-        settled = self.times.passed(max(stamp))
-        found = set()
-        for entry in self._entries(self.directory):
-            try:
-                if entry.name in _SHARD_NAMES and stat.S_ISDIR(entry.stat().st_mode):
-                    found.add(entry.name)
-            except FileNotFoundError:
-                continue
+        mtime, ctime, entries = self._again(self._listed, self.directory)
+        settled = self.times.passed(max(mtime, ctime))
+        found = {
+            name
+            for name, mode, _, _ in entries
+            if name in _SHARD_NAMES
+            and (stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and os.path.isdir(self._shard(name))))
+        }
         shards = [shard for shard in SHARDS if shard in found]
-        self._shards = (stamp, shards) if settled else None
+        self._shards = ((mtime, ctime), shards) if settled else None
         return shards
 
-    def stamp(self, shard: str) -> int | None:
-        """The shard directory's mtime in ns, by the server's word; None if it isn't there."""
-        status = self._revalidate(self._shard(shard))
-        return status and status.st_mtime_ns
+    def prefetch(self) -> None:
+        """On NFS, learn of all shards together: that spares each first lookup in one a call."""
+        if self._mounted_as(self.directory) in ("nfs", "nfs4"):
+            try:
+                self.shards()
+            except OSError:
+                pass  # a directory that can't be listed can be good for exact lookups
+
+    def stamps(self, shards: Sequence[str]) -> list[int | None]:
+        """The shard directories' mtimes in ns, by the server's word; None where there is none."""
+        stamps: list[int | None] = []
+        paths = list(map(self._shard, shards))
+        for path, times in zip(paths, read_stamps(paths)):
+            if isinstance(times, tuple):
+                self.times.seen(times[1])
+                stamps.append(times[0])
+            else:
+                status = self._revalidate(path)
+                stamps.append(None if status is None else status.st_mtime_ns)
+        return stamps
 
     def list(self, shard: str) -> Listing:
         """The shard directory's files with their attributes; none if it isn't there."""
         try:
-            return self._again(lambda path: self._list(path, shard), self._shard(shard))
-        except FileNotFoundError:  # removed since it was revalidated
+            stamp, _, entries = self._again(self._listed, self._shard(shard))
+        except FileNotFoundError:
             return Listing(0, {}, {}, [])
-
-    def _list(self, directory: str, shard: str) -> Listing:
-        found = self._revalidate(directory, forget=True)
-        listing = Listing(found.st_mtime_ns if found else 0, {}, {}, [])
-        if found is None:
-            return listing
-        for entry in self._entries(directory):
-            path = os.path.join(directory, entry.name)
-            try:
-                status = entry.stat(follow_symlinks=False)
-            except FileNotFoundError:
+        listing = Listing(stamp, {}, {}, [])
+        for file, mode, signature, ctime in entries:
+            name = self._value_name.fullmatch(file)
+            if name and stat.S_ISREG(mode) and file.startswith(shard):
+                listing.signatures[name[1]] = signature
                 continue
-            name = self._value_name.fullmatch(entry.name)
-            regular = stat.S_ISREG(status.st_mode)
-            if name and regular and entry.name.startswith(shard):
-                listing.signatures[name[1]] = signature_of(status)
-            elif regular and entry.name.startswith(TEMPORARY):
+            path = os.path.join(self._shard(shard), file)
+            if stat.S_ISREG(mode) and file.startswith(TEMPORARY):
                 # A rename shows in the ctime alone: what was taken is as old as the taking.
-                moment = status.st_ctime_ns if self.taken(path) else status.st_mtime_ns
-                listing.temporary[path] = moment
+                listing.temporary[path] = ctime if self.taken(path) else mtime_of(signature)
             else:
                 listing.strangers.append(path)
         return listing
 
-    def _entries(self, directory: str) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(directory) as entries:
-            yield from entries
-
     def temporary_files(self) -> dict[str, int]:
         """Paths of temporary files beside the index, and their mtimes in ns."""
-        found = {}
-        for entry in self._entries(self.directory):
-            if entry.name.startswith(TEMPORARY):
-                try:
-                    status = entry.stat(follow_symlinks=False)
-                except FileNotFoundError:
-                    continue
-                if stat.S_ISREG(status.st_mode):
-                    found[os.path.join(self.directory, entry.name)] = status.st_mtime_ns
-        return found
+        return {
+            os.path.join(self.directory, name): mtime_of(signature)
+            for name, mode, signature, _ in self._again(self._listed, self.directory)[2]
+            if name.startswith(TEMPORARY) and stat.S_ISREG(mode)
+        }
 
     def set_aside(self, path: str, signature: bytes) -> str | None:
         """Rename a value file to a name beside it that no scan takes, 0.2.1's neither.
@@ -141,28 +131,6 @@ class Store(Contests):
             return aside
         self._put_back(aside, path)
         return None
-
-    # --- the index -----------------------------------------------------------------------------
-
-    def read_index(self) -> bytes | None:
-        """The index file's content, None if there is none. OSError if it can't be read."""
-        [content] = self.read([self._index])
-        if isinstance(content, OSError):
-            raise content
-        return content and content[0]
-
-    def write_index(self, data: bytes) -> None:
-        """Replace the index file, atomically."""
-        [outcome] = self._tried([(self._index, data)])
-        if not isinstance(outcome, bytes):
-            raise failure(outcome[1], self._index)
-
-    def remove_old_index(self) -> None:
-        """Unlink release 0.2.1's index, which it believes when it opens: it scans then."""
-        try:
-            os.unlink(self._old_index)
-        except FileNotFoundError:
-            pass
 
 
 _SHARD_NAMES = frozenset(SHARDS)

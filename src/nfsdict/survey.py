@@ -7,7 +7,9 @@ from typing import Any, Callable, NamedTuple
 
 from .entries import Entries, Entry
 from .errors import CorruptValueError
-from .index import UNKNOWN, UNREAD, Known
+from .index import UNREAD, Known
+from .notes import PACKED
+from .pack import UNKNOWN
 from .store import Store
 
 log = logging.getLogger("nfsdict")
@@ -23,6 +25,8 @@ class View(NamedTuple):
     """what is there, by digest"""
     values: dict[str, Any]
     """what was read, by key"""
+    data: dict[str, bytes]
+    """the bytes of small files that were read, by key"""
     changed: set[str]
     """keys that were added or replaced, as far as signatures or contents show it"""
     gone: set[str]
@@ -37,34 +41,44 @@ def look(
     shard: str,
     stamp: int | None,
     known: dict[str, Known],
+    unpacked: dict[str, Any],
     wanted: Callable[[str, bool], bool],
 ) -> View:
     """List the shard, and read each file that has an unknown name or is wanted.
 
     With a ``stamp``, which the shard directory was just seen to have, it is clean: what is known
     is taken for the listing. ``wanted(key, proven)`` says whether to read a known entry, where
-    ``proven`` is whether its signature shows that the file is the one that was read before.
+    ``proven`` is whether its signature shows that the file is the one that was read before: then
+    its value may be among those ``unpacked``.
     """
     if stamp is None:
         stamp, signatures, _, _ = store.list(shard)
     else:
         signatures = {name: old.signature for name, old in known.items()}
-    view = View(shard, stamp, {}, {}, set(), set(), set())
+    view = View(shard, stamp, {}, {}, {}, set(), set(), set())
     unread = []
     for name, signature in signatures.items():
         old = known.get(name)
-        if old is None or wanted(old.key, old.fingerprint is None and old.signature == signature):
+        if old is not None:
+            proven = old.proven and old.signature == signature
+            if proven and old.key in unpacked:
+                view.values[old.key] = unpacked[old.key]
+            elif wanted(old.key, proven):
+                unread.append(name)
+                continue
+            view.entries[name] = Known(old.key, signature, None)
+            if old.signature not in (signature, UNKNOWN):
+                view.changed.add(old.key)
+        else:
             unread.append(name)
-            continue
-        view.entries[name] = Known(old.key, signature, None)
-        if old.signature not in (signature, UNKNOWN):
-            view.changed.add(old.key)
     complete = True
     for name, entry in zip(unread, entries.read(unread)):
         old = known.get(name)
         if isinstance(entry, Entry):
             view.entries[name] = Known(entry.key, entry.signature, entry.fingerprint)
             view.values[entry.key] = entry.value
+            if len(entry.data) <= PACKED:
+                view.data[entry.key] = entry.data
             if old is None or _replaced(old, entry):
                 view.changed.add(entry.key)
             continue

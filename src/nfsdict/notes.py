@@ -1,0 +1,227 @@
+"""Notes: what one process knows of its store, taken from the packs on disk and brought there.
+
+Who has read files has their bytes and signatures together for nothing, so readers write packs.
+Writers have no proof of what they wrote, and leave it to them.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from .directories import failure
+from .index import Index
+from .locks import Locks
+from .packs import Packs
+from .parallel import in_parallel
+from .store import SHARDS, Store
+
+log = logging.getLogger("nfsdict")
+
+# Larger values are left to their files: reading them takes longer than finding them, from about
+# here on (benchmarks/pack_limit.py).
+PACKED = 32 << 10
+# A change that is noted spares each opener three or four calls to the server, noting takes about
+# 25. The first note pays sooner.
+_PAYS = 8
+# So often, and after so many seconds, ``pack`` tries again while others write the index.
+_PATIENCE = 20, 0.5
+
+
+class Packing(NamedTuple):
+    """What ``pack`` did."""
+
+    packed: int
+    """values that are in the pack now"""
+    left: int
+    """values that aren't: larger than 32 KiB, unreadable, or changed within the last seconds"""
+    fresh: int
+    """how many of these were changed within the last seconds"""
+
+
+class Addition:
+    """A new pack in the making."""
+
+    def __init__(self, index: Index, locks: Locks, packs: Packs, writes: bool) -> None:
+        self._index = index
+        self._locks = locks
+        self._packs = packs
+        self._writer = packs.writer() if writes else None
+        self._said: list[tuple[str, set[str], int]] = []
+        self.changes = 0
+
+    def add(self, shard: str, values: dict[str, bytes]) -> None:
+        """What isn't on disk yet, with the bytes of files that were just read; in order.
+
+        Never raises OSError: what is lost is the next opener's time.
+        """
+        if self._writer is None:
+            return
+        with self._locks.known:
+            said = self._index.say(shard, values)
+        if said is None:
+            return
+        self._said.append((shard, said.keys, said.told))
+        self.changes += len(said.keys) + (said.stamp not in (0, said.told))
+        try:
+            self._writer.add(shard, said.stamp, said.statements)
+        except OSError as error:
+            log.info("index not written: %s", error)
+            self.undo()
+
+    def finish(self) -> bool:
+        """Bring it to disk. Whether it is there; OSError if that can't be done."""
+        if self._writer is None:
+            return False
+        done = False
+        try:
+            done = self._packs.push(self._writer)
+        finally:
+            if done:
+                self._said, self._writer = [], None
+            else:
+                self.undo()
+        return done
+
+    def undo(self) -> None:
+        """Leave nothing of it."""
+        if self._writer is not None:
+            self._writer.drop()
+            self._writer = None
+        with self._locks.known:
+            for said in self._said:
+                self._index.unsay(*said)
+        self._said = []
+
+
+class Notes:
+    """Index and packs, kept together under the lock ``survey``. ``writes``: or else only read."""
+
+    def __init__(self, index: Index, store: Store, locks: Locks, writes: bool) -> None:
+        self._index = index
+        self._store = store
+        self._locks = locks
+        self.writes = writes
+        self._packs = Packs(store)
+
+    def load(self) -> None:
+        """Take over what is on disk. To be ended by ``loaded``."""
+        self._packs.load()
+        with self._locks.known:
+            for name in SHARDS:
+                self._index.load(name, self._packs.shards(name))
+
+    def loaded(self) -> None:
+        """The packs' values are no longer needed."""
+        self._packs.close()
+
+    def values(self, name: str) -> dict[str, bytes]:
+        """The bytes of this shard's files in the packs that were loaded, by key."""
+        return self._packs.values(name)
+
+    @contextmanager
+    def adding(self, even_little: bool = False) -> Iterator[Addition]:
+        """An addition that is brought to disk in the end, if that pays. No OSError then."""
+        addition = Addition(self._index, self._locks, self._packs, self.writes)
+        try:
+            yield addition
+        except BaseException:
+            addition.undo()
+            raise
+        if addition.changes and (even_little or self._pays(addition.changes)):
+            try:
+                addition.finish()
+            except OSError as error:
+                log.info("index not written: %s", error)
+        else:
+            addition.undo()
+
+    def _pays(self, changes: int) -> bool:
+        return self._packs.empty or changes >= _PAYS
+
+    def flush(self) -> None:
+        """Bring what isn't on disk there, if that pays."""
+        if not (self.writes and self._index.listed):
+            return
+        with self._locks.survey:
+            with self._locks.known:
+                changes = self._index.changes()
+            if changes and self._pays(changes):
+                with self.adding() as addition:
+                    for name in SHARDS:
+                        addition.add(name, {})
+
+    def remove(self) -> None:
+        """Leave no index on disk."""
+        with self._locks.survey:
+            self._packs.remove()
+            with self._locks.known:
+                for name in SHARDS:
+                    self._index.compare(name, [])
+
+    def pack(self, workers: int) -> Packing:
+        """Write everything that is known, and all small values, into one pack.
+
+        OSError if that can't be done: EBUSY if others go on writing the index.
+        """
+        tries, pause = _PATIENCE
+        for _ in range(tries):
+            with self._locks.survey:
+                self._packs.load()
+                try:
+                    packing = self._pack_rest(workers)
+                finally:
+                    self._packs.close()
+                if packing is not None:
+                    self._packs.sweep()
+                    return packing
+            time.sleep(pause)
+        raise failure(errno.EBUSY, self._store.directory)
+
+    def _pack_rest(self, workers: int) -> Packing | None:
+        """None: somebody else is writing the index."""
+        with self._locks.known:
+            for name in SHARDS:
+                self._index.compare(name, self._packs.shards(name))
+        addition = Addition(self._index, self._locks, self._packs, writes=True)
+        total = Packing(0, 0, 0)
+        try:
+            shards = in_parallel(self._loose, SHARDS, workers)
+            for name, (packing, values) in zip(SHARDS, shards):
+                total = Packing(*map(sum, zip(total, packing)))
+                addition.add(name, values)
+        except BaseException:
+            addition.undo()
+            raise
+        if addition.changes:
+            done = addition.finish()
+        else:
+            done = not self._packs.empty or not len(self._index)
+            addition.undo()
+        return total if done and self._packs.merge() else None
+
+    def _loose(self, name: str) -> tuple[Packing, dict[str, bytes]]:
+        """The bytes of this shard's small files that no pack holds yet, and what is held then."""
+        with self._locks.known:
+            entries = self._index.shard(name).entries()
+            replaced = set(self._index.shard(name).unsaid)  # the packs have other files' bytes
+        packed = self._packs.values(name).keys() - replaced
+        loose = [
+            (self._store.path_of(digits), known)
+            for digits, known in entries.items()
+            if known.proven and known.size <= PACKED and known.key not in packed
+        ]
+        values = {}
+        contents = self._store.read([path for path, _ in loose])
+        for (_, known), content in zip(loose, contents):
+            if isinstance(content, tuple) and content[1] == known.signature:
+                values[known.key] = content[0]
+        with self._locks.known:
+            self._index.repeat(name, values)
+        held = sum(known.key in packed or known.key in values for known in entries.values())
+        fresh = sum(not known.proven for known in entries.values())
+        return Packing(held, len(entries) - held, fresh), values

@@ -1,0 +1,207 @@
+"""Pack: one file with what was read of many: keys, signatures, and the bytes of small value files.
+
+What git's pack is to loose objects, with its idx in the same file. It is written once and never
+changed. It says something of some shards, and nothing of the others. All numbers little-endian::
+
+    offset  size
+    0       8     magic: "nfsdpak" and the format's version, one byte, 1
+    8             sections: for each shard, in order, the bytes of value files, one after another
+    …             the table: 256 shards, 00 to ff, each:
+      0     8       stamp, signed; 0: unknown; -2**63: nothing is said of this shard
+      8     4       n, the number of keys
+      12    8       t, the number of bytes of all keys together
+      20    8       size of the shard's section
+      28    4       CRC-32 of the shard's section
+      32    24*n    signatures: inode, size, mtime in ns (signed), 8 bytes each; all 0: unknown
+            4*n     length of each value; 0xffffffff: it isn't in here; 0xfffffffe: the key is gone
+            4*n     length of each key in bytes
+            t       the keys' UTF-8 (lone surrogates passed), in the order of their digests
+
+Where the table begins, its size and its CRC-32 stand in the head that names the pack (``packs``).
+"""
+
+from __future__ import annotations
+
+import logging
+import struct
+import zlib
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from .core import digest, encode_table, parse_table, split_values
+from .hints import Draft, Source
+from .store import SHARDS, Store
+
+log = logging.getLogger("nfsdict")
+
+_MAGIC = b"nfsdpak\x01"
+UNKNOWN = bytes(24)
+"""the signature that no file has"""
+SILENT = -(1 << 63)
+"""the stamp of a shard that a pack says nothing of"""
+_LOOSE, _GONE = 0xFFFFFFFF, 0xFFFFFFFE
+
+
+class Statement(NamedTuple):
+    """What a pack says of one key."""
+
+    key: str
+    signature: bytes | None
+    """None: the key is gone"""
+    value: bytes | None
+    """what the file of this signature holds, None if that isn't in the pack"""
+
+
+class Record(NamedTuple):
+    """What a head says of one pack."""
+
+    name: str
+    offset: int
+    """where its table begins"""
+    size: int
+    """of its table"""
+    checksum: int
+    """CRC-32 of its table"""
+
+    @property
+    def bytes(self) -> int:
+        return self.offset + self.size
+
+
+class Shard(NamedTuple):
+    """One shard, as a pack's table has it."""
+
+    stamp: int
+    keys: list[str]
+    signatures: bytes
+    lengths: bytes
+    size: int
+    checksum: int
+
+    def any_gone(self) -> bool:
+        """Whether some key may be gone: a cheap look that errs on this side."""
+        return _GONE.to_bytes(4, "little") in self.lengths
+
+    def gone(self) -> Iterable[bool]:
+        """For each key whether it is gone."""
+        return (length == _GONE for length in struct.unpack(f"<{len(self.keys)}I", self.lengths))
+
+
+_SILENCE = Shard(SILENT, [], b"", b"", 0, 0)
+
+
+class Pack:
+    """A pack, open for reading: its table is in memory, its sections are read when asked for."""
+
+    def __init__(self, store: Store, record: Record) -> None:
+        """OSError if it can't be read, ValueError if it is damaged."""
+        self.record = record
+        self._source: Source = store.open_pack(record.name)
+        try:
+            if self._source.read(0, len(_MAGIC)) != _MAGIC:
+                raise ValueError(f"pack {record.name} is none of this version")
+            table = self._source.read(record.offset, record.size)
+            if zlib.crc32(table) != record.checksum:
+                raise ValueError(f"the checksum of pack {record.name} doesn't match")
+            shards = [Shard(*shard) for shard in parse_table(table)]
+        except BaseException:
+            self.close()
+            raise
+        self.shards = dict(zip(SHARDS, shards))
+        self._offsets = {}
+        offset = len(_MAGIC)
+        for name, shard in self.shards.items():
+            self._offsets[name] = offset
+            offset += shard.size
+
+    def values(self, name: str) -> list[bytes | None]:
+        """The bytes of this shard's value files, in the order of its keys; None for those that it
+        hasn't, and for all if they are damaged. OSError if they can't be read."""
+        shard = self.shards[name]
+        try:
+            section = self._source.read(self._offsets[name], shard.size)
+            if zlib.crc32(section) != shard.checksum:
+                raise ValueError("the checksum doesn't match")
+            return split_values(section, shard.lengths)
+        except ValueError as error:
+            log.info("shard %s of pack %s ignored: %s", name, self.record.name, error)
+            return [None] * len(shard.keys)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+class Writer:
+    """A pack in the making: shards are added in ascending order."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._draft: Draft = store.draft_pack()
+        self._draft.write(_MAGIC)
+        self._shards: dict[str, Shard] = {}
+
+    def add(self, shard: str, stamp: int, statements: Iterable[Statement]) -> None:
+        """In the order of the keys' digests. OSError if it can't be written: drop it."""
+        keys, signatures, lengths, values = [], [], [], []
+        for key, signature, value in statements:
+            keys.append(key)
+            signatures.append(UNKNOWN if signature is None else signature)
+            if value is not None:
+                values.append(value)
+                lengths.append(len(value))
+            else:
+                lengths.append(_GONE if signature is None else _LOOSE)
+        section = b"".join(values)
+        self._shards[shard] = Shard(
+            stamp,
+            keys,
+            b"".join(signatures),
+            struct.pack(f"<{len(lengths)}I", *lengths),
+            len(section),
+            zlib.crc32(section),
+        )
+        self._draft.write(section)
+
+    def publish(self) -> Record:
+        """Finish the file. OSError if that fails; nothing is left of it then."""
+        table = encode_table([self._shards.get(name, _SILENCE) for name in SHARDS])
+        offset = self._draft.size
+        try:
+            self._draft.write(table)
+        except BaseException:
+            self.drop()
+            raise
+        return Record(self._store.publish_pack(self._draft), offset, len(table), zlib.crc32(table))
+
+    def drop(self) -> None:
+        """Leave nothing of it."""
+        self._draft.drop()
+
+
+def merged(store: Store, packs: list[Pack], last: bool) -> Record:
+    """Write what these packs say together into one; each overrules those before it.
+
+    ``last``: there is none below them, of which a key could be gone. Errors as of ``Pack``.
+    """
+    writer = Writer(store)
+    try:
+        for name in SHARDS:
+            stamp = SILENT
+            known: dict[str, Statement] = {}
+            for pack in packs:
+                shard = pack.shards[name]
+                if shard.stamp == SILENT:
+                    continue
+                stamp = shard.stamp
+                for at, (key, value, gone) in enumerate(
+                    zip(shard.keys, pack.values(name), shard.gone())
+                ):
+                    signature = None if gone else shard.signatures[24 * at : 24 * at + 24]
+                    known[key] = Statement(key, signature, value)
+            if stamp != SILENT:
+                kept = [one for one in known.values() if one.signature is not None or not last]
+                writer.add(name, stamp, sorted(kept, key=lambda one: digest(one.key)))
+        return writer.publish()
+    except BaseException:
+        writer.drop()
+        raise
