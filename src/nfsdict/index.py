@@ -138,8 +138,9 @@ class Index:
     def load(self, name: str, told: Sequence[pack.Shard]) -> None:
         """Take over what the packs say of this shard, below what is noted already."""
         before = self._shards[name]
-        # Listed keys are there too, after a survey that failed.
-        noted = {**{one.key: one for one in before.entries().values()}, **before.recent}
+        noted = before.recent
+        if before.keys:  # by a survey that failed
+            noted = {**{one.key: one for one in before.entries().values()}, **noted}
         shard = self._shards[name] = Shard(0, [], b"")
         for number, one in enumerate(told):
             shard.told = shard.stamp = one.stamp

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from .core import MISSING
+from .core import MISSING, digest
 from .entries import Entries, Entry
 from .index import GRANULARITY, Index, Known
 from .locks import Locks
@@ -55,6 +55,9 @@ class Knowledge:
         self._lazy = lazy
         self._proving = proving
         self._workers = workers
+        # Shards whose listed keys aren't all in the cache yet: putting a million there takes longer
+        # than reading them all from the index.
+        self._unfilled: set[str] = set()
         self.surveys = 0
         """how many have begun"""
         # Keys that this process changed or looked up while a survey runs: it knows better then.
@@ -107,12 +110,35 @@ class Knowledge:
 
     def forget(self, name: str, key: str) -> None:
         """What the key's file holds isn't known: the next access asks the disk."""
+        self.fill()
         if key in self._cache:
             self.know(name, key, MISSING, UNKNOWN, None, self.surveys)
 
     def _touch(self, key: str) -> None:
         if self._touched is not None:
             self._touched.add(key)
+
+    # --- all keys ------------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Put each listed key into the cache, with its value still to be read."""
+        if not self._unfilled:
+            return
+        with self._locks.known:
+            looked_up = dict(self._cache)
+            for name in sorted(self._unfilled):
+                self._cache.update(dict.fromkeys(self.index.shard(name).names(), MISSING))
+            self._cache.update(looked_up)
+            self._unfilled = set()
+
+    def count(self) -> int:
+        """How many keys are known."""
+        with self._locks.known:
+            listed = sum(len(self.index.shard(name).names()) for name in self._unfilled)
+            if len(self._cache) <= listed // 8:
+                return listed + sum(digest(key)[:2] not in self._unfilled for key in self._cache)
+        self.fill()
+        return len(self._cache)
 
     # --- the whole store -----------------------------------------------------------------------
 
@@ -165,7 +191,7 @@ class Knowledge:
         first = not self.index.listed
         unpacked: dict[str, dict[str, Any]] = {}
         if first and self._lazy:
-            self._list_unread(clean)
+            self._unfilled = set(clean)
         elif first:
             unpacked = self._unpack(clean)
         changed: set[str] = set()
@@ -223,17 +249,10 @@ class Knowledge:
                 log.info("can't learn the server's time: %s", error)
         return self._store.times.now()
 
-    def _list_unread(self, shards: Iterable[str]) -> None:
-        """The keys that the index gives for these clean shards; their values are read later."""
-        with self._locks.known:
-            looked_up = dict(self._cache)
-            for name in sorted(shards):
-                self._cache.update(dict.fromkeys(self.index.shard(name).names(), MISSING))
-            self._cache.update(looked_up)
-
     def _apply(self, view: View, moment: int | None, reread: bool, clean: bool) -> set[str]:
         """Take over what a survey found, but for what this process changed meanwhile."""
         touched = self._touched or set()
+        self._unfilled.discard(view.shard)
         for key in view.gone - touched:
             self._cache.pop(key, None)
         for name, known in view.entries.items():

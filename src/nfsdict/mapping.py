@@ -116,7 +116,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._entries = Entries(self._store, format)
         self._locks = Locks()
         index = Index()
-        self._notes = Notes(index, self._store, self._locks, writes=not read_only)
+        self._notes = Notes(index, self._store, self._entries, self._locks, writes=not read_only)
         self._known = Knowledge(
             index,
             self._notes,
@@ -162,6 +162,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             return entry.value
 
     def _exists(self, key: str, /) -> bool:
+        self._known.fill()
+        if key in self._cache:
+            return True
         name = digest(key)
         with self._locks.shard(name):
             surveys = self._known.surveys
@@ -195,6 +198,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         key = self._changing(key)
         data = self._entries.dumps((key, value))
         name = digest(key)
+        self._known.fill()
         with self._locks.shard(name):
             if key in self._cache and self._store.look(name):
                 return False  # spares writing a file in vain
@@ -228,6 +232,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         key = self._changing(key)
         name = digest(key)
+        self._known.fill()
         with self._locks.shard(name):
             self._flush.keys_change()
             try:
@@ -246,6 +251,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def __delitem__(self, key: str) -> None:
         key = self._changing(key)
         name = digest(key)
+        self._known.fill()
         with self._locks.shard(name):
             known = key in self._cache
             self._flush.keys_change()
@@ -297,7 +303,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         batch.sort(key=lambda item: item[0])
         parts = chunks(batch, self._workers, lambda item: item[0][:2])
         failed: dict[str, OSError] = {}
-        for part in in_parallel(self._write_chunk, parts, self._workers):
+        for part in in_parallel(self._write_chunk, parts, self._workers, without_gil=True):
             failed.update(part)
         return failed
 
@@ -457,11 +463,12 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def __iter__(self) -> Iterator[str]:
         """Over a snapshot of the keys, so that lookups and other threads may change them."""
         self._list_once()
+        self._known.fill()
         return iter(list(self._cache))
 
     def __len__(self) -> int:
         self._list_once()
-        return len(self._cache)
+        return self._known.count()
 
     def values(self) -> Values[V]:
         """Values; a key that turns out to be gone, or damaged (logged), is passed over."""
@@ -476,6 +483,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
         A damaged entry (logged) is passed over, and stays."""
         self._list_once()
+        self._known.fill()
         for key in reversed(list(self._cache)):
             try:
                 value = self.pop(key, MISSING)
@@ -491,7 +499,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return Path(self._store.directory)
 
     def __repr__(self) -> str:
-        keys = f"{len(self._cache)} keys" if self._known.index.listed else "not listed yet"
+        keys = f"{self._known.count()} keys" if self._known.index.listed else "not listed yet"
         return f"NfsDict({self._store.directory!r}, {keys})"
 
     def __reduce__(self) -> tuple[Any, ...]:
