@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -36,16 +37,28 @@ def chunks(items: Sequence[A], workers: int, group: Callable[[A], object]) -> li
     return pieces
 
 
-def in_parallel(function: Callable[[A], B], items: Iterable[A], workers: int) -> Iterator[B]:
+def _processors() -> int:
+    """How many this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def in_parallel(
+    function: Callable[[A], B], items: Iterable[A], workers: int, *, without_gil: bool = False
+) -> Iterator[B]:
     """``map``, results in the order of the items, in ``workers`` threads if the calls wait.
 
-    It begins without, and measures that. The threads live as long as the call: none is left for a
-    fork to lose. After an exception what hasn't begun is dropped. One worker starts no thread.
+    It begins without, and measures that. Calls that don't wait, but spend most of their time
+    ``without_gil``, get a thread for each processor. The threads live as long as the call: none is
+    left for a fork to lose. After an exception what hasn't begun is dropped. One worker starts no
+    thread.
     """
     items = list(items)
     done = 0
     waited = computed = 0.0
-    while done < len(items) and (workers == 1 or waited < max(_WAITED, computed)):
+    threads = 1
+    while done < len(items) and threads == 1:
         wall, processor = time.perf_counter(), time.thread_time()
         result = function(items[done])
         processor = time.thread_time() - processor
@@ -53,11 +66,15 @@ def in_parallel(function: Callable[[A], B], items: Iterable[A], workers: int) ->
         computed += processor
         done += 1
         yield result
+        if waited >= max(_WAITED, computed):
+            threads = workers
+        elif without_gil and computed >= _WAITED:
+            threads = min(workers, _processors())
     rest = items[done:]
     if len(rest) < 2:
         yield from map(function, rest)
         return
-    size = -(-len(rest) // (_PIECES * workers))
+    size = -(-len(rest) // (_PIECES * threads))
     pieces = [rest[start : start + size] for start in range(0, len(rest), size)]
 
     ended = threading.Event()
@@ -65,7 +82,7 @@ def in_parallel(function: Callable[[A], B], items: Iterable[A], workers: int) ->
     def of_piece(piece: Sequence[A]) -> list[B]:
         return [function(item) for item in piece if not ended.is_set()]
 
-    with ThreadPoolExecutor(min(workers, len(pieces)), "nfsdict") as pool:
+    with ThreadPoolExecutor(min(threads, len(pieces)), "nfsdict") as pool:
         try:
             for results in pool.map(of_piece, pieces):
                 yield from results
