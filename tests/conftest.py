@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Iterator
 from types import ModuleType
@@ -63,6 +64,37 @@ def opened(nfsdict, tmp_path):
         return nfsdict.NfsDict(**{"name": "s", "base_dir": tmp_path, **options})
 
     return opened
+
+
+# --- what is done to get there ---------------------------------------------------------------
+
+
+@pytest.fixture
+def lists(nfsdict, monkeypatch):
+    """The shards that were listed, in order of the calls."""
+    Store = importlib.import_module("nfsdict.store").Store
+    calls = []
+    original = Store.list
+    monkeypatch.setattr(
+        Store, "list", lambda self, shard: calls.append(shard) or original(self, shard)
+    )
+    return calls
+
+
+@pytest.fixture
+def reads(nfsdict, monkeypatch):
+    """Names of the value files that were read."""
+    files = importlib.import_module("nfsdict.files")
+    calls = []
+    original = files.read_files
+
+    def read_files(paths):
+        names = map(os.path.basename, paths)
+        calls.extend(name for name in names if not name.startswith("_"))
+        return original(paths)
+
+    monkeypatch.setattr(files, "read_files", read_files)
+    return calls
 
 
 # --- in the laboratory -----------------------------------------------------------------------

@@ -92,9 +92,9 @@ class Entries:
         Those that can't be read here are left out: they are to be read from their files.
         """
         try:
-            pairs = list(map(self._loads_whole, packed.values()))
-            if [key for key, _ in pairs] == list(packed):
-                return dict(zip(packed, [value for _, value in pairs]))
+            pairs = dict(map(self._loads_whole, packed.values()))
+            if list(pairs) == list(packed):
+                return dict(zip(packed, pairs.values()))  # the index has these keys already
         except Exception:  # a pickle runs anybody's code
             pass
         values = {}

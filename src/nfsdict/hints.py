@@ -32,17 +32,21 @@ class Source:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = os.open(path, _READ)
-        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+        status = os.fstat(self._descriptor)
+        self._size = status.st_size
+        if not stat.S_ISREG(status.st_mode):
             self.close()
-            raise failure(errno.EINVAL, path)
+            raise failure(errno.ENXIO, path)
 
     def read(self, offset: int, size: int) -> bytes:
         """ValueError if the file ends before, OSError if it can't be read."""
+        if offset + size > self._size:
+            raise ValueError(f"{self._path} is cut short")
         parts = []
         while size:
             part = os.pread(self._descriptor, min(size, 1 << 30), offset)
             if not part:
-                raise ValueError(f"{self._path} is cut short")
+                raise ValueError(f"{self._path} was cut short")
             parts.append(part)
             offset += len(part)
             size -= len(part)

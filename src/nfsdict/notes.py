@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from .directories import failure
+from .entries import Entries, Entry
 from .index import Index
 from .locks import Locks
 from .packs import Packs
@@ -101,9 +102,12 @@ class Addition:
 class Notes:
     """Index and packs, kept together under the lock ``survey``. ``writes``: or else only read."""
 
-    def __init__(self, index: Index, store: Store, locks: Locks, writes: bool) -> None:
+    def __init__(
+        self, index: Index, store: Store, entries: Entries, locks: Locks, writes: bool
+    ) -> None:
         self._index = index
         self._store = store
+        self._entries = entries
         self._locks = locks
         self.writes = writes
         self._packs = Packs(store)
@@ -211,15 +215,16 @@ class Notes:
             replaced = set(self._index.shard(name).unsaid)  # the packs have other files' bytes
         packed = self._packs.values(name).keys() - replaced
         loose = [
-            (self._store.path_of(digits), known)
+            (digits, known)
             for digits, known in entries.items()
             if known.proven and known.size <= PACKED and known.key not in packed
         ]
         values = {}
-        contents = self._store.read([path for path, _ in loose])
-        for (_, known), content in zip(loose, contents):
-            if isinstance(content, tuple) and content[1] == known.signature:
-                values[known.key] = content[0]
+        # As entries: what is packed is taken for whole later.
+        found = self._entries.read([digits for digits, _ in loose])
+        for (_, known), entry in zip(loose, found):
+            if isinstance(entry, Entry) and entry.signature == known.signature:
+                values[known.key] = entry.data
         with self._locks.known:
             self._index.repeat(name, values)
         held = sum(known.key in packed or known.key in values for known in entries.values())

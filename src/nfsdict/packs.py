@@ -99,11 +99,11 @@ class Packs:
             except OSError as error:
                 log.info("pack %s can't be read: %s", pack.record.name, error)
                 values = repeat(None)
-            for key, value in zip(shard.keys, values):
-                if value is not None:
-                    found[key] = value
-                elif found:
+            if found:
+                for key in shard.keys:
                     found.pop(key, None)
+            pairs = zip(shard.keys, values)
+            found.update({key: value for key, value in pairs if value is not None})
         return found
 
     def close(self) -> None:

@@ -43,7 +43,7 @@ class Store(Hints):
         self._shards: tuple[tuple[int, int], list[str]] | None = None
 
     def _shard(self, shard: str) -> str:
-        return os.path.join(self.directory, shard)
+        return f"{self.directory}/{shard}"
 
     def shards(self) -> list[str]:
         """The shard directories that exist, in order. One GETATTR while none is made or removed.
@@ -77,13 +77,16 @@ class Store(Hints):
         """The shard directories' mtimes in ns, by the server's word; None where there is none."""
         stamps: list[int | None] = []
         paths = list(map(self._shard, shards))
+        latest = 0
         for path, times in zip(paths, read_stamps(paths)):
             if isinstance(times, tuple):
-                self.times.seen(times[1])
-                stamps.append(times[0])
+                mtime, ctime = times
+                latest = max(latest, ctime)
+                stamps.append(mtime)
             else:
                 status = self._revalidate(path)
                 stamps.append(None if status is None else status.st_mtime_ns)
+        self.times.seen(latest)
         return stamps
 
     def list(self, shard: str) -> Listing:
