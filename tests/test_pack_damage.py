@@ -125,6 +125,14 @@ def test_head_or_pack_cut_short_anywhere(settled, withstood):
         withstood({pack: packed[:end]})
 
 
+def test_a_head_is_believed_if_its_checksum_says_so(nfsdict, tmp_path, settled, put, lists):
+    head, data = next(iter(settled.items()))
+    put({**settled, head: data[:8] + bytes(4) + data[12:]})
+    del lists[:]
+    assert dict(open_(nfsdict, tmp_path)) == WANTED
+    assert len(lists) == len(WANTED)
+
+
 def test_pages_that_never_got_to_disk(settled, withstood):
     """Zeros from some point on, as a power cut leaves them."""
     for path, data in settled.items():

@@ -55,6 +55,16 @@ def test_calls_that_do_not_wait_start_no_thread(parallel, monkeypatch):
     assert call.threads == {threading.get_ident()}
 
 
+@pytest.mark.parametrize("without_gil", [True, False])
+def test_calls_that_compute_without_the_gil_use_each_processor(parallel, monkeypatch, without_gil):
+    monkeypatch.setattr(time, "thread_time", time.perf_counter)
+    monkeypatch.setattr(parallel, "_processors", lambda: 3)
+    call = Call(0.005)  # which counts as computing here
+    found = parallel.in_parallel(call, range(100), 8, without_gil=without_gil)
+    assert list(found) == [-n for n in range(100)]
+    assert call.most == (3 if without_gil else 1)
+
+
 @pytest.mark.parametrize(("count", "workers"), [(20, 1), (1, 8), (0, 8)])
 def test_one_worker_or_one_item_starts_no_thread(parallel, count, workers):
     call = Call(0.005)

@@ -110,8 +110,7 @@ class Knowledge:
 
     def forget(self, name: str, key: str) -> None:
         """What the key's file holds isn't known: the next access asks the disk."""
-        self.fill()
-        if key in self._cache:
+        if self.knows(key):
             self.know(name, key, MISSING, UNKNOWN, None, self.surveys)
 
     def _touch(self, key: str) -> None:
@@ -130,6 +129,11 @@ class Knowledge:
                 self._cache.update(dict.fromkeys(self.index.shard(name).names(), MISSING))
             self._cache.update(looked_up)
             self._unfilled = set()
+
+    def knows(self, key: str) -> bool:
+        """Whether the key is known to exist."""
+        self.fill()
+        return key in self._cache
 
     def count(self) -> int:
         """How many keys are known."""
@@ -252,7 +256,6 @@ class Knowledge:
     def _apply(self, view: View, moment: int | None, reread: bool, clean: bool) -> set[str]:
         """Take over what a survey found, but for what this process changed meanwhile."""
         touched = self._touched or set()
-        self._unfilled.discard(view.shard)
         for key in view.gone - touched:
             self._cache.pop(key, None)
         for name, known in view.entries.items():

@@ -162,8 +162,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             return entry.value
 
     def _exists(self, key: str, /) -> bool:
-        self._known.fill()
-        if key in self._cache:
+        if self._known.knows(key):
             return True
         name = digest(key)
         with self._locks.shard(name):
@@ -198,9 +197,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         key = self._changing(key)
         data = self._entries.dumps((key, value))
         name = digest(key)
-        self._known.fill()
         with self._locks.shard(name):
-            if key in self._cache and self._store.look(name):
+            if self._known.knows(key) and self._store.look(name):
                 return False  # spares writing a file in vain
             self._flush.keys_change()
             surveys = self._known.surveys
@@ -232,7 +230,6 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         key = self._changing(key)
         name = digest(key)
-        self._known.fill()
         with self._locks.shard(name):
             self._flush.keys_change()
             try:
@@ -240,7 +237,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             except BaseException:
                 self._known.forget(name, key)
                 raise
-            if entry is not None or key in self._cache:
+            if entry is not None or self._known.knows(key):
                 self._known.drop(name, key)
         if entry is not None:
             return entry.value
@@ -251,9 +248,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def __delitem__(self, key: str) -> None:
         key = self._changing(key)
         name = digest(key)
-        self._known.fill()
         with self._locks.shard(name):
-            known = key in self._cache
+            known = self._known.knows(key)
             self._flush.keys_change()
             try:
                 [outcome] = self._store.remove([self._store.path_of(name)])

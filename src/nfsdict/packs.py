@@ -117,22 +117,17 @@ class Packs:
         return None if self._behind else Writer(self._store)
 
     def push(self, writer: Writer) -> bool:
-        """Put the new pack on top, and merge. Whether that was done.
+        """Put the new pack on top, and merge. Whether that was done; or else it is to be dropped.
 
         Not if somebody else has written the head since it was loaded, or is about to: of many
         who have read the same one does the work. OSError if it can't be written.
         """
-        try:
-            with self._store.claimed_head() as mine:
-                if not mine or self._store.read_head() != self._head:
-                    self._behind = True
-                    writer.drop()
-                    return False
-                self._replace([*self._records, writer.publish()])
-                return True
-        except BaseException:
-            writer.drop()
-            raise
+        with self._store.claimed_head() as mine:
+            if not mine or self._store.read_head() != self._head:
+                self._behind = True
+                return False
+            self._replace([*self._records, writer.publish()])
+            return True
 
     def merge(self) -> bool:
         """Make all packs one. Whether that was done; see ``push``."""
