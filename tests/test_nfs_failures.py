@@ -20,7 +20,18 @@ BOTH = ("3", "4.2")
 
 
 def temporary(lab: Lab) -> list[Path]:
-    return [*lab.server.glob("store/.nfs*"), *lab.server.glob("store/*/.nfs*")]
+    """What is left under temporary names.
+
+    Linux's client renames a file that is unlinked while it is open, and removes it after the last
+    close without anybody waiting for that: such files get a few seconds to go.
+    """
+    end = time.monotonic() + 5
+    while True:
+        found = [*lab.server.glob("store/.nfs*"), *lab.server.glob("store/*/.nfs*")]
+        ours = [path for path in found if path.name.startswith(".nfsdict")]
+        if ours or not found or time.monotonic() > end:
+            return found
+        time.sleep(0.05)
 
 
 # --- the server goes and comes back ----------------------------------------------------------
