@@ -15,6 +15,8 @@ from nfsdict.backend import VARIABLE, expects_extension
 
 pytest_plugins = ["lab.plugin"]
 
+os.umask(0o022)  # what may be written by whom is part of some tests, and of none by accident
+
 # Time is no promise of these tests, and they run on machines that have other work.
 hypothesis.settings.register_profile(
     "nfsdict", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]

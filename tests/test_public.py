@@ -21,7 +21,9 @@ PUBLIC = [
     "Report",
     "Serializer",
     "UncertainWriteError",
+    "UntrustedPickleWarning",
     "__version__",
+    "signed",
 ]
 
 

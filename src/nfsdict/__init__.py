@@ -12,6 +12,8 @@ from .errors import (
 )
 from .mapping import NfsDict
 from .serializers import Serializer
+from .signed import signed
+from .trust import UntrustedPickleWarning
 from .verify import Repair, Report
 
 __version__ = "1.0.0.dev0"
@@ -27,5 +29,7 @@ __all__ = [
     "Report",
     "Serializer",
     "UncertainWriteError",
+    "UntrustedPickleWarning",
     "__version__",
+    "signed",
 ]

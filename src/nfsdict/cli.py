@@ -8,11 +8,19 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from . import BACKEND, CorruptValueError, NfsDict, NfsDictError, __version__
+from . import (
+    BACKEND,
+    CorruptValueError,
+    NfsDict,
+    NfsDictError,
+    UntrustedPickleWarning,
+    __version__,
+)
 from .serializers import serializer_named
 
 DONE, NO, ERROR = 0, 1, 2  # exit statuses, as grep's: an error is never taken for an absent key
@@ -36,7 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = parser().parse_args(argv)
     try:
-        status: int = arguments.run(arguments)
+        with warnings.catch_warnings():
+            warnings.showwarning = tell
+            status: int = arguments.run(arguments)
         sys.stdout.flush()
     except BrokenPipeError:
         discard_output()
@@ -46,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         discard_output()  # it may be what failed, and would fail again at interpreter exit
         return complain(error)
-    except (NfsDictError, ValueError, TypeError) as error:
+    except (NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
         return complain(error)
     return status
 
@@ -330,6 +340,11 @@ def no_such_key(arguments: argparse.Namespace) -> int:
 def complain(problem: object, status: int = ERROR) -> int:
     print(f"nfsdict: {problem}", file=sys.stderr)
     return status
+
+
+def tell(message: Warning | str, *_: Any, **__: Any) -> None:
+    """In place of ``warnings.showwarning``: in one line, and not where in the code."""
+    complain(f"warning: {message}")
 
 
 def discard_output() -> None:

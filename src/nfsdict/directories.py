@@ -102,6 +102,13 @@ class Directories:
         if not stat.S_ISDIR(os.stat(self.directory).st_mode):
             raise failure(errno.ENOTDIR, self.directory)
 
+    def status(self) -> os.stat_result | None:
+        """Of the store's directory, which was just looked up; None if it can't be told."""
+        try:
+            return os.stat(self.directory)
+        except OSError:
+            return None
+
     def create(self) -> None:
         """Make the store's directory and its parents, unless they are there.
 

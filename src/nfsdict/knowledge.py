@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from .core import MISSING, digest
 from .entries import Entries, Entry
+from .errors import UncertainWriteError
 from .index import GRANULARITY, Index, Known
 from .locks import Locks
 from .notes import Notes, Packing
@@ -113,6 +114,11 @@ class Knowledge:
         if self.knows(key):
             self.know(name, key, MISSING, UNKNOWN, None, self.surveys)
 
+    def doubt(self, name: str, key: str, error: BaseException) -> None:
+        """A write was refused, and nothing has changed; or else nobody knows what it did."""
+        if not isinstance(error, OSError) or isinstance(error, UncertainWriteError):
+            self.forget(name, key)
+
     def _touch(self, key: str) -> None:
         if self._touched is not None:
             self._touched.add(key)
@@ -134,6 +140,15 @@ class Knowledge:
         """Whether the key is known to exist."""
         self.fill()
         return key in self._cache
+
+    def has_all(self, keys: Iterable[str]) -> bool:
+        """Whether the cache has these keys: it may not have all that are known."""
+        return all(key in self._cache for key in keys)
+
+    def entries(self, shard: str) -> dict[str, Known]:
+        """What is known of this shard's files, by digest."""
+        with self._locks.known:
+            return self.index.shard(shard).entries()
 
     def count(self) -> int:
         """How many keys are known."""

@@ -2,42 +2,35 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import time
 import weakref
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path, PurePath
 from types import TracebackType
 from typing import Any, TypeVar
 
 from platformdirs import user_data_dir
 
+from .bulk import Bulk
 from .core import MISSING, ReadCache, digest
 from .entries import Entries
-from .errors import BatchError, CorruptValueError, ReadOnlyError, UncertainWriteError
+from .errors import BatchError, CorruptValueError, ReadOnlyError
 from .flush import Flush
 from .index import UNREAD, Index
 from .knowledge import Knowledge
 from .locks import Locks
 from .notes import Notes, Packing
-from .parallel import chunks, in_parallel
 from .progress import Progress
 from .serializers import Serializer, serializer_named
 from .store import Store
+from .trust import warn_of_writers
 from .verify import Repair, Report, repair, verify
 from .views import Items, Values
 
 V = TypeVar("V")
-Item = tuple[str, str, Any, bytes]
-"""To be written: digest, key, value, content."""
 
 _RAISE: Any = object()
-log = logging.getLogger("nfsdict")
-
-# An update serializes so many bytes before it writes them: up to here, a value that the serializer
-# refuses leaves everything unchanged.
-_BATCH_BYTES = 64 << 20
 
 
 class NfsDict(ReadCache[V], MutableMapping[str, V]):
@@ -55,7 +48,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         base_dir: where stores lie; None is ``platformdirs.user_data_dir("nfsdict")``.
         serializer: ``"pickle"``, ``"json"``, ``"bytes"``, or an object with ``extension``,
             ``dumps((key, value))`` and ``loads(data)``. Unpickling runs code: open pickles only
-            where you trust everybody who can write.
+            where you trust everybody who can write (see ``UntrustedPickleWarning``), or ``signed``.
         lazy: open without listing; keys are listed when first needed, values read when accessed.
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
         read_only: write nothing, not even the index; the store must exist.
@@ -130,11 +123,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             workers=workers,
         )
         self._flush = Flush(self._notes, self._store)
+        self._bulk = Bulk(
+            self._known, self._flush, self._store, self._entries, self._locks, workers
+        )
         if read_only:
             self._store.check()
         else:
             self._store.create()
             weakref.finalize(self, self._flush)
+        warn_of_writers(self._store, format, mode)
         if lazy:
             self._store.prefetch()
         else:
@@ -185,7 +182,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                 signature = self._store.put(name, data)
                 self._known.know(name, key, value, signature, hash(data), surveys)
             except BaseException as error:
-                self._failed(name, key, error)
+                self._known.doubt(name, key, error)
                 raise
 
     def add(self, key: str, value: V) -> bool:
@@ -207,7 +204,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                 if signature is not None:
                     self._known.know(name, key, value, signature, hash(data), surveys)
             except BaseException as error:
-                self._failed(name, key, error)
+                self._known.doubt(name, key, error)
                 raise
         return signature is not None
 
@@ -275,58 +272,13 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         pairs = dict(other)
         pairs.update(kwargs)
-        failed: dict[str, OSError] = {}
-        batch: list[Item] = []
-        size = 0
-        for key, value in pairs.items():
-            key = self._changing(key)
-            data = self._entries.dumps((key, value))
-            batch.append((digest(key), key, value, data))
-            size += len(data)
-            if size >= _BATCH_BYTES:
-                failed.update(self._write_batch(batch))
-                batch, size = [], 0
-        failed.update(self._write_batch(batch))
+        failed = self._bulk.write((self._changing(key), value) for key, value in pairs.items())
         if failed:
             raise BatchError(failed)
 
     def __ior__(self, other: Any) -> NfsDict[V]:
         self.update(other)
         return self
-
-    def _write_batch(self, batch: list[Item]) -> dict[str, OSError]:
-        # A shard's files go together: its directory is made durable once.
-        batch.sort(key=lambda item: item[0])
-        parts = chunks(batch, self._workers, lambda item: item[0][:2])
-        failed: dict[str, OSError] = {}
-        for part in in_parallel(self._write_chunk, parts, self._workers, without_gil=True):
-            failed.update(part)
-        return failed
-
-    def _write_chunk(self, items: Sequence[Item]) -> dict[str, OSError]:
-        failed: dict[str, OSError] = {}
-        with self._locks.shards(item[0] for item in items):
-            if not all(item[1] in self._cache for item in items):
-                self._flush.keys_change()
-            surveys = self._known.surveys
-            try:
-                outcomes = self._store.write((name, data) for name, _, _, data in items)
-            except BaseException:
-                for name, key, _, _ in items:
-                    self._known.forget(name, key)
-                raise
-            for (name, key, value, data), outcome in zip(items, outcomes):
-                if isinstance(outcome, bytes):
-                    self._known.know(name, key, value, outcome, hash(data), surveys)
-                    continue
-                failed[key] = outcome
-                self._failed(name, key, outcome)
-        return failed
-
-    def _failed(self, name: str, key: str, error: BaseException) -> None:
-        """A write was refused, and nothing has changed; or else nobody knows what it did."""
-        if not isinstance(error, OSError) or isinstance(error, UncertainWriteError):
-            self._known.forget(name, key)
 
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
@@ -335,32 +287,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         files that could not be removed; all others are.
         """
         self._writable()
-        self._flush.keys_change()
-        failed: dict[str, OSError] = {}
-        shards = sorted(self._known.shards().union(self._store.shards()))
-        for part in in_parallel(self._clear, shards, self._workers):
-            failed.update(part)
+        failed = self._bulk.clear()
         if failed:
             raise BatchError(failed)
-
-    def _clear(self, shard: str) -> dict[str, OSError]:
-        with self._locks.shards([shard]):
-            with self._locks.known:
-                known = self._known.index.shard(shard).entries()
-            try:
-                paths = [self._store.path_of(name) for name in self._store.list(shard).signatures]
-                outcomes = dict(zip(paths, self._store.remove(paths)))
-            except BaseException:
-                for name, entry in known.items():
-                    self._known.forget(name, entry.key)
-                raise
-            failed = {path: error for path, error in outcomes.items() if isinstance(error, OSError)}
-            for name, entry in known.items():
-                if self._store.path_of(name) in failed:
-                    self._known.forget(name, entry.key)
-                else:
-                    self._known.drop(name, entry.key)
-        return failed
 
     def _changing(self, key: str) -> str:
         """The key as it goes to disk, if this dictionary may change it."""

@@ -35,7 +35,11 @@ class Serializer(Protocol):
     def loads(self, data: bytes, /) -> Any: ...
 
 
-class Pickle:
+class Own:
+    """One of this package: it raises ``Damaged`` itself, and what else it raises is no damage."""
+
+
+class Pickle(Own):
     """Pickle with a CRC-32 after its STOP opcode, where ``pickle.loads`` doesn't look.
 
     Any reader of plain pickles reads these files, and plain pickles are read here. A plain one
@@ -73,7 +77,7 @@ class Pickle:
             raise Damaged(f"no pickle: {error}") from error
 
 
-class Json:
+class Json(Own):
     """JSON text ``[key, value]`` in UTF-8, which a person may edit. It has no checksum."""
 
     extension = ".json"
@@ -88,7 +92,7 @@ class Json:
             raise Damaged(f"no JSON: {error}") from error
 
 
-class Bytes:
+class Bytes(Own):
     """Raw values, any bytes-like object, read back as ``bytes``.
 
     The file is a header, the key's UTF-8 and the value. The header: ``nfsb``, then in little-endian
@@ -163,4 +167,4 @@ def serializer_named(serializer: str | Serializer) -> Serializer:
         )
     if not _EXTENSION.fullmatch(serializer.extension):
         raise ValueError(f"{serializer.extension!r} can't end a file name; try one like '.npy'")
-    return _Custom(serializer)
+    return serializer if isinstance(serializer, Own) else _Custom(serializer)

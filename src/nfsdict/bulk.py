@@ -1,0 +1,122 @@
+"""Bulk: many keys written or removed at a time, each still atomic."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from .core import digest
+from .entries import Entries
+from .flush import Flush
+from .knowledge import Knowledge
+from .locks import Locks
+from .parallel import chunks, in_parallel
+from .store import Store
+
+# So many bytes are serialized before they are written: up to here, a value that the serializer
+# refuses leaves everything unchanged.
+_BATCH_BYTES = 64 << 20
+
+
+class _Item(NamedTuple):
+    """To be written."""
+
+    name: str
+    key: str
+    value: Any
+    data: bytes
+
+
+def _shard(item: _Item) -> str:
+    return item.name[:2]
+
+
+class Bulk:
+    """Work on chunks of keys in threads. What couldn't be done is returned with the reason."""
+
+    def __init__(
+        self,
+        known: Knowledge,
+        flush: Flush,
+        store: Store,
+        entries: Entries,
+        locks: Locks,
+        workers: int,
+    ) -> None:
+        self._known = known
+        self._flush = flush
+        self._store = store
+        self._entries = entries
+        self._locks = locks
+        self._workers = workers
+
+    def write(self, pairs: Iterable[tuple[str, Any]]) -> dict[str, OSError]:
+        """Put these entries; all durable on return. Keys that failed."""
+        failed: dict[str, OSError] = {}
+        batch: list[_Item] = []
+        size = 0
+        for key, value in pairs:
+            item = _Item(digest(key), key, value, self._entries.dumps((key, value)))
+            batch.append(item)
+            size += len(item.data)
+            if size >= _BATCH_BYTES:
+                failed.update(self._write_batch(batch))
+                batch, size = [], 0
+        failed.update(self._write_batch(batch))
+        return failed
+
+    def _write_batch(self, batch: list[_Item]) -> dict[str, OSError]:
+        # A shard's files go together: its directory is made durable once.
+        batch.sort(key=_shard)
+        failed: dict[str, OSError] = {}
+        parts = chunks(batch, self._workers, _shard)
+        for part in in_parallel(self._write_chunk, parts, self._workers, without_gil=True):
+            failed.update(part)
+        return failed
+
+    def _write_chunk(self, items: Sequence[_Item]) -> dict[str, OSError]:
+        failed: dict[str, OSError] = {}
+        with self._locks.shards(item.name for item in items):
+            if not self._known.has_all(item.key for item in items):
+                self._flush.keys_change()
+            surveys = self._known.surveys
+            try:
+                outcomes = self._store.write((name, data) for name, _, _, data in items)
+            except BaseException:
+                for item in items:
+                    self._known.forget(item.name, item.key)
+                raise
+            for (name, key, value, data), outcome in zip(items, outcomes):
+                if isinstance(outcome, bytes):
+                    self._known.know(name, key, value, outcome, hash(data), surveys)
+                    continue
+                failed[key] = outcome
+                self._known.doubt(name, key, outcome)
+        return failed
+
+    def clear(self) -> dict[str, OSError]:
+        """Remove each value file that is there now. Paths that failed."""
+        self._flush.keys_change()
+        failed: dict[str, OSError] = {}
+        shards = sorted(self._known.shards().union(self._store.shards()))
+        for part in in_parallel(self._clear, shards, self._workers):
+            failed.update(part)
+        return failed
+
+    def _clear(self, shard: str) -> dict[str, OSError]:
+        with self._locks.shards([shard]):
+            known = self._known.entries(shard)
+            try:
+                paths = [self._store.path_of(name) for name in self._store.list(shard).signatures]
+                outcomes = dict(zip(paths, self._store.remove(paths)))
+            except BaseException:
+                for name, entry in known.items():
+                    self._known.forget(name, entry.key)
+                raise
+            failed = {path: error for path, error in outcomes.items() if isinstance(error, OSError)}
+            for name, entry in known.items():
+                if self._store.path_of(name) in failed:
+                    self._known.forget(name, entry.key)
+                else:
+                    self._known.drop(name, entry.key)
+        return failed

@@ -1,0 +1,84 @@
+"""Signed: a serializer around another one, which reads only what was written with its key."""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from .serializers import Damaged, Own, Serializer, serializer_named
+
+_MAGIC = b"nfsdmac\x01"
+_CODE = 32  # bytes of HMAC-SHA-256
+_TRAILER = _CODE + len(_MAGIC)
+# What else is signed with the same key, for another purpose, is no value file.
+_PREFIX = b"nfsdict signed value 1\0"
+_SHORTEST_KEY = 16
+
+
+def signed(serializer: str | Serializer = "pickle", *, key: bytes) -> Serializer:
+    """A serializer that refuses what wasn't written with this key, before it is looked at.
+
+    Each value file is what ``serializer`` makes, and after that an HMAC-SHA-256 (RFC 2104) of it
+    and eight bytes that tell the format. It is checked before anything is unpickled, for bytes
+    out of a pack as well. What doesn't pass is damage: CorruptValueError. As the key of the entry
+    is among what is signed, a file moved under another key's name is refused too.
+    The files end in ``.pkl.signed`` where the serializer's own do in ``.pkl``, so that signed and
+    unsigned values are never taken for each other, also in one directory.
+
+    Who can write to the store but has no key can still remove entries, put back an older file of
+    the same entry, copy an entry of another store that has the same key and serializer (use a key
+    for each store), read everything, and fill the disk. Who has the key can write anything,
+    pickles that run code included.
+
+    Args:
+        serializer: a serializer's name or a serializer, as for ``NfsDict``.
+        key: at least 16 random bytes, such as ``secrets.token_bytes(32)``, kept where only those
+            can read it who may write. A pickled dictionary holds it; no ``repr`` shows it.
+
+    Raises:
+        TypeError: a key that isn't ``bytes``.
+        ValueError: a key that is too short; a serializer that is none.
+    """
+    if not isinstance(key, bytes):
+        raise TypeError(f"the key is bytes, not {type(key).__name__}")
+    if len(key) < _SHORTEST_KEY:
+        raise ValueError(f"the key has {len(key)} bytes, at least {_SHORTEST_KEY} are needed")
+    return _Signed(serializer, key)
+
+
+class _Signed(Own):
+    def __init__(self, serializer: str | Serializer, key: bytes) -> None:
+        self._serializer = serializer
+        self._key = key
+        inner = serializer_named(serializer)
+        self.extension = f"{inner.extension}.signed"
+        # Nor are the bytes of one serializer to be read by another.
+        self._prefix = _PREFIX + inner.extension.encode() + b"\0"
+        self._dumps = inner.dumps
+        # A checksum inside has nothing to add. No ``loads_whole`` here: bytes out of a pack, whose
+        # checksum anybody can compute, go through ``loads``.
+        self._loads = getattr(inner, "loads_whole", inner.loads)
+
+    def dumps(self, obj: Any, /) -> bytes:
+        data = self._dumps(obj)
+        return data + self._code(data) + _MAGIC
+
+    def loads(self, data: bytes, /) -> Any:
+        if len(data) < _TRAILER or not data.endswith(_MAGIC):
+            raise Damaged("it isn't signed, or was cut short" if data else "the file is empty")
+        body = data[:-_TRAILER]
+        if not hmac.compare_digest(data[-_TRAILER : -len(_MAGIC)], self._code(body)):
+            raise Damaged("it was changed, or signed with another key")
+        return self._loads(body)
+
+    def _code(self, data: bytes) -> bytes:
+        # hmac.digest takes 2 GiB at most.
+        code = hmac.new(self._key, self._prefix, "sha256")
+        code.update(data)
+        return code.digest()
+
+    def __repr__(self) -> str:
+        return f"signed({self._serializer!r}, key=...)"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self._serializer, self._key)

@@ -1,0 +1,68 @@
+"""Trust: a warning where others can put pickles into a store, which run code when they are read."""
+
+from __future__ import annotations
+
+import os
+import stat
+import warnings
+
+from .serializers import Pickle, Serializer
+from .store import Store
+
+
+class UntrustedPickleWarning(UserWarning):
+    """A store of pickles is opened that others can write to: whoever can, can run code here.
+
+    Told once for each store and process, before anything is read. As an error
+    (``warnings.simplefilter("error", UntrustedPickleWarning)``) it keeps such stores from being
+    opened. Only owner and permission bits of the store's own directory are looked at: no access
+    control lists, and no directories above or below it.
+    """
+
+
+_warned: dict[str, object] = {}
+
+
+def warn_of_writers(store: Store, serializer: Serializer, mode: int | None) -> None:
+    """Warn the caller's caller if these are pickles, and others can write to the store.
+
+    A group can if ``mode``, the bits that were asked for, doesn't say that it shall.
+    """
+    status = store.status() if isinstance(serializer, Pickle) and os.name != "nt" else None
+    if status is None:
+        return
+    if status.st_mode & stat.S_IWOTH:
+        who, stop = "everybody", "o-w"
+    elif not status.st_mode & stat.S_IWGRP or (mode or 0) & stat.S_IWGRP or _alone(status):
+        return
+    else:
+        who, stop = "its group", "g-w"
+    mine = object()
+    if _warned.setdefault(store.directory, mine) is not mine:
+        return
+    try:
+        warnings.warn(
+            f"{who} can write to {store.directory}, and reading a pickle runs the code that its "
+            "writer chose. Use serializer=nfsdict.signed(key=...), 'json' or 'bytes', or "
+            f"chmod -R {stop} the directory. If you trust them all"
+            + (", open it with their mode, such as 0o660" if stop == "g-w" else "")
+            + ": warnings.simplefilter('ignore', nfsdict.UntrustedPickleWarning)",
+            UntrustedPickleWarning,
+            stacklevel=3,
+        )
+    except UntrustedPickleWarning:
+        del _warned[store.directory]  # an error, by the user's filter: so is the next opening
+        raise
+
+
+def _alone(status: os.stat_result) -> bool:
+    """Whether nobody but the owner is in the group, as far as its name and list tell: where each
+    user has such a group, the umask lets it write."""
+    import grp
+    import pwd
+
+    try:
+        owner, group = pwd.getpwuid(status.st_uid).pw_name, grp.getgrgid(status.st_gid)
+    except KeyError:
+        return False
+    return owner == group.gr_name and not set(group.gr_mem) - {owner}
