@@ -121,7 +121,7 @@ def rows_of(lab: Lab, count: int, rounds: int, measures: Any) -> list[list[str]]
     rows = []
     for work, by_name in seen.items():
         row = [f"v{lab.configuration.version}", f"{count}", work]
-        for some in by_name.values():
+        for some in (by_name[name] for name in CONTENDERS):
             calls = statistics.median(one.calls for one in some)
             row += [
                 f"{calls:.0f}",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import mmap
 import os
 import stat
 import struct
@@ -207,6 +208,10 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
             return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
         parts: list[bytes] = []
         left = status.st_size
+        if left > _CHUNK:
+            mmap.mmap(
+                -1, left
+            ).close()  # what memory can't hold is refused now, and not when it is full
         while left > 0:
             part = os.read(descriptor, min(left, _CHUNK))
             if not part:

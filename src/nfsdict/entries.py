@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from .core import digest
+from .directories import failure
 from .errors import CorruptValueError
 from .files import Content
 from .serializers import Damaged, Serializer
@@ -59,13 +61,14 @@ class Entries:
         private = self._store.take(name)
         if private is None:
             return None
+        path = self._store.path_of(name)
         try:
             [content] = self._store.read([private])
             if content is None:
                 return None  # swept as old by somebody's repair
             if isinstance(content, OSError):
-                raise content
-            entry = self._load(self._store.path_of(name), content)
+                raise failure(content.errno or errno.EIO, path)
+            entry = self._load(path, content)
             self._store.discard(private)
         except BaseException:
             self._store.give_back(private)

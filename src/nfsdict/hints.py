@@ -145,7 +145,16 @@ class Hints(Contests):
 
     def remove_head(self) -> None:
         """Without it there is no index."""
-        self.sweep(self._head)
+        self._sweep_file(self._head)
+
+    def _sweep_file(self, path: str) -> None:
+        """Unlink what has this name of ours. A directory isn't ours, stays, and is logged."""
+        try:
+            self.sweep(path)
+        except OSError:
+            if not os.path.isdir(path):
+                raise
+            log.warning("%s stands where the index belongs: move it away", path)
 
     @contextmanager
     def claimed_head(self) -> Iterator[bool]:
@@ -184,7 +193,7 @@ class Hints(Contests):
 
     def remove_pack(self, name: str) -> None:
         """No head shall name it any more. Who has it open meets the end of it, on NFS at once."""
-        self.sweep(self._pack_path(name))
+        self._sweep_file(self._pack_path(name))
 
     def packs(self) -> dict[str, int]:
         """All that are there, by name, with their mtimes in ns."""
