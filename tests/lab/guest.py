@@ -27,6 +27,7 @@ NEEDED = {
     "rpcbind": "rpcbind",
     "modprobe": "kmod",
     "tc": "iproute2",
+    "dmsetup": "dmsetup",
     "mkfs.ext4": "e2fsprogs",
 }
 
