@@ -142,3 +142,15 @@ def test_one_key_is_added_and_popped_by_exactly_one_again_and_again(
         [adder] = [who for who, (added, _) in enumerate(results) if added]
         assert [value for _, value in results if value is not None] == [[number, adder]]
     assert list(lab.server.glob("store/*/*")) == []
+
+
+def test_what_is_popped_is_what_the_server_has(lab: Lab) -> None:
+    """The client remembers another file of that name, which lives on under another one."""
+    mine, theirs = opened(lab.a), opened(lab.b)
+    for number in range(10):
+        mine["key"] = "old"
+        [file] = lab.server.glob("store/??/*.pkl")
+        os.link(file, lab.server / f"old {number}")
+        theirs["key"] = "new"
+        assert mine.pop("key") == "new"
+        assert list(lab.server.glob("store/??/*")) == []

@@ -9,7 +9,7 @@ import time
 
 from .directories import TRIES
 from .errors import UncertainWriteError
-from .files import REFUSED, TEMPORARY, Files
+from .files import REFUSED, TEMPORARY, Content, Files
 
 log = logging.getLogger("nfsdict")
 
@@ -102,8 +102,9 @@ class Contests(Files):
         """Rename the file of this digest to a private name, which is returned, None if it has no
         file. Of any number of callers on any hosts exactly one gets it.
 
-        The caller reads it and ends with ``discard`` or ``give_back``. After UncertainWriteError
-        the file may be under the private name, from where ``repair`` gives it back.
+        The caller goes on with ``read_taken``, and ends with ``discard`` or ``give_back``. After
+        UncertainWriteError the file may be under the private name, from where ``repair`` gives it
+        back.
         """
         path = self.path_of(name)
         shard = os.path.dirname(path)
@@ -126,6 +127,12 @@ class Contests(Files):
                 raise UncertainWriteError(error.errno, error.strerror, path) from error
         return None
 
+    def read_taken(self, private: str) -> Content | OSError | None:
+        """The content of a file that was taken; see ``read``. OSError if that can't be told."""
+        self._relearn(private)
+        [content] = self.read([private])
+        return content
+
     def discard(self, private: str) -> None:
         """Remove a file that was taken, durably. OSError if it is still there.
 
@@ -147,6 +154,7 @@ class Contests(Files):
         self._put_back(private, self.path_of(os.path.basename(private)[len(_TAKEN) :][:64]))
 
     def _put_back(self, private: str, path: str) -> None:
+        self._relearn(private)
         try:
             os.link(private, path)
         except FileExistsError:

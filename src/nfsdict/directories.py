@@ -21,7 +21,11 @@ What a Linux NFS client does, and what is done about it here and in ``store``:
   (posix_fadvise): then it reads the directory anew by READDIRPLUS, whose answer also replaces what
   was remembered of the names in it (fs/nfs/dir.c, nfs_prime_dcache). Done for every listing there,
   and after a miss as long as the directory's ctime may come again, and once more after that.
-  NFSv4 has a change attribute in place of the times.
+  NFSv4 has a change attribute in place of the times, which Linux's server makes of the ctime where
+  the file system keeps no version (tmpfs; ext4 before Linux 6.1): it is met in the same way.
+- It carries what it remembers of a name along when it renames it, also where the server, which goes
+  by the name, has renamed another file that had replaced that one (fs/nfs/dir.c, nfs_rename). So
+  what was renamed is read after the directory was read anew, in the way told above.
 """
 
 from __future__ import annotations
@@ -40,7 +44,8 @@ STALE = (errno.ESTALE, errno.EBADF)
 # A file replaced without pause can be stale at each try; so often in a row is no accident.
 TRIES = 10
 _FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-_NO_SYNC_NEEDED = ("nfs", "nfs4", "tmpfs")
+_NFS = ("nfs", "nfs4")
+_NO_SYNC_NEEDED = (*_NFS, "tmpfs")
 # What file systems without an fsync for directories answer.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
 
@@ -67,9 +72,16 @@ def mounted_as(path: str) -> str:
     return ""
 
 
-def _drop_pages(descriptor: int) -> None:
-    """Have the client forget the listing of this directory."""
+def _read_anew(descriptor: int, name: str) -> bool:
+    """Have the client forget the listing of this directory, and read it. Whether it has this name."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    found = False
+    with os.scandir(descriptor) as entries:
+        for entry in entries:
+            found = found or entry.name == name
+            # Who asks for attributes gets READDIRPLUS, in a long directory to its end.
+            _attributes(entry)
+    return found
 
 
 def _attributes(entry: os.DirEntry[str]) -> os.stat_result | None:
@@ -152,9 +164,10 @@ class Directories:
         """Whether directory operations here need no fsync, or can't have one (Windows)."""
         return os.name == "nt" or self._mounted_as(path) in _NO_SYNC_NEEDED
 
-    def _told_by_times(self) -> bool:
-        """Whether the client knows by a directory's times alone that it changed: NFSv3."""
-        return self._mounted_as(self.directory) == "nfs"
+    def _over_nfs(self) -> bool:
+        """Whether a client stands between, which may know by a directory's times alone that it
+        changed."""
+        return self._mounted_as(self.directory) in _NFS
 
     def _sync_directory(self, path: str) -> None:
         if self._synchronous(path):
@@ -192,11 +205,24 @@ class Directories:
 
         OSError if it can't be listed.
         """
-        found = list_directory(directory, self._told_by_times())
+        found = self._list(directory)
+        if self._over_nfs() and not self.times.passed(found[1]):
+            found = self._list(directory)  # see _may_have
+        return found
+
+    def _list(self, directory: str) -> tuple[int, int, list[tuple[str, int, bytes, int]]]:
+        found = list_directory(directory, self._over_nfs())
         if isinstance(found, int):
             raise failure(found, directory)
         self.times.seen(found[1])
         return found
+
+    def _relearn(self, path: str) -> None:
+        """Have an NFS client learn anew what this name stands for, which is there."""
+        directory, name = os.path.split(path)
+        for _ in range(TRIES if self._over_nfs() else 0):
+            if any(found == name for found, *_ in self._again(self._listed, directory)[2]):
+                break
 
     def _look_again(self, path: str) -> bool:
         """After a miss: revalidate the file's directory. Whether it is worth looking once more.
@@ -216,7 +242,7 @@ class Directories:
 
     def _look_into(self, directory: str, name: str) -> bool | None:
         """Revalidate the directory. Whether it may have this name, None if it isn't there."""
-        if not self._told_by_times():
+        if not self._over_nfs():
             return None if self._revalidate(directory) is None else True
         try:
             return self._again(lambda path: self._may_have(path, name), directory)
@@ -232,13 +258,9 @@ class Directories:
             if passed and self._racy.get(directory) != stamp:
                 return True
             self._racy[directory] = stamp
-            _drop_pages(descriptor)
-            found = False
-            with os.scandir(descriptor) as entries:
-                for entry in entries:
-                    found = found or entry.name == name
-                    # Who asks for attributes gets READDIRPLUS, in a long directory to its end.
-                    _attributes(entry)
+            # What is being read at this moment, for another process of this host, isn't dropped but
+            # waited for, and may have been asked for before the change. It is dropped by the second.
+            found = _read_anew(descriptor, name) or _read_anew(descriptor, name)
             if passed:
                 self._racy.pop(directory, None)
             return found

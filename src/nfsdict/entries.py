@@ -63,7 +63,7 @@ class Entries:
             return None
         path = self._store.path_of(name)
         try:
-            [content] = self._store.read([private])
+            content = self._store.read_taken(private)
             if content is None:
                 return None  # swept as old by somebody's repair
             if isinstance(content, OSError):

@@ -130,6 +130,7 @@ class Store(Hints):
             os.rename(path, aside)
         except FileNotFoundError:
             return None
+        self._relearn(aside)
         if signature_of(os.lstat(aside)) == signature:
             return aside
         self._put_back(aside, path)
