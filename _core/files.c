@@ -355,6 +355,8 @@ static void write_file(nfsdict_writing *writing, int directory, const char *targ
                                   manner->mode >= 0 ? (mode_t)manner->mode : 0666);
     if (descriptor < 0) {
         writing->error = errno;
+        if (errno == EIO || errno == ETIMEDOUT)
+            unlinkat(directory, temporary, 0); /* the server may have made it, and its reply be lost */
         free(temporary);
         return;
     }

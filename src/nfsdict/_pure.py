@@ -326,6 +326,8 @@ def _write_file(
     try:
         descriptor = os.open(temporary, _WRITE_FLAGS, 0o666 if mode is None else mode)
     except OSError as error:
+        if error.errno in (errno.EIO, errno.ETIMEDOUT):
+            _discard(temporary)  # the server may have made it, and its reply be lost
         return _WRITING, error.errno or errno.EIO
     step = _WRITING
     try:

@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import time
+from contextlib import suppress
 
 from .directories import TRIES
 from .errors import UncertainWriteError
@@ -69,9 +70,11 @@ class Contests(Files):
     def _create(path: str) -> bool:
         """Whether this call made the file."""
         try:
-            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return False
+        with suppress(OSError):  # it is there, and has nothing to be written
+            os.close(descriptor)
         return True
 
     def _break_claim(self, claim: str) -> None:

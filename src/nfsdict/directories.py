@@ -73,7 +73,7 @@ def mounted_as(path: str) -> str:
 
 
 def _read_anew(descriptor: int, name: str) -> bool:
-    """Have the client forget the listing of this directory, and read it. Whether it has this name."""
+    """Whether the directory has this name, its listing forgotten by the client and read anew."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     found = False
     with os.scandir(descriptor) as entries:
@@ -259,7 +259,7 @@ class Directories:
                 return True
             self._racy[directory] = stamp
             # What is being read at this moment, for another process of this host, isn't dropped but
-            # waited for, and may have been asked for before the change. It is dropped by the second.
+            # waited for, and may have been asked for before the change. The second one drops it.
             found = _read_anew(descriptor, name) or _read_anew(descriptor, name)
             if passed:
                 self._racy.pop(directory, None)

@@ -270,12 +270,14 @@ class Files(Directories):
     def clock(self) -> int:
         """The server's time in ns: the mtime of a file just made there."""
         temporary = os.path.join(self.directory, TEMPORARY + os.urandom(12).hex())
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            moment = os.fstat(descriptor).st_mtime_ns
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                moment = os.fstat(descriptor).st_mtime_ns
+            finally:
+                os.close(descriptor)
         finally:
-            os.close(descriptor)
-            os.unlink(temporary)
+            self.sweep(temporary)  # also after an open that failed: its reply may have been lost
         self.times.seen(moment)
         return moment
 

@@ -10,7 +10,7 @@ import logging
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from .contests import Contests
 from .directories import failure
@@ -32,11 +32,14 @@ class Source:
     def __init__(self, path: str) -> None:
         self._path = path
         self._descriptor = os.open(path, _READ)
-        status = os.fstat(self._descriptor)
-        self._size = status.st_size
-        if not stat.S_ISREG(status.st_mode):
+        try:
+            status = os.fstat(self._descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise failure(errno.ENXIO, path)
+        except OSError:
             self.close()
-            raise failure(errno.ENXIO, path)
+            raise
+        self._size = status.st_size
 
     def read(self, offset: int, size: int) -> bytes:
         """ValueError if the file ends before, OSError if it can't be read."""
@@ -53,7 +56,9 @@ class Source:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        """Done with reading; what close says of that matters to nobody."""
+        with suppress(OSError):
+            os.close(self._descriptor)
 
 
 class Draft:

@@ -1,0 +1,351 @@
+"""Runs in a process with the shim preloaded: makes each call of each operation fail, or kill.
+
+    python driver.py fail|kill METHOD PART/PARTS FACTOR BASE
+
+Prints what was wrong, a line each, and in the end how many cases there were. METHOD is how
+multiprocessing starts the process that does it. Of the cases each PART takes its share. Of the
+calls after an operation's twentieth, three of four fail in one way only, unless FACTOR is above 1.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import hashlib
+import multiprocessing
+import os
+import pickle
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import nfsdict
+from nfsdict import directories, knowledge
+
+BEFORE, AFTER, FOR_GOOD, KILL = 1, 2, 4, 8
+BEGIN = {"a": 1, "b": 2, "c": 3}
+# What may have been carried out when its reply is lost, which a soft mount reports as EIO.
+CHANGES = ("open", "openat", "mkdir", "rename", "link", "unlink", "close")
+CREATES = ("open", "openat", "mkdir", "rename", "link", "write", "fsync", "close")
+PATIENCE = 1000  # an operation that makes more calls than that never ends
+
+
+class Operation(NamedTuple):
+    act: Callable[[Any], Any]
+    """on an open dictionary, or on the store's place"""
+    changes: dict[str, Any]
+    """what it makes of the store; None: gone"""
+    result: Any = None
+    ready: Callable[[Any], Any] = lambda d: None
+    """done before"""
+
+
+def new_shard() -> str:
+    """A key whose directory isn't there."""
+    used = {digest(key)[:2] for key in BEGIN}
+    return next(str(n) for n in range(1000) if digest(str(n))[:2] not in used)
+
+
+def near(key: str) -> str:
+    """A key that isn't there, in this one's directory."""
+    return next(str(n) for n in range(100_000) if digest(str(n))[:2] == digest(key)[:2])
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+NEAR, FAR = near("a"), new_shard()
+ANY = object()
+
+
+def everything(d: Any) -> Any:
+    return len(d)
+
+
+OPERATIONS = {
+    "open": Operation(lambda base: opened(base, lazy=False), {}, ANY),
+    "read": Operation(lambda d: d["a"], {}, 1),
+    "fresh": Operation(lambda d: d.get("a", fresh=True), {}, 1, lambda d: d["a"]),
+    "miss": Operation(lambda d: d.get(NEAR), {}, None),
+    "in": Operation(lambda d: "a" in d, {}, True),
+    "put new": Operation(lambda d: d.__setitem__(NEAR, "new"), {NEAR: "new"}),
+    "put over": Operation(
+        lambda d: d.__setitem__("a", "new"), {"a": "new"}, None, lambda d: d["a"]
+    ),
+    "put in a new shard": Operation(lambda d: d.__setitem__(FAR, "new"), {FAR: "new"}),
+    "delete": Operation(lambda d: d.__delitem__("a"), {"a": None}, None, lambda d: d["a"]),
+    "add": Operation(lambda d: d.add(NEAR, "new"), {NEAR: "new"}, True),
+    "add in a new shard": Operation(lambda d: d.add(FAR, "new"), {FAR: "new"}, True),
+    "add what is there": Operation(lambda d: d.add("a", "new"), {}, False),
+    "setdefault": Operation(lambda d: d.setdefault(NEAR, "new"), {NEAR: "new"}, "new"),
+    "pop": Operation(lambda d: d.pop("a"), {"a": None}, 1),
+    "update": Operation(
+        lambda d: d.update({"a": "new", NEAR: "new", FAR: "new"}),
+        {"a": "new", NEAR: "new", FAR: "new"},
+    ),
+    "clear": Operation(lambda d: d.clear(), dict.fromkeys(BEGIN), None, everything),
+    "sync": Operation(lambda d: d.sync(), {}),
+    "refresh": Operation(lambda d: d.refresh(), {}, ANY, everything),
+    "pack": Operation(lambda d: d.pack(), {}, ANY, everything),
+    "close": Operation(lambda d: d.close(), {}, None, everything),
+    "verify": Operation(lambda d: d.verify().damaged, {}, {}),
+    "repair": Operation(lambda d: d.repair(grace=-1).set_aside, {}, {}),
+}
+UNCERTAIN = (nfsdict.UncertainWriteError, nfsdict.BatchError)
+
+
+def opened(base: Path, lazy: bool = True) -> Any:
+    return nfsdict.NfsDict("store", base, lazy=lazy, workers=1)
+
+
+def scan(base: Path) -> dict[str, Any]:
+    return dict(pickle.loads(path.read_bytes()) for path in base.glob("store/??/*.pkl"))
+
+
+def temporary(base: Path) -> list[str]:
+    return [path.name for path in base.glob("store/**/.nfsdict-*")]
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class Faults:
+    """The shim."""
+
+    def __init__(self) -> None:
+        self._shim = ctypes.CDLL(None)
+        self._shim.faults_names.restype = ctypes.c_char_p
+
+    def arm(self, base: Path, nth: int, number: int, how: int, kind: str = "") -> None:
+        self._shim.faults_arm(
+            os.fsencode(base / "store"), ctypes.c_long(nth), number, how, kind.encode()
+        )
+
+    def disarm(self) -> int:
+        return int(self._shim.faults_disarm())
+
+    def names(self) -> list[str]:
+        text: bytes = self._shim.faults_names()
+        return text.decode().split()
+
+
+class Trial:
+    """One operation on a store of its own."""
+
+    def __init__(self, faults: Faults, base: Path, operation: Operation) -> None:
+        self._faults = faults
+        self._base = base
+        self._operation = operation
+        shutil.rmtree(base, ignore_errors=True)
+        for key, value in BEGIN.items():
+            name = digest(key)
+            path = base / "store" / name[:2] / f"{name}.pkl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(pickle.dumps((key, value)))
+        self._on = base if operation is OPERATIONS["open"] else opened(base)
+        operation.ready(self._on)
+
+    def run(self, nth: int, number: int, how: int, kind: str = "") -> list[str]:
+        """The calls that were made."""
+        before = descriptors()
+        self._faults.arm(self._base, nth, number, how, kind)
+        try:
+            self.result, self.error = self._operation.act(self._on), None
+        except Exception as error:
+            self.result, self.error = None, error
+        finally:
+            self._faults.disarm()
+        self.leaked = descriptors() - before
+        return self._faults.names()
+
+    def end(self) -> None:
+        if self._on is not self._base:
+            self._on.close()
+
+    def wrong(self, failed: str) -> Iterator[str]:
+        """What the failure of this call, or of all that followed, did that it must not."""
+        operation, error = self._operation, self.error
+        after = {**BEGIN, **operation.changes}
+        after = {key: value for key, value in after.items() if value is not None}
+        if error is None and operation.result is not ANY and self.result != operation.result:
+            yield f"gave {self.result!r}"
+        if error is not None and not isinstance(error, OSError):
+            yield f"raised {error!r}"
+        if self.leaked:
+            yield f"{self.leaked} descriptors more"
+        held = scan(self._base)
+        taken = [name for name in temporary(self._base) if "taken" in name]
+        for key in {**BEGIN, **after, **held}:
+            allowed = {BEGIN.get(key), after.get(key)}
+            if error is None:
+                allowed = {after.get(key)}
+            elif operation is OPERATIONS["put over"] and not isinstance(error, UNCERTAIN):
+                allowed = {BEGIN.get(key)}
+            if held.get(key) not in allowed and not (taken and error):
+                yield f"{key!r} is {held.get(key)!r} then"
+        if plain(failed) == "open":
+            # A claim whose making has failed, or hasn't, may be somebody else's; it ends by itself.
+            for claim in self._base.glob("store/.nfsdict-claim*"):
+                claim.unlink()
+        excused = failed == "for good" or plain(failed) == "unlink"
+        if not excused and not isinstance(error, UNCERTAIN) and temporary(self._base):
+            yield f"left {temporary(self._base)}"
+        if operation is OPERATIONS["open"]:
+            # A file that can't be read doesn't tell its key, until it is asked for by it.
+            if error is None and {key: self.result[key] for key in held} != held:
+                yield f"opened as {dict(self.result)}"
+            return
+        yield from self._afterwards(held, after)
+
+    def _afterwards(self, held: dict[str, Any], after: dict[str, Any]) -> Iterator[str]:
+        """Without failures: cache and disk agree, and what was tried can be done."""
+        d = self._on
+        taken = [name for name in temporary(self._base) if "taken" in name]
+        for claim in self._base.glob("store/.nfsdict-claim*"):
+            claim.unlink()
+        for key in {**BEGIN, **after}:
+            remembered, there = d.get(key), d.get(key, fresh=True)
+            if remembered != there or there != held.get(key):
+                yield f"{key!r}: {remembered!r} in memory, {there!r} on disk"
+        try:
+            self._operation.act(d)
+        except KeyError:
+            if self._operation.changes.get("a", ...) is not None:
+                yield "KeyError at the next attempt"
+        d.repair(grace=-1)
+        again = opened(self._base, lazy=False)
+        if taken:
+            after = dict(again)  # what couldn't be taken to the end is back
+            if after != BEGIN and self.error:
+                yield f"{after} after a repair"
+        if dict(again) != after or dict(d) != after or scan(self._base) != after:
+            # An add that had won before loses now.
+            yield f"{dict(again)} after the next attempt"
+        if temporary(self._base):
+            yield f"{temporary(self._base)} after a repair"
+
+
+def plain(call: str) -> str:
+    """Without what only tells variants apart."""
+    return call.removesuffix("64").removesuffix("at") if call not in ("stat", "fstat") else call
+
+
+def cases(call: str) -> Iterator[tuple[int, int]]:
+    """Errors and manners for this call."""
+    yield errno.EIO, BEFORE
+    yield errno.EIO, BEFORE | FOR_GOOD
+    yield errno.ESTALE, BEFORE
+    yield errno.ESTALE, BEFORE | FOR_GOOD
+    if plain(call) in CHANGES:
+        yield errno.EIO, AFTER
+        yield errno.EIO, AFTER | FOR_GOOD
+    if plain(call) in CREATES:
+        yield errno.ENOSPC, BEFORE
+        yield errno.ENOSPC, BEFORE | FOR_GOOD
+
+
+def fail(base: Path, part: int, parts: int, factor: int) -> int:
+    faults = Faults()
+    case = count = 0
+    for name, operation in OPERATIONS.items():
+        trial = Trial(faults, base, operation)
+        calls = trial.run(0, 0, 0)
+        for problem in trial.wrong(""):
+            print(f"{name}, nothing failing: {problem} [{trial.error!r}]")
+        trial.end()
+        nth, most = 1, len(calls)
+        while nth <= most < PATIENCE:
+            call = calls[nth - 1] if nth <= len(calls) else ""
+            few = factor == 1 and nth > 20 and nth % 4
+            for number, how in list(cases(call))[: 1 if few else None]:
+                case += 1
+                if case % parts != part:
+                    continue
+                count += 1
+                trial = Trial(faults, base, operation)
+                made = trial.run(nth, number, how)
+                if not how & FOR_GOOD:
+                    most = max(most, len(made))
+                for problem in trial.wrong("for good" if how & FOR_GOOD else call):
+                    print(
+                        f"{name}, call {nth} ({call}) fails with"
+                        f" {errno.errorcode[number]}{' after' * bool(how & AFTER)}"
+                        f"{' for good' * bool(how & FOR_GOOD)}: {problem} [{trial.error!r}]"
+                    )
+                trial.end()
+            nth += 1
+        assert most < PATIENCE, f"{name} has no end"
+    return count
+
+
+def kill(base: Path, part: int, parts: int, factor: int) -> int:
+    faults = Faults()
+    count = 0
+    for name, operation in OPERATIONS.items():
+        if not operation.changes and name not in ("close", "pack", "repair"):
+            continue
+        for when in (BEFORE, AFTER):
+            nth = 1 + part
+            while True:
+                trial = Trial(faults, base, operation)
+                child = os.fork()
+                if not child:
+                    trial.run(nth, 0, KILL | when)
+                    os._exit(0)
+                status = os.waitpid(child, 0)[1]
+                if not os.WIFSIGNALED(status):
+                    break
+                assert os.WTERMSIG(status) == signal.SIGKILL
+                count += 1
+                for problem in killed(base, operation):
+                    print(
+                        f"{name}, killed {'after' if when == AFTER else 'before'} {nth}: {problem}"
+                    )
+                trial.end()
+                nth += parts * (3 if factor == 1 and nth > 20 else 1)
+    return count
+
+
+def killed(base: Path, operation: Operation) -> Iterator[str]:
+    held = scan(base)
+    after = {**BEGIN, **operation.changes}
+    taken = [name for name in temporary(base) if "taken" in name]
+    for key in {**after, **held}:
+        if held.get(key) not in (BEGIN.get(key), after.get(key)) and not taken:
+            yield f"{key!r} is {held.get(key)!r}"
+    d = opened(base, lazy=False)
+    if dict(d) != held:
+        yield f"opened as {dict(d)}, not {held}"
+    young = temporary(base)
+    d.repair()
+    if temporary(base) != young:
+        yield f"a repair has taken {set(young) - set(temporary(base))} from who may be writing it"
+    d.repair(grace=-1)
+    if temporary(base):
+        yield f"left {temporary(base)}"
+    for key in {**after, **dict(d)}:
+        if d.get(key) not in (BEGIN.get(key), after.get(key)):
+            yield f"{key!r} is {d.get(key)!r} after a repair"
+    if dict(d) != scan(base):
+        yield "memory and disk differ after a repair"
+
+
+def main(what: str, part: str, factor: str, base: str) -> None:
+    directories._NO_SYNC_NEEDED = ()  # type: ignore[assignment]
+    knowledge.time.sleep = lambda seconds: None  # type: ignore[attr-defined]
+    number, _, parts = part.partition("/")
+    run = {"fail": fail, "kill": kill}[what]
+    print(f"cases: {run(Path(base), int(number), int(parts), int(factor))}", flush=True)
+
+
+if __name__ == "__main__":
+    what, method, *arguments = sys.argv[1:]
+    process = multiprocessing.get_context(method).Process(target=main, args=(what, *arguments))
+    process.start()
+    process.join()
+    sys.exit(process.exitcode)

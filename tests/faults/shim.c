@@ -1,0 +1,266 @@
+/* Preloaded (ld.so(8), LD_PRELOAD): fails, or ends the process at, one chosen call of those that
+   concern files below a directory. Used by driver.py, through the functions faults_*.
+
+   A file is synced by nobody: fsync is counted, and may fail, but does nothing. */
+
+#define _GNU_SOURCE
+#include <dirent.h>
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { BEFORE = 1, AFTER = 2, FOR_GOOD = 4, KILL = 8 };
+
+static char below[4096];
+static size_t length;
+static char ours[65536]; /* descriptors of files there */
+static long count, chosen;
+static int number, how, armed;
+static char names[1 << 16];
+static const char *only;
+
+void faults_arm(const char *directory, long nth, int error, int manner, const char *kind)
+{
+    strncpy(below, directory, sizeof below - 1);
+    length = strlen(below);
+    only = kind[0] ? kind : NULL;
+    chosen = nth;
+    number = error;
+    how = manner;
+    count = 0;
+    names[0] = '\0';
+    armed = 1;
+}
+
+/* How many calls there were since faults_arm; nothing fails any more. */
+long faults_disarm(void)
+{
+    armed = 0;
+    return count;
+}
+
+/* Their names, a line each. */
+const char *faults_names(void)
+{
+    return names;
+}
+
+static int concerns(int directory, const char *path)
+{
+    if (path != NULL && path[0] == '/')
+        return strncmp(path, below, length) == 0;
+    return directory >= 0 && directory < (int)sizeof ours && ours[directory];
+}
+
+/* Whether this call is the one. */
+static int now(const char *name)
+{
+    size_t used = strlen(names);
+
+    if (!armed)
+        return 0;
+    count++;
+    if (used + strlen(name) + 2 < sizeof names)
+        sprintf(names + used, "%s\n", name);
+    if (only != NULL && strcmp(only, name) != 0)
+        return 0;
+    return count == chosen || (count > chosen && (how & FOR_GOOD));
+}
+
+static void end(int when)
+{
+    if ((how & KILL) && (how & when))
+        kill(getpid(), SIGKILL);
+}
+
+#define REAL(name) ((__typeof__(&name))dlsym(RTLD_NEXT, #name))
+
+/* Make the call unless it fails before; RESULT is its own, or -1 and errno. UNDO takes back what
+   the caller would have to know of. */
+#define FAULTY(type, name, concerned, call, undo)                                                  \
+    static __typeof__(&name) real;                                                                 \
+    if (real == NULL)                                                                              \
+        real = REAL(name);                                                                         \
+    if (!(concerned) || !now(#name))                                                               \
+        return call;                                                                               \
+    end(BEFORE);                                                                                   \
+    if (how & AFTER) {                                                                             \
+        type result = call;                                                                        \
+        end(AFTER);                                                                                \
+        if (result < 0)                                                                            \
+            return result;                                                                         \
+        undo;                                                                                      \
+    }                                                                                              \
+    errno = number;                                                                                \
+    return -1;
+
+static int opened(int descriptor, int concerned)
+{
+    if (descriptor >= 0 && descriptor < (int)sizeof ours)
+        ours[descriptor] = (char)concerned;
+    return descriptor;
+}
+
+#define MODE(mode, flags)                                                                          \
+    mode_t mode = 0;                                                                               \
+    if ((flags) & (O_CREAT | O_TMPFILE)) {                                                         \
+        va_list arguments;                                                                         \
+        va_start(arguments, flags);                                                                \
+        mode = va_arg(arguments, mode_t);                                                          \
+        va_end(arguments);                                                                         \
+    }
+
+#define OPEN(name)                                                                                 \
+    int name(const char *path, int flags, ...)                                                     \
+    {                                                                                              \
+        MODE(mode, flags)                                                                          \
+        int mine = concerns(-1, path);                                                             \
+        FAULTY(int, name, mine, opened(real(path, flags, mode), mine), REAL(close)(result))        \
+    }
+OPEN(open)
+OPEN(open64)
+
+#define OPENAT(name)                                                                               \
+    int name(int directory, const char *path, int flags, ...)                                      \
+    {                                                                                              \
+        MODE(mode, flags)                                                                          \
+        int mine = concerns(directory, path);                                                      \
+        FAULTY(int, name, mine, opened(real(directory, path, flags, mode), mine),                  \
+               REAL(close)(result))                                                                \
+    }
+OPENAT(openat)
+OPENAT(openat64)
+
+int close(int descriptor)
+{
+    int mine = concerns(descriptor, NULL);
+
+    if (mine)
+        ours[descriptor] = 0;
+    static __typeof__(&close) real;
+    if (real == NULL)
+        real = REAL(close);
+    if (!mine || !now("close"))
+        return real(descriptor);
+    end(BEFORE);
+    real(descriptor); /* it is closed, whatever close says */
+    end(AFTER);
+    errno = number;
+    return -1;
+}
+
+#define BY_DESCRIPTOR(type, name, parameters, arguments)                                           \
+    type name parameters                                                                           \
+    {                                                                                              \
+        FAULTY(type, name, concerns(descriptor, NULL), real arguments, )                           \
+    }
+BY_DESCRIPTOR(ssize_t, read, (int descriptor, void *to, size_t size), (descriptor, to, size))
+BY_DESCRIPTOR(ssize_t, pread, (int descriptor, void *to, size_t size, off_t at),
+              (descriptor, to, size, at))
+BY_DESCRIPTOR(ssize_t, pread64, (int descriptor, void *to, size_t size, off64_t at),
+              (descriptor, to, size, at))
+BY_DESCRIPTOR(ssize_t, write, (int descriptor, const void *from, size_t size),
+              (descriptor, from, size))
+BY_DESCRIPTOR(int, fstat, (int descriptor, struct stat *status), (descriptor, status))
+BY_DESCRIPTOR(int, fstat64, (int descriptor, struct stat64 *status), (descriptor, status))
+
+int fsync(int descriptor)
+{
+    FAULTY(int, fsync, concerns(descriptor, NULL), ((void)descriptor, 0), )
+}
+
+#define BY_PATH(name, parameters, arguments)                                                       \
+    int name parameters                                                                            \
+    {                                                                                              \
+        FAULTY(int, name, concerns(-1, path), real arguments, )                                    \
+    }
+BY_PATH(stat, (const char *path, struct stat *status), (path, status))
+BY_PATH(stat64, (const char *path, struct stat64 *status), (path, status))
+BY_PATH(lstat, (const char *path, struct stat *status), (path, status))
+BY_PATH(lstat64, (const char *path, struct stat64 *status), (path, status))
+BY_PATH(mkdir, (const char *path, mode_t mode), (path, mode))
+BY_PATH(unlink, (const char *path), (path))
+BY_PATH(rename, (const char *path, const char *to), (path, to))
+BY_PATH(link, (const char *path, const char *to), (path, to))
+
+#define BELOW(name, parameters, arguments)                                                         \
+    int name parameters                                                                            \
+    {                                                                                              \
+        FAULTY(int, name, concerns(directory, path), real arguments, )                             \
+    }
+BELOW(fstatat, (int directory, const char *path, struct stat *status, int flags),
+      (directory, path, status, flags))
+BELOW(fstatat64, (int directory, const char *path, struct stat64 *status, int flags),
+      (directory, path, status, flags))
+BELOW(mkdirat, (int directory, const char *path, mode_t mode), (directory, path, mode))
+BELOW(unlinkat, (int directory, const char *path, int flags), (directory, path, flags))
+BELOW(renameat, (int directory, const char *path, int other, const char *to),
+      (directory, path, other, to))
+BELOW(linkat, (int directory, const char *path, int other, const char *to, int flags),
+      (directory, path, other, to, flags))
+BELOW(statx, (int directory, const char *path, int flags, unsigned mask, struct statx *status),
+      (directory, path, flags, mask, status))
+
+DIR *fdopendir(int descriptor)
+{
+    static __typeof__(&fdopendir) real;
+    if (real == NULL)
+        real = REAL(fdopendir);
+    if (concerns(descriptor, NULL) && now("fdopendir")) {
+        end(BEFORE);
+        end(AFTER);
+        errno = number;
+        return NULL;
+    }
+    return real(descriptor);
+}
+
+DIR *opendir(const char *path)
+{
+    static __typeof__(&opendir) real;
+    if (real == NULL)
+        real = REAL(opendir);
+    int mine = concerns(-1, path);
+    if (mine && now("opendir")) {
+        end(BEFORE);
+        end(AFTER);
+        errno = number;
+        return NULL;
+    }
+    DIR *stream = real(path);
+    if (stream != NULL)
+        opened(dirfd(stream), mine);
+    return stream;
+}
+
+int closedir(DIR *stream)
+{
+    static __typeof__(&closedir) real;
+    if (real == NULL)
+        real = REAL(closedir);
+    opened(dirfd(stream), 0);
+    return real(stream);
+}
+
+#define READDIR(name, type)                                                                        \
+    struct type *name(DIR *stream)                                                                 \
+    {                                                                                              \
+        static __typeof__(&name) real;                                                             \
+        if (real == NULL)                                                                          \
+            real = REAL(name);                                                                     \
+        if (concerns(dirfd(stream), NULL) && now(#name)) {                                         \
+            end(BEFORE);                                                                           \
+            end(AFTER);                                                                            \
+            errno = number;                                                                        \
+            return NULL;                                                                           \
+        }                                                                                          \
+        return real(stream);                                                                       \
+    }
+READDIR(readdir, dirent)
+READDIR(readdir64, dirent64)
