@@ -42,9 +42,13 @@ static int retried_open(int directory, const char *path, int flags, mode_t mode)
     return descriptor;
 }
 
+/* A time that 64 bits don't hold, before 1678 or after 2262, is the last one: it lies ahead of every
+   clock, so that nothing is believed by it. Anybody may give a file such a time. */
 static int64_t nanoseconds(int64_t seconds, int64_t rest)
 {
-    return seconds * 1000000000 + rest;
+    const int64_t most = INT64_MAX / 1000000000;
+
+    return -most <= seconds && seconds < most ? seconds * 1000000000 + rest : INT64_MAX;
 }
 
 static void sign(nfsdict_signature *signature, const struct stat *status)

@@ -527,14 +527,16 @@ def test_who_looked_at_a_stale_claim_does_not_break_the_next_one(opened, contest
     d = opened()
     store = d._store
     claim = claim_of(contests, d, "k")
-    os.utime(claim, (0, 0))
-    create = store._create
+    create, clock = store._create, contests.Contests.clock
+    later = os.stat(claim).st_ctime_ns + 700 * 10**9
+    monkeypatch.setattr(contests.Contests, "clock", lambda self: later)
 
     def late(path):
         monkeypatch.setattr(contests.Contests, "_create", staticmethod(create))
         store._break_claim(str(claim))
         assert not claim.exists()
         claim.touch()
+        monkeypatch.setattr(contests.Contests, "clock", clock)
         return create(path)
 
     monkeypatch.setattr(contests.Contests, "_create", staticmethod(late))

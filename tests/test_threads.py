@@ -266,3 +266,33 @@ def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeyp
     assert status == 0
     assert store["k"] == 4
     assert on_disk(store) == {"k": 4}
+
+
+def test_a_lookup_that_a_refresh_overtakes_is_not_forgotten(nfsdict, tmp_path, monkeypatch):
+    """What it saw, no plain read takes back: it asks again."""
+    d, other = nfsdict.NfsDict("s", tmp_path), nfsdict.NfsDict("s", tmp_path)
+    d["k"] = 1
+    del other["k"]
+    begun, go = threading.Event(), threading.Event()
+    find, shards = d._entries.find, d._store.shards
+    refresh = threading.Thread(target=d.refresh)
+
+    def held():
+        begun.set()
+        assert go.wait(30)
+        return shards()
+
+    def slow(key, fresh=False):
+        found = find(key, fresh)
+        refresh.start()
+        assert begun.wait(30)
+        return found
+
+    monkeypatch.setattr(d._store, "shards", held)
+    monkeypatch.setattr(d._entries, "find", slow)
+    assert d.get("k", fresh=True) is None
+    monkeypatch.setattr(d._entries, "find", find)
+    assert d.get("k") is None
+    go.set()
+    refresh.join()
+    assert "k" not in d

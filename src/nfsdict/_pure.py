@@ -39,6 +39,8 @@ _SHARDS = 256
 _ENTRY = _SIGNATURE.size + 8
 _ABSENT = 0xFFFFFFFE
 _WRITING, _PUBLISHING, _SYNCING = range(3)
+_LAST = (1 << 63) - 1
+_NANOSECONDS = _LAST - _LAST % 1_000_000_000
 _CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
 
 
@@ -189,7 +191,17 @@ def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
 
 
 def _sign(status: os.stat_result) -> bytes:
-    return _SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns)
+    return _SIGNATURE.pack(status.st_ino, status.st_size, _moment(status.st_mtime_ns))
+
+
+def _moment(nanoseconds: int) -> int:
+    """A time that 64 bits don't hold, before 1678 or after 2262, is the last one: it lies ahead of
+    every clock, so that nothing is believed by it. Anybody may give a file such a time."""
+    return nanoseconds if -_NANOSECONDS <= nanoseconds < _NANOSECONDS else _LAST
+
+
+def _times(status: os.stat_result) -> tuple[int, int]:
+    return _moment(status.st_mtime_ns), _moment(status.st_ctime_ns)
 
 
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
@@ -243,7 +255,7 @@ def _read_stamp(directory: str) -> tuple[int, int] | int:
             status = os.stat(directory)
             if not stat.S_ISDIR(status.st_mode):
                 return errno.ENOTDIR
-            return status.st_mtime_ns, status.st_ctime_ns
+            return _times(status)
         # Opening a directory revalidates it (close-to-open consistency, nfs(5)).
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -252,7 +264,7 @@ def _read_stamp(directory: str) -> tuple[int, int] | int:
             os.close(descriptor)
     except OSError as error:
         return error.errno or errno.EIO
-    return status.st_mtime_ns, status.st_ctime_ns
+    return _times(status)
 
 
 def list_directory(
@@ -263,7 +275,7 @@ def list_directory(
         if not hasattr(os, "O_DIRECTORY"):
             with os.scandir(directory) as entries:
                 status = os.stat(directory)
-                return status.st_mtime_ns, status.st_ctime_ns, _attributes(entries)
+                return (*_times(status), _attributes(entries))
         # One descriptor for times and names: each opening costs NFS a GETATTR.
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
@@ -271,7 +283,7 @@ def list_directory(
             if forget and hasattr(os, "posix_fadvise"):
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             with os.scandir(descriptor) as entries:
-                return status.st_mtime_ns, status.st_ctime_ns, _attributes(entries)
+                return (*_times(status), _attributes(entries))
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -285,7 +297,7 @@ def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, byt
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             continue
-        found.append((entry.name, status.st_mode, _sign(status), status.st_ctime_ns))
+        found.append((entry.name, status.st_mode, _sign(status), _moment(status.st_ctime_ns)))
     return found
 
 

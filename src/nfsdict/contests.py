@@ -97,7 +97,9 @@ class Contests(Files):
         # Revalidated, for stat may answer with the attributes of an earlier claim.
         self._revalidate(os.path.dirname(claim))
         try:
-            return self.clock() - os.stat(claim).st_mtime_ns > _CLAIM_NS
+            # The mtime of a file made with O_EXCL is, until the client has set it, a number that
+            # tells a repeated call from another's (RFC 1813, 3.3.8). A lost client leaves it so.
+            return self.clock() - os.stat(claim).st_ctime_ns > _CLAIM_NS
         except FileNotFoundError:
             return False
 

@@ -40,7 +40,8 @@ class Entries:
         self.dumps = serializer.dumps
         self._loads = serializer.loads
         self._loads_whole = getattr(serializer, "loads_whole", serializer.loads)
-        self._reported: set[tuple[str, bytes]] = set()
+        # Which damaged content of a file was reported: one record each, however often it is read.
+        self._reported: dict[str, bytes] = {}
 
     def find(self, key: str, fresh: bool = False) -> Entry | None:
         """The key's entry, None if it has no file. See ``Store.find``.
@@ -128,7 +129,7 @@ class Entries:
 
     def _corrupt(self, path: str, signature: bytes, reason: str) -> CorruptValueError:
         error = CorruptValueError(path, reason, signature)
-        if (path, signature) not in self._reported:
-            self._reported.add((path, signature))
+        if self._reported.get(path) != signature:
+            self._reported[path] = signature
             log.warning("%s", error)
         return error

@@ -20,7 +20,11 @@ Content = tuple[bytes, bytes]
 
 TEMPORARY = ".nfsdict-"
 _SIGNATURE = struct.Struct("<QQq")
-_NO_SHARD = (errno.ENOENT, errno.ESTALE)
+_LAST = (1 << 63) - 1  # the time of what has one that 64 bits don't hold
+_NANOSECONDS = _LAST - _LAST % 1_000_000_000
+# With the last two Linux's client answers a rename over a file that it has open, and can't put
+# aside as another host has just removed it (fs/nfs/dir.c, nfs_rename); nothing was done.
+_TRANSIENT = (errno.ENOENT, errno.ESTALE, errno.EBUSY, errno.ETXTBSY)
 # After these rename and link have certainly done nothing. ENOENT, too, can come from a lost reply.
 REFUSED = frozenset(
     {
@@ -40,13 +44,17 @@ REFUSED = frozenset(
         errno.ENOTSUP,
         errno.EOPNOTSUPP,
         errno.ESTALE,
+        errno.EBUSY,
+        errno.ETXTBSY,
     }
 )
 
 
 def signature_of(status: os.stat_result) -> bytes:
     """Inode, size and mtime in ns, as the core gives them."""
-    return _SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns)
+    moment = status.st_mtime_ns
+    held = -_NANOSECONDS <= moment < _NANOSECONDS
+    return _SIGNATURE.pack(status.st_ino, status.st_size, moment if held else _LAST)
 
 
 def mtime_of(signature: bytes) -> int:
@@ -54,11 +62,11 @@ def mtime_of(signature: bytes) -> int:
     return int.from_bytes(signature[16:], "little", signed=True)
 
 
-def _met_no_shard(result: bytes | OSError) -> bool:
-    """Whether a write met no shard directory, or a stale one."""
+def _worth_another(result: bytes | OSError) -> bool:
+    """Whether a write met no shard directory, a stale one, or what another host just removed."""
     if not isinstance(result, OSError) or isinstance(result, UncertainWriteError):
         return False
-    return result.errno in _NO_SHARD
+    return result.errno in _TRANSIENT
 
 
 class Files(Directories):
@@ -187,7 +195,7 @@ class Files(Directories):
             self._result(*file, outcome, exclusive) for file, outcome in zip(files, outcomes)
         ]
         for _ in range(TRIES):
-            again = [i for i, result in enumerate(results) if _met_no_shard(result)]
+            again = [i for i, result in enumerate(results) if _worth_another(result)]
             shards = [os.path.dirname(files[i][0]) for i in again]
             refused = {shard: self._renew(shard) for shard in dict.fromkeys(shards)}
             for i, shard in zip(again, shards):
@@ -234,6 +242,8 @@ class Files(Directories):
         for shard, whats in by_shard.items():
             try:
                 self._sync_directory(shard)
+            except FileNotFoundError:
+                continue  # with all that was in it
             except OSError as error:
                 number = error.errno or errno.EIO
                 for what in whats:
@@ -250,7 +260,8 @@ class Files(Directories):
                 outcomes.append(self._remove(path))
             except OSError as error:
                 outcomes.append(error)
-        gone = [i for i, outcome in enumerate(outcomes) if outcome is True]
+        # What somebody else has removed just now is to be gone for good as well.
+        gone = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, OSError)]
         for i, failed in self._settle([(i, os.path.dirname(paths[i])) for i in gone]):
             outcomes[i] = failed
         return outcomes

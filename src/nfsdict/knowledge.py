@@ -91,16 +91,27 @@ class Knowledge:
     def read(self, name: str, entry: Entry, surveys: int) -> None:
         """The file of this digest was read."""
         with self._locks.known:
-            if surveys != self.surveys:
-                return
-            self._cache[entry.key] = entry.value
-            self.index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
+            if surveys == self.surveys:
+                self._cache[entry.key] = entry.value
+                self.index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
+            else:
+                self._unsure(name, entry.key)
             self._touch(entry.key)
 
     def missed(self, name: str, key: str, surveys: int) -> None:
         """The key was seen to have no file, or none that is whole."""
-        if surveys == self.surveys:
-            self.drop(name, key)
+        with self._locks.known:
+            if surveys == self.surveys:
+                self._cache.pop(key, None)
+                self.index.drop(name, key)
+            elif key in self._cache:
+                self._unsure(name, key)
+            self._touch(key)
+
+    def _unsure(self, name: str, key: str) -> None:
+        """A survey that began meanwhile may find or have found more than was seen here, or less."""
+        self._cache[key] = MISSING
+        self.index.wrote(name, Known(key, UNKNOWN, None))
 
     def drop(self, name: str, key: str) -> None:
         """The key's file was removed."""

@@ -53,7 +53,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
         read_only: write nothing, not even the index; the store must exist.
         durable: whether a change is on stable storage when the call returns (fsync of the file and
-            its directory). Without it a power cut can lose what was acknowledged, not tear it.
+            its directory). Without it a power cut can lose what was acknowledged, or leave empty
+            files, which are found as damage.
         mode: permission bits for files, such as 0o660, against the umask; directories get x where
             r is. None leaves all to the umask.
         workers: threads for work on many keys; 1 starts none.

@@ -85,7 +85,7 @@ class Store(Hints):
                 stamps.append(mtime)
             else:
                 status = self._revalidate(path)
-                stamps.append(None if status is None else status.st_mtime_ns)
+                stamps.append(None if status is None else mtime_of(signature_of(status)))
         self.times.seen(latest)
         return stamps
 
@@ -104,16 +104,20 @@ class Store(Hints):
             path = os.path.join(self._shard(shard), file)
             if stat.S_ISREG(mode) and file.startswith(TEMPORARY):
                 # A rename shows in the ctime alone: what was taken is as old as the taking.
-                listing.temporary[path] = ctime if self.taken(path) else mtime_of(signature)
+                mtime = mtime_of(signature)
+                listing.temporary[path] = ctime if self.taken(path) else min(mtime, ctime)
             else:
                 listing.strangers.append(path)
         return listing
 
     def temporary_files(self) -> dict[str, int]:
-        """Paths of temporary files beside the index, and their mtimes in ns."""
+        """Paths of temporary files beside the index, and their mtimes in ns.
+
+        An mtime that lies ahead may be none, see ``Contests``: the ctime is taken.
+        """
         return {
-            os.path.join(self.directory, name): mtime_of(signature)
-            for name, mode, signature, _ in self._again(self._listed, self.directory)[2]
+            os.path.join(self.directory, name): min(mtime_of(signature), ctime)
+            for name, mode, signature, ctime in self._again(self._listed, self.directory)[2]
             if name.startswith(TEMPORARY) and stat.S_ISREG(mode)
         }
 

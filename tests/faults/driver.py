@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nfsdict
-from nfsdict import directories, knowledge
+from nfsdict import directories, knowledge, notes
 
 BEFORE, AFTER, FOR_GOOD, KILL = 1, 2, 4, 8
 BEGIN = {"a": 1, "b": 2, "c": 3}
@@ -66,6 +66,12 @@ def everything(d: Any) -> Any:
     return len(d)
 
 
+def put_and_count(d: Any) -> None:
+    """So that there is an index to be written."""
+    d[NEAR] = "new"
+    len(d)
+
+
 OPERATIONS = {
     "open": Operation(lambda base: opened(base, lazy=False), {}, ANY),
     "read": Operation(lambda d: d["a"], {}, 1),
@@ -91,7 +97,7 @@ OPERATIONS = {
     "sync": Operation(lambda d: d.sync(), {}),
     "refresh": Operation(lambda d: d.refresh(), {}, ANY, everything),
     "pack": Operation(lambda d: d.pack(), {}, ANY, everything),
-    "close": Operation(lambda d: d.close(), {}, None, everything),
+    "close": Operation(lambda d: d.close(), {NEAR: "new"}, None, put_and_count),
     "verify": Operation(lambda d: d.verify().damaged, {}, {}),
     "repair": Operation(lambda d: d.repair(grace=-1).set_aside, {}, {}),
 }
@@ -217,6 +223,8 @@ class Trial:
         except KeyError:
             if self._operation.changes.get("a", ...) is not None:
                 yield "KeyError at the next attempt"
+        if dict(opened(self._base, lazy=False)) != scan(self._base):
+            yield "the index contradicts the files"
         d.repair(grace=-1)
         again = opened(self._base, lazy=False)
         if taken:
@@ -337,6 +345,7 @@ def killed(base: Path, operation: Operation) -> Iterator[str]:
 
 def main(what: str, part: str, factor: str, base: str) -> None:
     directories._NO_SYNC_NEEDED = ()  # type: ignore[assignment]
+    notes._PAYS = 1
     knowledge.time.sleep = lambda seconds: None  # type: ignore[attr-defined]
     number, _, parts = part.partition("/")
     run = {"fail": fail, "kill": kill}[what]

@@ -155,6 +155,25 @@ int close(int descriptor)
     return -1;
 }
 
+/* os.scandir() reads a duplicate of the descriptor that it is given. */
+#define FCNTL(name)                                                                                \
+    int name(int descriptor, int command, ...)                                                     \
+    {                                                                                              \
+        static __typeof__(&name) real;                                                             \
+        va_list arguments;                                                                         \
+        va_start(arguments, command);                                                              \
+        void *argument = va_arg(arguments, void *);                                                \
+        va_end(arguments);                                                                         \
+        if (real == NULL)                                                                          \
+            real = REAL(name);                                                                     \
+        int result = real(descriptor, command, argument);                                          \
+        if (command == F_DUPFD || command == F_DUPFD_CLOEXEC)                                      \
+            opened(result, concerns(descriptor, NULL));                                            \
+        return result;                                                                             \
+    }
+FCNTL(fcntl)
+FCNTL(fcntl64)
+
 #define BY_DESCRIPTOR(type, name, parameters, arguments)                                           \
     type name parameters                                                                           \
     {                                                                                              \
