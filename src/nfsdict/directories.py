@@ -260,7 +260,9 @@ class Directories:
             self._racy[directory] = stamp
             # What is being read at this moment, for another process of this host, isn't dropped but
             # waited for, and may have been asked for before the change. The second one drops it.
-            found = _read_anew(descriptor, name) or _read_anew(descriptor, name)
+            found = _read_anew(descriptor, name)
+            if not found and not passed:
+                found = _read_anew(descriptor, name)
             if passed:
                 self._racy.pop(directory, None)
             return found

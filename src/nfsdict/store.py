@@ -10,6 +10,7 @@ import os
 import re
 import stat
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 from .core import read_stamps
@@ -67,11 +68,11 @@ class Store(Hints):
 
     def prefetch(self) -> None:
         """On NFS, learn of all shards together: that spares each first lookup in one a call."""
-        if self._mounted_as(self.directory) in ("nfs", "nfs4"):
-            try:
-                self.shards()
-            except OSError:
-                pass  # a directory that can't be listed can be good for exact lookups
+        if self._over_nfs():
+            with suppress(
+                OSError
+            ):  # a directory that can't be listed can be good for exact lookups
+                self._again(self._list, self.directory)
 
     def stamps(self, shards: Sequence[str]) -> list[int | None]:
         """The shard directories' mtimes in ns, by the server's word; None where there is none."""
