@@ -69,9 +69,8 @@ class Store(Hints):
     def prefetch(self) -> None:
         """On NFS, learn of all shards together: that spares each first lookup in one a call."""
         if self._over_nfs():
-            with suppress(
-                OSError
-            ):  # a directory that can't be listed can be good for exact lookups
+            # A directory that can't be listed can be good for exact lookups.
+            with suppress(OSError):
                 self._again(self._list, self.directory)
 
     def stamps(self, shards: Sequence[str]) -> list[int | None]:
