@@ -77,6 +77,33 @@ def _pieces(calls: list[Call]) -> Iterator[list[Call]]:
         yield piece
 
 
+def looks(call: Call) -> bool:
+    """Whether it has changed nothing, by its result."""
+    return call.kind == "get" or call.result is False or (call.kind == "pop" and not call.result)
+
+
+def _looked(calls: list[Call], done: int, first: int, held: Value) -> int:
+    """Also done: what may take effect now, fits what is held, and changes nothing.
+
+    Taking that at once can hinder nothing later."""
+    while True:
+        before, earliest_end = done, math.inf
+        for at in range(first, len(calls)):
+            if calls[at].start > earliest_end:
+                break
+            if not done >> at & 1:
+                earliest_end = min(earliest_end, calls[at].end)
+        for at in range(first, len(calls)):
+            call = calls[at]
+            if call.start > earliest_end:
+                break
+            free = not done >> at & 1 and not call.unknown and looks(call)
+            if free and after(call, held) is not IMPOSSIBLE:
+                done |= 1 << at
+        if done == before:
+            return done
+
+
 def _ends(calls: list[Call], held: Value, last: bool) -> set[Value]:
     """What the key may hold after all of them; of the ``last`` ones anything that it may."""
     all_known = sum(1 << at for at, call in enumerate(calls) if not call.unknown)
@@ -86,12 +113,13 @@ def _ends(calls: list[Call], held: Value, last: bool) -> set[Value]:
     todo = [begun]
     while todo:
         done, first, held = todo.pop()
+        done = _looked(calls, done, first, held)
+        while done >> first & 1:
+            first += 1
         if done & all_known == all_known:
             ends.add(held)
             if last:
                 break  # what it holds then matters no more
-        while done >> first & 1:
-            first += 1
         earliest_end, beyond = math.inf, len(calls)
         for at in range(first, len(calls)):
             call = calls[at]

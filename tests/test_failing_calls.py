@@ -42,7 +42,7 @@ def bases(tmp_path: Path) -> Iterator[list[str]]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize(("what", "least"), [("fail", 2000), ("kill", 300)])
+@pytest.mark.parametrize(("what", "least"), [("fail", 1500), ("kill", 200)])
 def test_each_call_of_each_operation(nfsdict, shim, bases, what, least):
     """The processes, one for each way to start one, share the cases."""
     processes = [

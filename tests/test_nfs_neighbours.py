@@ -130,8 +130,8 @@ def test_a_group_shares_a_store_and_others_are_refused(lab: Lab, package, b) -> 
     assert lab.run(UNREADABLE, lab.b, user=1001, group=1001, groups=[2000]) == "11"
     if lab.configuration.root_squash:
         with pytest.raises(PermissionError):
-            package.NfsDict("store", lab.b)
+            package.NfsDict("store", lab.b, mode=0o660)
         with pytest.raises(PermissionError):
-            b(lazy=True)["one"]
+            b(lazy=True, mode=0o660)["one"]
     os.chmod(lab.server, 0o750)  # now outsiders don't even get there
     assert lab.run(OUTSIDER, lab.a, user=1009, group=1009) in ("", "not opened\n")

@@ -42,7 +42,7 @@ T = TypeVar("T")
 
 STALE = (errno.ESTALE, errno.EBADF)
 # A file replaced without pause can be stale at each try; so often in a row is no accident.
-TRIES = 10
+TRIES = 20
 _FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NFS = ("nfs", "nfs4")
 _NO_SYNC_NEEDED = (*_NFS, "tmpfs")

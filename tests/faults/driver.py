@@ -4,7 +4,7 @@
 
 Prints what was wrong, a line each, and in the end how many cases there were. METHOD is how
 multiprocessing starts the process that does it. Of the cases each PART takes its share. Of the
-calls after an operation's twentieth, three of four fail in one way only, unless FACTOR is above 1.
+calls after an operation's twelfth, seven of eight fail in one way only, unless FACTOR is above 1.
 """
 
 from __future__ import annotations
@@ -127,10 +127,8 @@ class Faults:
         self._shim = ctypes.CDLL(None)
         self._shim.faults_names.restype = ctypes.c_char_p
 
-    def arm(self, base: Path, nth: int, number: int, how: int, kind: str = "") -> None:
-        self._shim.faults_arm(
-            os.fsencode(base / "store"), ctypes.c_long(nth), number, how, kind.encode()
-        )
+    def arm(self, base: Path, nth: int, number: int, how: int) -> None:
+        self._shim.faults_arm(os.fsencode(base / "store"), ctypes.c_long(nth), number, how)
 
     def disarm(self) -> int:
         return int(self._shim.faults_disarm())
@@ -156,10 +154,10 @@ class Trial:
         self._on = base if operation is OPERATIONS["open"] else opened(base)
         operation.ready(self._on)
 
-    def run(self, nth: int, number: int, how: int, kind: str = "") -> list[str]:
+    def run(self, nth: int, number: int, how: int) -> list[str]:
         """The calls that were made."""
         before = descriptors()
-        self._faults.arm(self._base, nth, number, how, kind)
+        self._faults.arm(self._base, nth, number, how)
         try:
             self.result, self.error = self._operation.act(self._on), None
         except Exception as error:
@@ -269,7 +267,7 @@ def fail(base: Path, part: int, parts: int, factor: int) -> int:
         nth, most = 1, len(calls)
         while nth <= most < PATIENCE:
             call = calls[nth - 1] if nth <= len(calls) else ""
-            few = factor == 1 and nth > 20 and nth % 4
+            few = factor == 1 and nth > 12 and nth % 8
             for number, how in list(cases(call))[: 1 if few else None]:
                 case += 1
                 if case % parts != part:
@@ -315,7 +313,7 @@ def kill(base: Path, part: int, parts: int, factor: int) -> int:
                         f"{name}, killed {'after' if when == AFTER else 'before'} {nth}: {problem}"
                     )
                 trial.end()
-                nth += parts * (3 if factor == 1 and nth > 20 else 1)
+                nth += parts * (5 if factor == 1 and nth > 12 else 1)
     return count
 
 

@@ -23,13 +23,11 @@ static char ours[65536]; /* descriptors of files there */
 static long count, chosen;
 static int number, how, armed;
 static char names[1 << 16];
-static const char *only;
 
-void faults_arm(const char *directory, long nth, int error, int manner, const char *kind)
+void faults_arm(const char *directory, long nth, int error, int manner)
 {
     strncpy(below, directory, sizeof below - 1);
     length = strlen(below);
-    only = kind[0] ? kind : NULL;
     chosen = nth;
     number = error;
     how = manner;
@@ -68,8 +66,6 @@ static int now(const char *name)
     count++;
     if (used + strlen(name) + 2 < sizeof names)
         sprintf(names + used, "%s\n", name);
-    if (only != NULL && strcmp(only, name) != 0)
-        return 0;
     return count == chosen || (count > chosen && (how & FOR_GOOD));
 }
 
