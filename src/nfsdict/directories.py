@@ -33,6 +33,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from typing import Callable, TypeVar
 
 from .clock import Clock
@@ -43,6 +44,7 @@ T = TypeVar("T")
 STALE = (errno.ESTALE, errno.EBADF)
 # A file replaced without pause can be stale at each try; so often in a row is no accident.
 TRIES = 20
+_PAUSE = 0.005
 _FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NFS = ("nfs", "nfs4")
 _NO_SYNC_NEEDED = (*_NFS, "tmpfs")
@@ -275,12 +277,19 @@ class Directories:
         The path alone doesn't help on NFSv4.1 and later: the client goes on using the stale handle
         until its directory was revalidated.
         """
-        for _ in range(TRIES - 1):
+        for number in range(TRIES - 1):
             try:
                 return call(path)
             except OSError as error:
                 if error.errno not in STALE:
                     raise
-            if path != self.directory:
-                self._revalidate(os.path.dirname(path))
+            self._after_stale(path, number)
         return call(path)
+
+    def _after_stale(self, path: str, number: int) -> None:
+        """Before another try, after so many: what was revalidated within one tick of a change may
+        be as stale as before, so later tries wait for the tick to pass."""
+        if number > 2:
+            time.sleep(_PAUSE)
+        if path != self.directory:
+            self._revalidate(os.path.dirname(path))

@@ -98,10 +98,10 @@ class Files(Directories):
         """
         contents: list[Content | OSError | None] = []
         for path, content in zip(paths, read_files(list(paths))):
-            for _ in range(TRIES):
+            for number in range(TRIES):
                 if content not in STALE:
                     break
-                self._revalidate(os.path.dirname(path))
+                self._after_stale(path, number)
                 [content] = read_files([path])
             if not isinstance(content, int):
                 contents.append(content)
