@@ -347,7 +347,9 @@ def test_a_damaged_index_costs_nothing_and_a_damaged_value_one_key(lab: Lab, a, 
                 damage(hint)
             there[f"{kind} {name}"] = name
             assert dict(a()) == dict(there)
-    value_file(lab.server, "key 3").write_bytes(b"junk")
+    junk = lab.server / "junk"
+    junk.write_bytes(b"junk")
+    junk.replace(value_file(lab.server, "key 3"))
     expected = dict(there)
     del expected["key 3"]
     here = a()
