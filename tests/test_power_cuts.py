@@ -180,7 +180,7 @@ def inspect_all(package: Any, disk: LoggedDisk, work: Work, choose: random.Rando
 # --- the promises ----------------------------------------------------------------------------
 
 
-@pytest.mark.nfs(version=("3", "4.2"), timeout=400 * FACTOR)
+@pytest.mark.nfs(version=("3", "4.2"), timeout=200 * FACTOR)
 def test_what_was_acknowledged_survives(lab: Lab, package, disk: LoggedDisk) -> None:
     """On a local disk; the two versions only make two guests of it, and two seeds."""
     seed = 1 if lab.configuration.version == "3" else 2
@@ -260,7 +260,7 @@ def shared(lab: Lab, tmp_path: Path) -> Iterator[Shared]:
         shared.disk.remove()
 
 
-@pytest.mark.nfs(version=("3", "4.2"), timeout=400 * FACTOR)
+@pytest.mark.nfs(version=("3", "4.2"), timeout=200 * FACTOR)
 def test_what_a_server_acknowledged_survives_its_power_cut(
     lab: Lab, package, shared: Shared
 ) -> None:
@@ -309,7 +309,7 @@ def states(lines: list[str]) -> list[State]:
     return states
 
 
-@pytest.mark.nfs(version=("3", "4.2"), timeout=300 * FACTOR)
+@pytest.mark.nfs(version=("3", "4.2"), timeout=150 * FACTOR)
 def test_a_writer_goes_on_after_its_servers_power_cut(
     lab: Lab, package, shared: Shared, tmp_path: Path
 ) -> None:

@@ -9,5 +9,5 @@ export as client A, client B and the server see it:
 Outside the guest: `plugin` (marker, option, parameters), `replay` (runs marked tests in guests and
 reports what happened there), `guest` (boots one), `shell` (a guest for a developer).
 Inside: `init` (its first process), `inside` (the pytest plugin there), `laboratory` (the fixture's
-class), `server`, `client`, `rpcs`.
+class), `server`, `client`, `rpcs`; `logged` and `devices` (disks whose power can be cut).
 """

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 import shutil
 import struct
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple, Union
 
+from .devices import Loop, message, mount, unmount
 from .server import run
 
 SECTOR = 512
@@ -62,44 +62,47 @@ class LoggedDisk:
         with self._log.open("wb") as file:
             file.truncate(LOG_MB << 20)
         self._before = image.read_bytes()
-        self._loops = [_attached(path) for path in (image, self._log)]
+        self._cut = directory / "cut"
+        self._cut.write_bytes(self._before)
+        self._loops = [Loop(path) for path in (image, self._log)]
+        self._cut_loop = Loop(self._cut)
         self._name = f"logged-{_LETTERS.sub('-', str(directory))}"
-        table = f"0 {len(self._before) // SECTOR} log-writes {' '.join(self._loops)}"
+        devices = " ".join(loop.device for loop in self._loops)
+        table = f"0 {len(self._before) // SECTOR} log-writes {devices}"
         _dmsetup("create", self._name, "--table", table)
         mount_point.mkdir(parents=True, exist_ok=True)
-        run("mount", "-t", "ext4", f"/dev/mapper/{self._name}", str(mount_point))
+        mount(f"/dev/mapper/{self._name}", mount_point, "ext4")
 
     def mark(self, text: str) -> None:
         """What is durable now was so before this mark, a word."""
-        _dmsetup("message", self._name, "0", "mark", text)
+        message(self._name, f"mark {text}")
 
     def end(self) -> None:
         """Unmount it; nothing more is recorded."""
-        run("umount", str(self.mount_point))
+        unmount(self.mount_point)
         _dmsetup("remove", self._name)
         for loop in self._loops:
-            run("losetup", "-d", loop)
+            loop.detach()
 
     def remove(self) -> None:
         """After `end`: free the memory that it took."""
+        self._cut_loop.detach()
         shutil.rmtree(self.directory)
 
     def events(self) -> list[Event]:
         """All that was recorded."""
-        log = self._log.read_bytes()
-        magic, _, count, sector_size = _SUPER.unpack_from(log)
-        assert (magic, sector_size) == (_MAGIC, SECTOR)
         events: list[Event] = []
-        at = SECTOR
-        for _ in range(count):
-            sector, sectors, flags, size = _ENTRY.unpack_from(log, at)
-            text = log[at + _ENTRY.size : at + _ENTRY.size + size]
-            at += SECTOR
-            if flags & _MARK:
-                events.append(text.decode())
-            elif not flags & _DISCARD:
-                events.append(Written(sector * SECTOR, log[at : at + sectors * SECTOR]))
-                at += sectors * SECTOR
+        with self._log.open("rb") as log:
+            magic, _, count, sector_size = _SUPER.unpack(log.read(_SUPER.size))
+            assert (magic, sector_size) == (_MAGIC, SECTOR)
+            log.seek(SECTOR)
+            for _ in range(count):
+                entry = log.read(SECTOR)
+                sector, sectors, flags, size = _ENTRY.unpack_from(entry)
+                if flags & _MARK:
+                    events.append(entry[_ENTRY.size : _ENTRY.size + size].decode())
+                elif not flags & _DISCARD:
+                    events.append(Written(sector * SECTOR, log.read(sectors * SECTOR)))
         return events
 
     def disks(self, events: list[Event]) -> Iterator[tuple[int, bytearray]]:
@@ -114,26 +117,21 @@ class LoggedDisk:
     @contextmanager
     def mounted(self, disk: bytearray) -> Iterator[Path]:
         """Such a disk, mounted after its recovery, and writable: what is written is forgotten."""
-        path, where = self.directory / "cut", self.directory / "mounted"
-        path.write_bytes(disk)
+        where = self.directory / "mounted"
         where.mkdir(exist_ok=True)
-        run("mount", "-t", "ext4", "-o", "loop", str(path), str(where))
+        with self._cut.open("r+b") as file:
+            file.write(disk)
+        mount(self._cut_loop.device, where, "ext4")
         try:
             yield where
         finally:
-            run("umount", str(where))
+            unmount(where)
 
 
 def _make_ext4(path: Path) -> None:
     """A small journal, and nothing left for the kernel to do later."""
     options = ["-J", "size=4", "-E", "lazy_itable_init=0,lazy_journal_init=0", "-N", "2048"]
     run("mkfs.ext4", "-q", "-F", "-b", "1024", *options, str(path))
-
-
-def _attached(path: Path) -> str:
-    """The loop device that has this file."""
-    command = ["losetup", "--find", "--show", str(path)]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def _dmsetup(*arguments: str) -> None:
