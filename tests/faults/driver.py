@@ -4,7 +4,8 @@
 
 Prints what was wrong, a line each, and in the end how many cases there were. METHOD is how
 multiprocessing starts the process that does it. Of the cases each PART takes its share. Of the
-calls after an operation's twelfth, seven of eight fail in one way only, unless FACTOR is above 1.
+calls after an operation's twelfth, seven of eight fail in one way only, and none of them after the
+hundredth, unless FACTOR is above 1.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from typing import Any, NamedTuple
 import nfsdict
 from nfsdict import directories, knowledge, notes
 
-BEFORE, AFTER, FOR_GOOD, KILL = 1, 2, 4, 8
+BEFORE, AFTER, FOR_GOOD, KILL, SHORT = 1, 2, 4, 8, 16
 BEGIN = {"a": 1, "b": 2, "c": 3}
 # What may have been carried out when its reply is lost, which a soft mount reports as EIO.
 CHANGES = ("open", "openat", "mkdir", "rename", "link", "unlink", "close")
@@ -41,6 +42,8 @@ class Operation(NamedTuple):
     result: Any = None
     ready: Callable[[Any], Any] = lambda d: None
     """done before"""
+    opens: bool = False
+    """done on the store's place; what it gives is an open dictionary"""
 
 
 def new_shard() -> str:
@@ -66,15 +69,30 @@ def everything(d: Any) -> Any:
     return len(d)
 
 
-def put_and_count(d: Any) -> None:
-    """So that there is an index to be written."""
-    d[NEAR] = "new"
+def pack(base: Path) -> None:
+    """And all is so old that the index proves it."""
+    past = (1_600_000_000, 1_600_000_000)
+    for path in base.glob("store/??"):
+        os.utime(path, past)
+    opened(base).pack()
+
+
+def count_and_put(d: Any) -> None:
+    """So that there is news for the index."""
     len(d)
+    d[NEAR] = "new"
 
 
 OPERATIONS = {
-    "open": Operation(lambda base: opened(base, lazy=False), {}, ANY),
+    "open": Operation(lambda base: opened(base, lazy=False), {}, ANY, opens=True),
+    "open with a pack": Operation(
+        lambda base: opened(base, lazy=False), {}, ANY, lambda base: pack(base), opens=True
+    ),
+    "open lazily with a pack": Operation(
+        lambda base: opened(base), {}, ANY, lambda base: pack(base), opens=True
+    ),
     "read": Operation(lambda d: d["a"], {}, 1),
+    "items": Operation(lambda d: dict(d.items()), {}, ANY),
     "fresh": Operation(lambda d: d.get("a", fresh=True), {}, 1, lambda d: d["a"]),
     "miss": Operation(lambda d: d.get(NEAR), {}, None),
     "in": Operation(lambda d: "a" in d, {}, True),
@@ -89,6 +107,7 @@ OPERATIONS = {
     "add what is there": Operation(lambda d: d.add("a", "new"), {}, False),
     "setdefault": Operation(lambda d: d.setdefault(NEAR, "new"), {NEAR: "new"}, "new"),
     "pop": Operation(lambda d: d.pop("a"), {"a": None}, 1),
+    "pop a miss": Operation(lambda d: d.pop(NEAR, None), {}, None),
     "update": Operation(
         lambda d: d.update({"a": "new", NEAR: "new", FAR: "new"}),
         {"a": "new", NEAR: "new", FAR: "new"},
@@ -97,7 +116,7 @@ OPERATIONS = {
     "sync": Operation(lambda d: d.sync(), {}),
     "refresh": Operation(lambda d: d.refresh(), {}, ANY, everything),
     "pack": Operation(lambda d: d.pack(), {}, ANY, everything),
-    "close": Operation(lambda d: d.close(), {NEAR: "new"}, None, put_and_count),
+    "close": Operation(lambda d: d.close(), {NEAR: "new"}, None, count_and_put),
     "verify": Operation(lambda d: d.verify().damaged, {}, {}),
     "repair": Operation(lambda d: d.repair(grace=-1).set_aside, {}, {}),
 }
@@ -151,7 +170,7 @@ class Trial:
             path = base / "store" / name[:2] / f"{name}.pkl"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(pickle.dumps((key, value)))
-        self._on = base if operation is OPERATIONS["open"] else opened(base)
+        self._on = base if operation.opens else opened(base)
         operation.ready(self._on)
 
     def run(self, nth: int, number: int, how: int) -> list[str]:
@@ -199,7 +218,7 @@ class Trial:
         excused = failed == "for good" or plain(failed) == "unlink"
         if not excused and not isinstance(error, UNCERTAIN) and temporary(self._base):
             yield f"left {temporary(self._base)}"
-        if operation is OPERATIONS["open"]:
+        if operation.opens:
             # A file that can't be read doesn't tell its key, until it is asked for by it.
             if error is None and {key: self.result[key] for key in held} != held:
                 yield f"opened as {dict(self.result)}"
@@ -247,12 +266,26 @@ def cases(call: str) -> Iterator[tuple[int, int]]:
     yield errno.EIO, BEFORE | FOR_GOOD
     yield errno.ESTALE, BEFORE
     yield errno.ESTALE, BEFORE | FOR_GOOD
+    if call in ("read", "pread", "pread64", "write"):
+        yield errno.EINTR, BEFORE
+        yield 0, SHORT
+        yield 0, SHORT | FOR_GOOD
+    if plain(call) == "open":
+        for number in (errno.EINTR, errno.EACCES, errno.EMFILE):
+            yield number, BEFORE
+        yield errno.EACCES, BEFORE | FOR_GOOD
+        yield errno.EMFILE, BEFORE | FOR_GOOD
     if plain(call) in CHANGES:
         yield errno.EIO, AFTER
         yield errno.EIO, AFTER | FOR_GOOD
     if plain(call) in CREATES:
         yield errno.ENOSPC, BEFORE
         yield errno.ENOSPC, BEFORE | FOR_GOOD
+
+
+def told(number: int, how: int) -> str:
+    what = "is cut short" if how & SHORT else f"fails with {errno.errorcode[number]}"
+    return what + " after" * bool(how & AFTER) + " for good" * bool(how & FOR_GOOD)
 
 
 def fail(base: Path, part: int, parts: int, factor: int) -> int:
@@ -267,8 +300,10 @@ def fail(base: Path, part: int, parts: int, factor: int) -> int:
         nth, most = 1, len(calls)
         while nth <= most < PATIENCE:
             call = calls[nth - 1] if nth <= len(calls) else ""
-            few = factor == 1 and nth > 12 and nth % 8
-            for number, how in list(cases(call))[: 1 if few else None]:
+            ways = list(cases(call))
+            if factor == 1 and nth > 12 and nth % 8:
+                ways = ways[: 1 if nth <= 100 else 0]
+            for number, how in ways:
                 case += 1
                 if case % parts != part:
                     continue
@@ -277,12 +312,13 @@ def fail(base: Path, part: int, parts: int, factor: int) -> int:
                 made = trial.run(nth, number, how)
                 if not how & FOR_GOOD:
                     most = max(most, len(made))
-                for problem in trial.wrong("for good" if how & FOR_GOOD else call):
-                    print(
-                        f"{name}, call {nth} ({call}) fails with"
-                        f" {errno.errorcode[number]}{' after' * bool(how & AFTER)}"
-                        f"{' for good' * bool(how & FOR_GOOD)}: {problem} [{trial.error!r}]"
-                    )
+                hit = made[nth - 1] if nth <= len(made) else "no call"  # not always the same one
+                for problem in trial.wrong("for good" if how & FOR_GOOD else hit):
+                    fault = told(number, how)
+                    print(f"{name}, call {nth} ({hit}) {fault}: {problem} [{trial.error!r}]")
+                repeated = how & SHORT or (number == errno.EINTR and hit == call)
+                if trial.error and repeated:
+                    print(f"{name}, call {nth} ({hit}) wasn't repeated: {trial.error!r}")
                 trial.end()
             nth += 1
         assert most < PATIENCE, f"{name} has no end"

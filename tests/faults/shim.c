@@ -1,5 +1,5 @@
-/* Preloaded (ld.so(8), LD_PRELOAD): fails, or ends the process at, one chosen call of those that
-   concern files below a directory. Used by driver.py, through the functions faults_*.
+/* Preloaded (ld.so(8), LD_PRELOAD): fails, cuts short, or ends the process at, one chosen call of
+   those that concern files below a directory. Used by driver.py, through the functions faults_*.
 
    A file is synced by nobody: fsync is counted, and may fail, but does nothing. */
 
@@ -15,7 +15,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { BEFORE = 1, AFTER = 2, FOR_GOOD = 4, KILL = 8 };
+enum { BEFORE = 1, AFTER = 2, FOR_GOOD = 4, KILL = 8, SHORT = 16 };
+enum { FEW = 10 }; /* bytes that a call is cut short to */
 
 static char below[4096];
 static size_t length;
@@ -56,8 +57,8 @@ static int concerns(int directory, const char *path)
     return directory >= 0 && directory < (int)sizeof ours && ours[directory];
 }
 
-/* Whether this call is the one. */
-static int now(const char *name)
+/* Whether this call is the one, or one after it, for good. */
+static int reached(const char *name)
 {
     size_t used = strlen(names);
 
@@ -67,6 +68,12 @@ static int now(const char *name)
     if (used + strlen(name) + 2 < sizeof names)
         sprintf(names + used, "%s\n", name);
     return count == chosen || (count > chosen && (how & FOR_GOOD));
+}
+
+/* Whether it fails. */
+static int now(const char *name)
+{
+    return reached(name) && !(how & SHORT);
 }
 
 static void end(int when)
@@ -175,15 +182,31 @@ FCNTL(fcntl64)
     {                                                                                              \
         FAULTY(type, name, concerns(descriptor, NULL), real arguments, )                           \
     }
-BY_DESCRIPTOR(ssize_t, read, (int descriptor, void *to, size_t size), (descriptor, to, size))
-BY_DESCRIPTOR(ssize_t, pread, (int descriptor, void *to, size_t size, off_t at),
-              (descriptor, to, size, at))
-BY_DESCRIPTOR(ssize_t, pread64, (int descriptor, void *to, size_t size, off64_t at),
-              (descriptor, to, size, at))
-BY_DESCRIPTOR(ssize_t, write, (int descriptor, const void *from, size_t size),
-              (descriptor, from, size))
 BY_DESCRIPTOR(int, fstat, (int descriptor, struct stat *status), (descriptor, status))
 BY_DESCRIPTOR(int, fstat64, (int descriptor, struct stat64 *status), (descriptor, status))
+
+#define TRANSFER(name, parameters, arguments)                                                      \
+    ssize_t name parameters                                                                        \
+    {                                                                                              \
+        static __typeof__(&name) real;                                                             \
+        if (real == NULL)                                                                          \
+            real = REAL(name);                                                                     \
+        int mine = concerns(descriptor, NULL) && reached(#name);                                   \
+        if (mine && (how & SHORT))                                                                 \
+            size = size < FEW ? size : FEW;                                                        \
+        if (!mine || (how & SHORT))                                                                \
+            return real arguments;                                                                 \
+        end(BEFORE);                                                                               \
+        if (how & AFTER)                                                                           \
+            real arguments;                                                                        \
+        end(AFTER);                                                                                \
+        errno = number;                                                                            \
+        return -1;                                                                                 \
+    }
+TRANSFER(read, (int descriptor, void *to, size_t size), (descriptor, to, size))
+TRANSFER(pread, (int descriptor, void *to, size_t size, off_t at), (descriptor, to, size, at))
+TRANSFER(pread64, (int descriptor, void *to, size_t size, off64_t at), (descriptor, to, size, at))
+TRANSFER(write, (int descriptor, const void *from, size_t size), (descriptor, from, size))
 
 int fsync(int descriptor)
 {
