@@ -3,9 +3,9 @@
     python driver.py fail|kill METHOD PART/PARTS FACTOR BASE
 
 Prints what was wrong, a line each, and in the end how many cases there were. METHOD is how
-multiprocessing starts the process that does it. Of the cases each PART takes its share. Of the
-calls after an operation's twelfth, seven of eight fail in one way only, and none of them after the
-hundredth, unless FACTOR is above 1.
+multiprocessing starts the process that does it. Of the cases each PART takes its share. Unless
+FACTOR is above 1, of the calls after an operation's eighth only each eighth fails in every way, and
+each fourth in one.
 """
 
 from __future__ import annotations
@@ -301,8 +301,8 @@ def fail(base: Path, part: int, parts: int, factor: int) -> int:
         while nth <= most < PATIENCE:
             call = calls[nth - 1] if nth <= len(calls) else ""
             ways = list(cases(call))
-            if factor == 1 and nth > 12 and nth % 8:
-                ways = ways[: 1 if nth <= 100 else 0]
+            if factor == 1 and nth > 8 and nth % 8:
+                ways = ways[: 0 if nth % 4 else 1]
             for number, how in ways:
                 case += 1
                 if case % parts != part:
