@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -21,6 +22,7 @@ PLUGIN = f"{__package__}.plugin"
 RUN = "NFSDICT_LAB"  # environment variable: the run directory, set inside a guest only
 PREPARE_SECONDS = 60  # for the laboratory to become what a test asks for; 4 s on an idle machine
 GUESTS = 4  # at most at once, each with the memory that it takes
+WORTH_SECONDS = 600  # of time limits, that are worth one more set-up
 END_SECONDS = 60  # for what follows the last test: fixtures of the session, the summary
 
 _END = object()
@@ -44,7 +46,7 @@ def run_in_guests(session: pytest.Session, items: list[pytest.Item]) -> None:
 
 
 def _shares(items: list[pytest.Item], number: int) -> list[list[pytest.Item]]:
-    """*items* in at most so many shares, in their order, what needs one set-up in one share.
+    """*items* in at most so many shares, in their order, what needs one set-up in few shares.
 
     The time limits say how long the tests may take, and so the shares are about as long.
     """
@@ -55,9 +57,14 @@ def _shares(items: list[pytest.Item], number: int) -> list[list[pytest.Item]]:
     def seconds(tests: list[pytest.Item]) -> float:
         return sum(map(time_limit, tests))
 
+    most = max(seconds(items) / number / 4, WORTH_SECONDS)
+    pieces = []
+    for group in groups.values():
+        count = math.ceil(seconds(group) / most)
+        pieces += [group[start::count] for start in range(count)]
     shares: list[list[pytest.Item]] = [[] for _ in range(number)]
-    for group in sorted(groups.values(), key=seconds, reverse=True):
-        min(shares, key=seconds).extend(group)
+    for piece in sorted(pieces, key=seconds, reverse=True):
+        min(shares, key=seconds).extend(piece)
     return [sorted(share, key=items.index) for share in shares if share]
 
 
