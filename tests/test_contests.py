@@ -112,7 +112,7 @@ def test_popitem_is_that_of_dict(opened):
     d, model = opened(), {}
     for key in "abc":
         d[key] = model[key] = key * 2
-    assert [d.popitem() for _ in "abc"] == [model.popitem() for _ in "abc"]
+    assert {d.popitem() for _ in "abc"} == {model.popitem() for _ in "abc"}
     with pytest.raises(KeyError):
         d.popitem()
 
@@ -332,9 +332,19 @@ def test_a_taking_rename_whose_reply_was_lost_has_won(opened, monkeypatch, numbe
 def test_an_unlink_whose_reply_was_lost_has_removed(opened, monkeypatch):
     d = opened()
     d["k"] = 1
-    lost = losing_reply(monkeypatch, "unlink", errno.ENOENT)
+    lost = losing_reply(monkeypatch, "unlink", errno.EIO)
     assert d.pop("k") == 1
     assert lost
+    assert left_behind(d) == []
+
+
+def test_an_unlink_that_finds_nothing_is_uncertain(nfsdict, opened, monkeypatch):
+    """Its own reply was lost, or somebody has given the entry back: that looks the same."""
+    d = opened()
+    d["k"] = 1
+    losing_reply(monkeypatch, "unlink", errno.ENOENT)
+    with pytest.raises(nfsdict.UncertainWriteError):
+        d.pop("k")
     assert left_behind(d) == []
 
 
@@ -609,7 +619,7 @@ d = nfsdict.NfsDict("s", sys.argv[1])
 def killed(*arguments):
     os.kill(os.getpid(), 9)
 if sys.argv[2] == "before reading":
-    d._store.read = killed
+    d._store.read_taken = killed
 else:
     d._store.discard = killed
 d.pop("k")

@@ -161,8 +161,8 @@ def base(nfsdict, tmp_path):
 @pytest.fixture
 def quick(nfsdict, monkeypatch):
     """``pack`` waits for nothing."""
-    knowledge = importlib.import_module("nfsdict.knowledge")
-    monkeypatch.setattr(knowledge.time, "sleep", lambda seconds: None)
+    scanner = importlib.import_module("nfsdict.scanner")
+    monkeypatch.setattr(scanner.time, "sleep", lambda seconds: None)
 
 
 def done(nfsdict, base, operation, lazy, caplog):

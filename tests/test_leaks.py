@@ -271,8 +271,8 @@ REOPENING = ("copy", "pickle", "open lazy")
 
 @pytest.mark.parametrize("operation", WHOLE)
 def test_the_whole_store(world, monkeypatch, operation):
-    knowledge = importlib.import_module("nfsdict.knowledge")
-    monkeypatch.setattr(knowledge.time, "sleep", lambda seconds: None)
+    scanner = importlib.import_module("nfsdict.scanner")
+    monkeypatch.setattr(scanner.time, "sleep", lambda seconds: None)
     # Each listing of a store may bring its threads: also of one as small as this.
     parallel = importlib.import_module("nfsdict.parallel")
     monkeypatch.setattr(parallel, "_WAITED", -1)

@@ -50,7 +50,7 @@ def machine(nfsdict, lists, reads):
     """``lists``: the shards that were listed; ``reads``: the value files that were read."""
     modules = {
         name: importlib.import_module(f"nfsdict.{name}")
-        for name in ("contests", "knowledge", "notes", "packs")
+        for name in ("contests", "notes", "packs", "scanner")
     }
 
     packed = modules["notes"].PACKED
@@ -83,7 +83,7 @@ def machine(nfsdict, lists, reads):
             self.pays = pays
             # Who waits until a change is old enough finds it so at once.
             self.patch.setattr(
-                modules["knowledge"], "time", SimpleNamespace(sleep=lambda _: self.time_passes())
+                modules["scanner"], "time", SimpleNamespace(sleep=lambda _: self.time_passes())
             )
             self.patch.setattr(modules["notes"], "time", SimpleNamespace(sleep=lambda _: None))
             if full:

@@ -75,48 +75,63 @@ class Bulk:
         return failed
 
     def _write_chunk(self, items: Sequence[_Item]) -> dict[str, OSError]:
+        replaced: list[Any] = []  # let go of when no lock is held
+        with self._locks.guard:
+            return self._locks.holding(
+                (item.name for item in items), lambda: self._write_items(items, replaced)
+            )
+
+    def _write_items(self, items: Sequence[_Item], replaced: list[Any]) -> dict[str, OSError]:
         failed: dict[str, OSError] = {}
-        with self._locks.shards(item.name for item in items):
-            if not self._known.has_all(item.key for item in items):
-                self._flush.keys_change()
-            surveys = self._known.surveys
-            try:
-                outcomes = self._store.write((name, data) for name, _, _, data in items)
-            except BaseException:
-                for item in items:
-                    self._known.forget(item.name, item.key)
-                raise
+        known = self._known
+        if not known.has_all(item.key for item in items):
+            self._flush.keys_change()
+        generation = known.generation
+        try:
+            outcomes = self._store.write((name, data) for name, _, _, data in items)
             for (name, key, value, data), outcome in zip(items, outcomes):
                 if isinstance(outcome, bytes):
-                    self._known.know(name, key, value, outcome, hash(data), surveys)
-                    continue
-                failed[key] = outcome
-                self._known.doubt(name, key, outcome)
+                    replaced.append(
+                        known.record_write(
+                            name, key, value, outcome, hash(data), len(data), generation
+                        )
+                    )
+                else:
+                    failed[key] = outcome
+                    replaced.append(known.invalidate_if_uncertain(name, key, outcome))
+        except BaseException:
+            replaced.extend(known.invalidate(item.name, item.key) for item in items)
+            raise
         return failed
 
     def clear(self) -> dict[str, OSError]:
         """Remove each value file that is there now. Paths that failed."""
         self._flush.keys_change()
         failed: dict[str, OSError] = {}
-        shards = sorted(self._known.shards().union(self._store.shards()))
+        with self._locks.guard:
+            known = self._known.shards()
+        shards = sorted(known.union(self._store.shards()))
         for part in in_parallel(self._clear, shards, self._workers):
             failed.update(part)
         return failed
 
     def _clear(self, shard: str) -> dict[str, OSError]:
-        with self._locks.shards([shard]):
+        replaced: list[Any] = []  # let go of when no lock is held
+        with self._locks.guard, self._locks.shard(shard):
             known = self._known.entries(shard)
             try:
                 paths = [self._store.path_of(name) for name in self._store.list(shard).signatures]
                 outcomes = dict(zip(paths, self._store.remove(paths)))
+                failed = {
+                    path: error for path, error in outcomes.items() if isinstance(error, OSError)
+                }
+                for name, entry in known.items():
+                    if self._store.path_of(name) in failed:
+                        replaced.append(self._known.invalidate(name, entry.key))
+                    else:
+                        replaced.append(self._known.record_delete(name, entry.key))
             except BaseException:
                 for name, entry in known.items():
-                    self._known.forget(name, entry.key)
+                    replaced.append(self._known.invalidate(name, entry.key))
                 raise
-            failed = {path: error for path, error in outcomes.items() if isinstance(error, OSError)}
-            for name, entry in known.items():
-                if self._store.path_of(name) in failed:
-                    self._known.forget(name, entry.key)
-                else:
-                    self._known.drop(name, entry.key)
         return failed

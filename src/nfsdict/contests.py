@@ -8,7 +8,7 @@ import os
 import time
 from contextlib import suppress
 
-from .directories import TRIES
+from .directories import TRIES, failure
 from .errors import UncertainWriteError
 from .files import REFUSED, TEMPORARY, Content, Files
 
@@ -17,7 +17,27 @@ log = logging.getLogger("nfsdict")
 _TAKEN = TEMPORARY + "taken-"
 # What file systems without hard links answer.
 _NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+# What systems and file systems without flags for rename answer.
+_NO_FLAGS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
+_NOREPLACE = 1
 _CLAIM_NS = 600_000_000_000
+
+
+def rename_exclusively(source: str, target: str) -> None:
+    """rename(2) with RENAME_NOREPLACE: FileExistsError where there is a target already.
+
+    OSError with ENOSYS where the C library has no such call, EINVAL where the file system refuses
+    it: NFS does, FAT, SMB and most local ones don't.
+    """
+    import ctypes  # takes time to load, and is needed nearly nowhere
+
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if call is None:
+        raise failure(errno.ENOSYS, source)
+    current = ctypes.c_int(-100)  # AT_FDCWD
+    names = map(os.fsencode, (source, target))
+    if call(current, next(names), current, next(names), ctypes.c_uint(_NOREPLACE)):
+        raise failure(ctypes.get_errno(), target)
 
 
 class Contests(Files):
@@ -103,60 +123,96 @@ class Contests(Files):
         except FileNotFoundError:
             return False
 
-    def take(self, name: str) -> str | None:
-        """Rename the file of this digest to a private name, which is returned, None if it has no
-        file. Of any number of callers on any hosts exactly one gets it.
+    def private_name(self, name: str) -> str:
+        """A new name for ``take``, in the shard of this digest, that nobody else has."""
+        path = self.path_of(name)
+        return os.path.join(os.path.dirname(path), f"{_TAKEN}{name}-{os.urandom(12).hex()}")
 
-        The caller goes on with ``read_taken``, and ends with ``discard`` or ``give_back``. After
-        UncertainWriteError the file may be under the private name, from where ``repair`` gives it
-        back.
+    def take(self, name: str, private: str) -> bool:
+        """Rename the file of this digest to a private name. Whether it had one.
+
+        Of any number of callers on any hosts exactly one gets it. The caller goes on with
+        ``read_taken``, and ends with ``discard`` or ``give_back``. After UncertainWriteError the
+        file may be under the private name, from where ``repair`` gives it back.
         """
         path = self.path_of(name)
-        shard = os.path.dirname(path)
-        private = os.path.join(shard, f"{_TAKEN}{name}-{os.urandom(12).hex()}")
         for _ in range(2):
             try:
                 self._again(lambda path: os.rename(path, private), path)
-                return private
+                return True
             except FileNotFoundError:
                 found = self._look_again(path)
                 if self._is_there(private):
-                    return private  # it was carried out, the reply was lost
+                    return True  # it was carried out, the reply was lost
                 if not found:
-                    return None
+                    return False
             except OSError as error:
                 if error.errno in REFUSED:
                     raise
                 if self._is_there(private):
-                    return private
+                    return True
                 raise UncertainWriteError(error.errno, error.strerror, path) from error
-        return None
+        return False
 
-    def read_taken(self, private: str) -> Content | OSError | None:
-        """The content of a file that was taken; see ``read``. OSError if that can't be told."""
+    def read_taken(self, private: str) -> Content | None:
+        """The content of a file that was taken, None if it is gone. OSError if it can't be read."""
         self._relearn(private)
         [content] = self.read([private])
+        if isinstance(content, OSError):
+            number = content.errno or errno.EIO
+            raise failure(number, self.path_of(self._digest_of_taken(private)))
         return content
 
     def discard(self, private: str) -> None:
         """Remove a file that was taken, durably. OSError if it is still there.
 
-        One that may come back after a power cut is logged: its value has but this one taker.
+        FileNotFoundError if it was gone: somebody's repair gave it back meanwhile, or our own
+        call was carried out and its reply lost. One that may come back after a power cut is logged:
+        its value has but this one taker.
         """
+        self._sweep_other_names(private)
         try:
-            self.sweep(private)
+            os.unlink(private)
+        except FileNotFoundError:
+            raise
         except OSError:
             if self._is_there(private):
                 raise
         for _, uncertain in self._settle([(private, os.path.dirname(private))]):
             log.warning("%s may come back after a power cut: %s", private, uncertain)
 
-    def give_back(self, private: str) -> None:
+    def _sweep_other_names(self, private: str) -> None:
+        """Remove other private names of this file. A crash between giving it back and the end of
+        that has left them, and a later repair would give back by them what has been taken since."""
+        try:
+            status = os.lstat(private)
+        except OSError:
+            return  # what follows tells
+        if status.st_nlink < 2:
+            return
+        shard = os.path.dirname(private)
+        prefix = _TAKEN + self._digest_of_taken(private)
+        for name, _, signature, _ in self._again(self._listed, shard)[2]:
+            path = os.path.join(shard, name)
+            same = int.from_bytes(signature[:8], "little") == status.st_ino
+            if same and name.startswith(prefix) and path != private:
+                self.sweep(path)
+
+    def give_back(self, private: str) -> bool:
         """Put a file that was taken back under its key, unless a newer one is there.
 
-        Nothing if the file is gone: somebody else gave it back, or its taker has finished.
+        False, and nothing done, if the file is gone: somebody else gave it back, or its taker has
+        finished. Of these exactly one goes on, for it is renamed first.
         """
-        self._put_back(private, self.path_of(os.path.basename(private)[len(_TAKEN) :][:64]))
+        name = self._digest_of_taken(private)
+        mine = self.private_name(name)
+        try:
+            self._again(lambda path: os.rename(path, mine), private)
+        except FileNotFoundError:
+            if not self._is_there(mine):
+                return False
+        self._put_back(mine, self.path_of(name))
+        return True
 
     def _put_back(self, private: str, path: str) -> None:
         self._relearn(private)
@@ -169,11 +225,26 @@ class Contests(Files):
         except OSError as error:
             if error.errno not in _NO_LINKS:
                 raise
-            if not self.look(self.digest_of(path)):
-                os.rename(private, path)
+            self._put_back_without_links(private, path)
         self.sweep(private)
         if self._durable:
             self._sync_directory(os.path.dirname(path))
+
+    def _put_back_without_links(self, private: str, path: str) -> None:
+        try:
+            rename_exclusively(private, path)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            if error.errno not in _NO_FLAGS:
+                raise
+            # Neither links nor flags: a put between look and rename is lost here, as to ``add``.
+            if not self.look(self.digest_of(path)):
+                os.rename(private, path)
+
+    @staticmethod
+    def _digest_of_taken(private: str) -> str:
+        return os.path.basename(private)[len(_TAKEN) :][:64]
 
     @staticmethod
     def taken(path: str) -> bool:

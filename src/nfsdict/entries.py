@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import errno
 import logging
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any, Callable, NamedTuple, TypeVar
 
 from .core import digest
-from .directories import failure
 from .errors import CorruptValueError
 from .files import Content
+from .locks import Locks
 from .serializers import Damaged, Serializer
 from .store import Store
+
+A = TypeVar("A")
+T = TypeVar("T")
 
 log = logging.getLogger("nfsdict")
 
@@ -35,8 +37,9 @@ class Entry(NamedTuple):
 class Entries:
     """The entries of a store, by the keys that their files hold. Safe for threads."""
 
-    def __init__(self, store: Store, serializer: Serializer) -> None:
+    def __init__(self, store: Store, serializer: Serializer, locks: Locks) -> None:
         self._store = store
+        self._locks = locks
         self.dumps = serializer.dumps
         self._loads = serializer.loads
         self._loads_whole = getattr(serializer, "loads_whole", serializer.loads)
@@ -53,28 +56,9 @@ class Entries:
         content = self._store.find(key, fresh)
         return None if content is None else self._load(path, content)
 
-    def take(self, name: str) -> Entry | None:
-        """Take the entry of this digest from the store, None if there is none. See ``Store.take``.
-
-        It is given back if it can't be read, or not be removed; errors are those of ``find`` and
-        ``Store.discard``.
-        """
-        private = self._store.take(name)
-        if private is None:
-            return None
-        path = self._store.path_of(name)
-        try:
-            content = self._store.read_taken(private)
-            if content is None:
-                return None  # swept as old by somebody's repair
-            if isinstance(content, OSError):
-                raise failure(content.errno or errno.EIO, path)
-            entry = self._load(path, content)
-            self._store.discard(private)
-        except BaseException:
-            self._store.give_back(private)
-            raise
-        return entry
+    def load_taken(self, name: str, content: Content) -> Entry:
+        """The entry of this digest in a file that was taken. Errors as of ``find``."""
+        return self._load(self._store.path_of(name), content)
 
     def read(self, digests: Sequence[str]) -> list[Entry | Exception | None]:
         """The entries under these digests: None where there is no file, or what went wrong."""
@@ -96,7 +80,7 @@ class Entries:
         Those that can't be read here are left out: they are to be read from their files.
         """
         try:
-            pairs = dict(map(self._loads_whole, packed.values()))
+            pairs = self._decode(self._load_all, packed.values())
             if list(pairs) == list(packed):
                 return dict(zip(packed, pairs.values()))  # the index has these keys already
         except Exception:  # a pickle runs anybody's code
@@ -104,17 +88,28 @@ class Entries:
         values = {}
         for key, data in packed.items():
             try:
-                found, value = self._loads(data)
+                found, value = self._decode(self._loads, data)
             except Exception:
                 continue
             if found == key:
                 values[key] = value
         return values
 
+    def _load_all(self, contents: Iterable[bytes]) -> dict[str, Any]:
+        return dict(map(self._loads_whole, contents))
+
+    def _decode(self, loads: Callable[[A], T], data: A) -> T:
+        """Run the serializer, which can run any code, so that this thread knows of it."""
+        decoding = self._locks.decoding
+        if decoding.locked():
+            return loads(data)
+        with decoding:
+            return loads(data)
+
     def _load(self, path: str, content: Content) -> Entry:
         data, signature = content
         try:
-            pair = self._loads(data)
+            pair = self._decode(self._loads, data)
         except Damaged as error:
             raise self._corrupt(path, signature, str(error)) from error
         try:

@@ -11,7 +11,7 @@ Here is what one process knows, and which part of it the packs on disk (``packs`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
@@ -188,7 +188,7 @@ class Index:
         stamp: int,
         entries: dict[str, Known],
         moment: int | None,
-        touched: Iterable[str] = (),
+        touched: Collection[str] = (),
     ) -> None:
         """The shard was listed: stamp and entries, by digest, as they were then.
 
@@ -204,6 +204,9 @@ class Index:
         signatures = []
         for digits, known in sorted(entries.items()):
             old = listed.pop(digits, None)
+            if old is None and known.key in touched and known.key not in before.recent:
+                shard.stamp = 0  # removed since it was listed, and never known here
+                continue
             if mtime_of(known.signature) < proven:
                 shard.keys.append(known.key)
                 signatures.append(known.signature)
@@ -216,7 +219,7 @@ class Index:
             shard.unsaid.add(known.key)
         shard.signatures = b"".join(signatures)
         shard.unsaid.update(known.key for known in listed.values())
-        for key in touched:
+        for key in tuple(touched):  # an interrupting call may add to them
             if key in before.recent:
                 shard.recent[key] = before.recent[key]
                 shard.unsaid.add(key)

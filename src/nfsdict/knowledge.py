@@ -2,137 +2,246 @@
 
 from __future__ import annotations
 
-import logging
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any
 
+from .cache_bound import CacheBound
 from .core import MISSING, digest
-from .entries import Entries, Entry
+from .entries import Entry
 from .errors import UncertainWriteError
-from .index import GRANULARITY, Index, Known
+from .index import Index, Known
 from .locks import Locks
-from .notes import Notes, Packing
 from .pack import UNKNOWN
-from .parallel import in_parallel
-from .progress import Progress
-from .store import SHARDS, Store
-from .survey import View, look
+from .store import SHARDS
+from .survey import View
 
-log = logging.getLogger("nfsdict")
 
-# So many shard directories are asked for their stamps in one call of the core.
-_STAMPS = 4
+class Read:
+    """A lookup of one key under way, which holds no lock: it may be overtaken."""
+
+    __slots__ = ("generation", "key", "outdated")
+
+    def __init__(self, key: str, generation: object) -> None:
+        self.key = key
+        self.generation = generation
+        self.outdated = False
+        """whether the key was changed or looked up by another call since this one began"""
 
 
 class Knowledge:
     """What is known: ``cache`` (key to value, or MISSING: not read) and the index of signatures.
 
-    ``lazy`` leaves the values of known names unread. ``proving`` is whether a file may be made to
-    learn the server's time, without which nothing that is seen proves anything later.
+    ``lazy`` leaves the values of known names unread; ``cache_bytes`` bounds those that are kept.
+    Callers have entered their thread's guard; each method holds the lock ``state`` for a moment.
+    What a method returns as replaced is let go of when no lock is held: the last reference to a
+    value may run its ``__del__``.
     """
 
     def __init__(
-        self,
-        index: Index,
-        notes: Notes,
-        cache: dict[str, Any],
-        store: Store,
-        entries: Entries,
-        locks: Locks,
-        progress: Progress,
-        *,
-        lazy: bool,
-        proving: bool,
-        workers: int,
+        self, index: Index, cache: dict[str, Any], locks: Locks, lazy: bool, cache_bytes: int | None
     ) -> None:
         self.index = index
-        self._notes = notes
         self._cache = cache
-        self._store = store
-        self._entries = entries
         self._locks = locks
-        self._progress = progress
         self._lazy = lazy
-        self._proving = proving
-        self._workers = workers
+        self._bound = None if cache_bytes is None else CacheBound(cache, cache_bytes)
         # Shards whose listed keys aren't all in the cache yet: putting a million there takes longer
         # than reading them all from the index.
         self._unfilled: set[str] = set()
-        self.surveys = 0
-        """how many have begun"""
-        # Keys that this process changed or looked up while a survey runs: it knows better then.
-        self._touched: set[str] | None = None
+        self.generation = object()
+        """another one since each scan that began, and each change that an interrupting call made:
+        what was seen or done before that may be older than what the cache and the disk have now"""
+        self._reads: dict[str, set[Read]] = {}
+        # For each scan under way the keys that this process changed or looked up meanwhile: it
+        # knows better of them than the scan does.
+        self._overtaken: list[set[str]] = []
+        # The number of the last look at each shard that was applied, and of the last that began.
+        self._applied = dict.fromkeys(SHARDS, 0)
+        self._looks = 0
+        # What interrupting calls did: digest, key, and whether the key has a file since.
+        self._interrupted: list[tuple[str, str, bool]] = []
+        self._unreported: set[str] = set()
 
-    # --- one key, its shard's lock held --------------------------------------------------------
+    # --- one key -------------------------------------------------------------------------------
 
-    # ``surveys`` is how many had begun when the caller began: what was seen or done before the last
-    # of them is older than what that one finds.
+    def begin_read(self, key: str) -> Read:
+        """A lookup of this key begins. To be ended by ``end_read``, whatever happens."""
+        read = Read(key, self.generation)
+        with self._locks.state:
+            self._reads.setdefault(key, set()).add(read)
+        return read
 
-    def know(
+    def end_read(self, read: Read) -> None:
+        """The lookup is over."""
+        with self._locks.state:
+            reads = self._reads.get(read.key)
+            if reads is not None:
+                reads.discard(read)
+                if not reads:
+                    del self._reads[read.key]
+
+    def record_read(self, name: str, read: Read, entry: Entry, fresh: bool) -> Any:
+        """The file of this digest was read. The value to hand out, and what was replaced.
+
+        Nothing is taken over if the key was changed here since: what is known is newer.
+        """
+        replaced = None
+        with self._locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            if read.outdated:
+                # By another lookup, most often: its object is handed out then, as ever after.
+                held = MISSING if fresh else self._cache.get(entry.key, MISSING)
+                return entry.value if held is MISSING else held, None
+            if read.generation is self.generation:
+                replaced = self._hold(entry.key, entry.value, len(entry.data))
+                self.index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
+            if read.generation is not self.generation:
+                self._mark_unknown(name, entry.key)
+            self._overtake(entry.key)
+        return entry.value, replaced
+
+    def record_seen(self, name: str, read: Read, signature: bytes, unread: int) -> None:
+        """The file of this digest was seen to be there, and not read."""
+        with self._locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            if not read.outdated and read.key not in self._cache:
+                self._cache[read.key] = MISSING
+                self.index.wrote(name, Known(read.key, signature, unread))
+                if read.generation is not self.generation:
+                    self._mark_unknown(name, read.key)
+                self._overtake(read.key)
+
+    def record_miss(self, name: str, read: Read) -> Any:
+        """The key was seen to have no file, or none that is whole. What was replaced."""
+        key = read.key
+        replaced = None
+        with self._locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            if read.outdated:
+                return None
+            if read.generation is self.generation:
+                replaced = self._drop(key)
+                self.index.drop(name, key)
+            elif key in self._cache:
+                self._mark_unknown(name, key)
+            self._overtake(key)
+        return replaced
+
+    def record_write(
         self,
         name: str,
         key: str,
         value: Any,
         signature: bytes,
         fingerprint: int | None,
-        surveys: int,
-    ) -> None:
-        """The file of this digest was made as given here."""
-        known = Known(key, signature, fingerprint)
-        with self._locks.known:
-            if surveys != self.surveys:
-                value, known = MISSING, Known(key, UNKNOWN, None)
-            self._cache[key] = value
-            self.index.wrote(name, known)
-            if self._touched is not None:  # as _touch, in the hottest path of all
-                self._touched.add(key)
+        size: int,
+        generation: object,
+    ) -> Any:
+        """The file of this digest was made as given here. What was replaced.
 
-    def read(self, name: str, entry: Entry, surveys: int) -> None:
-        """The file of this digest was read."""
-        with self._locks.known:
-            if surveys == self.surveys:
-                self._cache[entry.key] = entry.value
-                self.index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
+        ``generation`` is what it was before the file was written.
+        """
+        with self._locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            if self._bound is None:
+                replaced = self._cache.get(key)
+                self._cache[key] = value
             else:
-                self._unsure(name, entry.key)
-            self._touch(entry.key)
+                replaced = self._bound.hold(key, value, size)
+            self.index.wrote(name, Known(key, signature, fingerprint))
+            if self._reads or self._overtaken or self._unreported:
+                self._overtake(key)
+                self._unreported.discard(key)
+            # Looked at last: an interrupting call may have come in between.
+            if generation is not self.generation:
+                self._mark_unknown(name, key)
+        return replaced
 
-    def missed(self, name: str, key: str, surveys: int) -> None:
-        """The key was seen to have no file, or none that is whole."""
-        with self._locks.known:
-            if surveys == self.surveys:
-                self._cache.pop(key, None)
+    def record_delete(self, name: str, key: str) -> Any:
+        """The key's file was removed. What was replaced."""
+        with self._locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            replaced = self._drop(key)
+            self.index.drop(name, key)
+            self._overtake(key)
+            self._unreported.discard(key)
+        return replaced
+
+    def invalidate(self, name: str, key: str) -> Any:
+        """What the key's file holds isn't known: the next access asks the disk."""
+        with self._locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            replaced = self._cache.get(key)
+            if key in self._cache or self.index.shard(name).find(name, key) is not None:
+                self._mark_unknown(name, key)
+            self._overtake(key)
+        return replaced
+
+    def invalidate_if_uncertain(self, name: str, key: str, error: BaseException) -> Any:
+        """A write was refused, and nothing has changed; or else nobody knows what it did."""
+        if isinstance(error, OSError) and not isinstance(error, UncertainWriteError):
+            return None
+        return self.invalidate(name, key)
+
+    def record_interrupting(self, name: str, key: str, there: bool) -> Any:
+        """An interrupting call changed the key's file: the next access asks the disk.
+
+        It holds no lock, and what it interrupted may hold ``state``. So each step is one that no
+        thread can come between, and they are in this order: who commits something looks at
+        generation, reads and scans afterwards, and withdraws it.
+        """
+        replaced = self._cache.get(key)
+        self.generation = object()
+        for read in tuple(self._reads.get(key, ())):
+            read.outdated = True
+        for overtaken in tuple(self._overtaken):
+            overtaken.add(key)
+        self._interrupted.append((name, key, there))
+        if there:
+            self._cache[key] = MISSING
+        else:
+            self._cache.pop(key, None)
+        return replaced
+
+    def _settle_interrupted(self) -> None:
+        """Take over what interrupting calls did, before anything newer is noted."""
+        while self._interrupted:
+            name, key, there = self._interrupted.pop(0)
+            if there:
+                self._mark_unknown(name, key)
+            else:
+                self._drop(key)
                 self.index.drop(name, key)
-            elif key in self._cache:
-                self._unsure(name, key)
-            self._touch(key)
 
-    def _unsure(self, name: str, key: str) -> None:
-        """A survey that began meanwhile may find or have found more than was seen here, or less."""
+    def _hold(self, key: str, value: Any, size: int) -> Any:
+        if self._bound is not None:
+            return self._bound.hold(key, value, size)
+        replaced = self._cache.get(key)
+        self._cache[key] = value
+        return replaced
+
+    def _drop(self, key: str) -> Any:
+        if self._bound is not None:
+            self._bound.drop(key)
+        return self._cache.pop(key, None)
+
+    def _mark_unknown(self, name: str, key: str) -> None:
+        if self._bound is not None:
+            self._bound.drop(key)
         self._cache[key] = MISSING
         self.index.wrote(name, Known(key, UNKNOWN, None))
 
-    def drop(self, name: str, key: str) -> None:
-        """The key's file was removed."""
-        with self._locks.known:
-            self._cache.pop(key, None)
-            self.index.drop(name, key)
-            self._touch(key)
-
-    def forget(self, name: str, key: str) -> None:
-        """What the key's file holds isn't known: the next access asks the disk."""
-        if self.knows(key):
-            self.know(name, key, MISSING, UNKNOWN, None, self.surveys)
-
-    def doubt(self, name: str, key: str, error: BaseException) -> None:
-        """A write was refused, and nothing has changed; or else nobody knows what it did."""
-        if not isinstance(error, OSError) or isinstance(error, UncertainWriteError):
-            self.forget(name, key)
-
-    def _touch(self, key: str) -> None:
-        if self._touched is not None:
-            self._touched.add(key)
+    def _overtake(self, key: str) -> None:
+        for read in self._reads.get(key, ()):
+            read.outdated = True
+        for overtaken in self._overtaken:
+            overtaken.add(key)
 
     # --- all keys ------------------------------------------------------------------------------
 
@@ -140,12 +249,13 @@ class Knowledge:
         """Put each listed key into the cache, with its value still to be read."""
         if not self._unfilled:
             return
-        with self._locks.known:
+        with self._locks.state:
             looked_up = dict(self._cache)
             for name in sorted(self._unfilled):
                 self._cache.update(dict.fromkeys(self.index.shard(name).names(), MISSING))
             self._cache.update(looked_up)
             self._unfilled = set()
+            self._settle_interrupted()
 
     def knows(self, key: str) -> bool:
         """Whether the key is known to exist."""
@@ -156,150 +266,138 @@ class Knowledge:
         """Whether the cache has these keys: it may not have all that are known."""
         return all(key in self._cache for key in keys)
 
+    def cached_keys(self) -> list[str]:
+        """Those in the cache; without a lock."""
+        return list(self._cache)
+
     def entries(self, shard: str) -> dict[str, Known]:
         """What is known of this shard's files, by digest."""
-        with self._locks.known:
+        with self._locks.state:
             return self.index.shard(shard).entries()
 
     def count(self) -> int:
         """How many keys are known."""
-        with self._locks.known:
+        with self._locks.state:
             listed = sum(len(self.index.shard(name).names()) for name in self._unfilled)
             if len(self._cache) <= listed // 8:
                 return listed + sum(digest(key)[:2] not in self._unfilled for key in self._cache)
         self.fill()
         return len(self._cache)
 
-    # --- the whole store -----------------------------------------------------------------------
-
-    def survey(self, reread: bool = False) -> set[str]:
-        """Bring cache and index up to date with the store; the keys that others changed."""
-        with self._locks.survey:
-            if not self.index.listed:
-                self._notes.load()
-            with self._locks.known:
-                self._touched = set()
-                self.surveys += 1
-            try:
-                return self._look_at_shards(reread)
-            finally:
-                self._notes.loaded()
-                with self._locks.known:
-                    self._touched = None
-
-    def pack(self) -> Packing:
-        """Bring all that is known and all small values into one pack; see ``NfsDict.pack``."""
-        self.survey()
-        packing = self._notes.pack(self._workers)
-        if packing.fresh or not self._settled():
-            time.sleep(GRANULARITY / 1e9)
-            self.survey()
-            packing = self._notes.pack(self._workers)
-        return packing
-
-    def _settled(self) -> bool:
-        """Whether the listings of all shards with keys are proven."""
-        shards = self.shards()
-        with self._locks.known:
-            return all(self.index.shard(name).stamp for name in shards)
-
     def shards(self) -> set[str]:
         """Those that something is known of."""
-        with self._locks.known:
+        with self._locks.state:
             return {name for name in SHARDS if self.index.shard(name).holds_any()}
 
-    def _look_at_shards(self, reread: bool) -> set[str]:
-        present = set(self._store.shards())
-        with self._locks.known:
-            stamps = {name: self.index.shard(name).stamp for name in SHARDS}
-        kept = self.shards() - present
-        believed = [] if reread else [name for name in SHARDS if name in present and stamps[name]]
-        clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
-        # Asked before anything is listed: what changes from here on bears this time or a later one.
-        moment = None if clean == present else self._clock()
-        # A clean shard has nothing new; it may have values that nobody has read yet.
-        first = not self.index.listed
-        unpacked: dict[str, dict[str, Any]] = {}
-        if first and self._lazy:
-            self._unfilled = set(clean)
-        elif first:
-            unpacked = self._unpack(clean)
-        changed: set[str] = set()
+    def stamps(self) -> dict[str, int]:
+        """Those of all shards, as they were listed; 0: unknown."""
+        with self._locks.state:
+            return {name: self.index.shard(name).stamp for name in SHARDS}
 
-        def wanted(key: str, proven: bool) -> bool:
-            if reread or self._cache.get(key, MISSING) is MISSING:
-                return not self._lazy
-            return not proven
+    def settled(self) -> bool:
+        """Whether the listings of all shards with keys are proven."""
+        shards = self.shards()
+        with self._locks.state:
+            return all(self.index.shard(name).stamp for name in shards)
 
-        def look_at(name: str) -> View:
-            with self._locks.known:
-                known = self.index.shard(name).entries()
-            stamp, values = None, {}
-            if name in clean:
-                stamp, values = stamps[name], unpacked[name]
-            elif first and not self._lazy:
-                values = self._entries.unpack(self._notes.values(name))
-            return look(self._store, self._entries, name, stamp, known, values, wanted)
+    # --- scans ---------------------------------------------------------------------------------
 
-        todo = sorted(present - clean | unpacked.keys() | kept)
-        views = in_parallel(look_at, todo, self._workers)
-        # Reading all again finds files that were changed in place, which nothing else shows.
-        with self._notes.adding(even_little=reread) as notes:
-            for view in self._progress.over(views, len(todo)):
-                with self._locks.known:
-                    changed |= self._apply(view, moment, reread, view.shard in clean)
-                notes.add(view.shard, view.data)
-            self.index.listed = True
-        return changed
+    def begin_scan(self) -> set[str]:
+        """A scan begins, beside others perhaps. To be ended by ``end_scan`` with what this gives:
+        the keys that this process changes or looks up meanwhile."""
+        overtaken: set[str] = set()
+        with self._locks.state:
+            self._settle_interrupted()
+            self.generation = object()
+            self._overtaken = [*self._overtaken, overtaken]
+        return overtaken
 
-    def _stamps(self, shards: list[str]) -> Iterator[tuple[str, int | None]]:
-        pieces = [shards[start : start + _STAMPS] for start in range(0, len(shards), _STAMPS)]
-        for piece, stamps in zip(pieces, in_parallel(self._store.stamps, pieces, self._workers)):
-            yield from zip(piece, stamps)
+    def end_scan(self, overtaken: set[str]) -> None:
+        """The scan is over."""
+        with self._locks.state:
+            self._overtaken = [other for other in self._overtaken if other is not overtaken]
 
-    def _unpack(self, shards: set[str]) -> dict[str, dict[str, Any]]:
-        """Take the values of these clean shards from the packs. What they gave of the others."""
-        partly = {}
-        for name in self._progress.over(sorted(shards), len(shards)):
-            values = self._entries.unpack(self._notes.values(name))
-            with self._locks.known:
-                if len(values) < len(self.index.shard(name).names()):
-                    partly[name] = values
-                else:
-                    self._cache.update(values)
-        return partly
+    def begin_look(self, shard: str) -> tuple[int, dict[str, Known]]:
+        """The number of a look at this shard, and what is known of it now, by digest."""
+        with self._locks.state:
+            self._looks += 1
+            return self._looks, self.index.shard(shard).entries()
 
-    def _clock(self) -> int:
-        """The server's time. Where no file may be made, it is at least what its stamps showed, and
-        what was changed just before the last of them isn't proven yet."""
-        if self._proving:
-            try:
-                return self._store.clock()
-            except OSError as error:
-                log.info("can't learn the server's time: %s", error)
-        return self._store.times.now()
+    def room(self) -> int | None:
+        """Bytes of values that fit into the cache; None: any number."""
+        return None if self._bound is None else self._bound.room
 
-    def _apply(self, view: View, moment: int | None, reread: bool, clean: bool) -> set[str]:
-        """Take over what a survey found, but for what this process changed meanwhile."""
-        touched = self._touched or set()
-        for key in view.gone - touched:
-            self._cache.pop(key, None)
-        for name, known in view.entries.items():
-            key = known.key
-            if key in touched:
-                continue
-            # A lazy dictionary reads an unknown file for its key, and has no room for its value.
-            held = not self._lazy or (not reread and self._cache.get(key, MISSING) is not MISSING)
-            if held and key in view.values:
-                self._cache[key] = view.values[key]
-            elif reread or key in view.unread:
-                self._cache[key] = MISSING
+    def leave_unfilled(self, shards: set[str]) -> None:
+        """The keys of these shards are in the index, and go into the cache when they are needed."""
+        with self._locks.state:
+            self._unfilled |= shards
+
+    def hold_unpacked(self, shard: str, values: dict[str, Any]) -> bool:
+        """Put these values of a clean shard into an opening's cache, if they are those of all its
+        keys. Whether they are."""
+        with self._locks.state:
+            if len(values) < len(self.index.shard(shard).names()):
+                return False
+            if self._bound is None:
+                self._cache.update(values)
             else:
-                self._cache.setdefault(key, MISSING)
-            if clean:
-                self.index.read(name, known)
-        if not clean:
-            self.index.replace(view.shard, view.stamp, view.entries, moment, touched)
-        if not reread:
-            self.index.repeat(view.shard, view.data)
-        return (view.changed | view.gone) - touched
+                for entry in self.index.shard(shard).entries().values():
+                    self._hold_if_room(entry.key, values[entry.key], entry.size)
+        return True
+
+    def _hold_if_room(self, key: str, value: Any, size: int) -> Any:
+        if self._bound is not None and size > self._bound.room:
+            value = MISSING
+        return self._hold(key, value, size)
+
+    def apply(
+        self,
+        view: View,
+        moment: int | None,
+        reread: bool,
+        clean: bool,
+        overtaken: set[str],
+        known_before: set[str] | None,
+    ) -> Any:
+        """Take over what a look found, but for what this process changed meanwhile, and for what a
+        later look has found already. What was replaced.
+
+        Keys that others changed are reported by ``take_changes``; of a first listing those among
+        ``known_before``.
+        """
+        replaced: list[Any] = []
+        with self._locks.state:
+            if view.number < self._applied[view.shard]:
+                return replaced
+            self._applied[view.shard] = view.number
+            for key in view.gone - overtaken:
+                replaced.append(self._drop(key))
+            for name, known in view.entries.items():
+                key = known.key
+                if key in overtaken:
+                    continue
+                # A lazy dictionary reads an unknown file for its key, and keeps no value of it.
+                held = self._cache.get(key, MISSING) is not MISSING
+                if key in view.values and (not self._lazy or (held and not reread)):
+                    hold = self._hold if held else self._hold_if_room
+                    replaced.append(hold(key, view.values[key], known.size))
+                elif reread or key in view.unread:
+                    replaced.append(self._hold(key, MISSING, 0))
+                else:
+                    self._cache.setdefault(key, MISSING)
+                if clean:
+                    self.index.read(name, known)
+            if not clean:
+                self.index.replace(view.shard, view.stamp, view.entries, moment, overtaken)
+            if not reread:
+                self.index.repeat(view.shard, view.data)
+            self._settle_interrupted()
+            changed = (view.changed | view.gone) - overtaken
+            self._unreported |= changed if known_before is None else changed & known_before
+        return replaced
+
+    def take_changes(self) -> set[str]:
+        """The keys that others changed, as scans found it since this was last called."""
+        with self._locks.state:
+            changes, self._unreported = self._unreported, set()
+        return changes

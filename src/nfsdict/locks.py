@@ -1,22 +1,31 @@
-"""The locks of one dictionary: one a shard, and two over what is known. They outlive a fork."""
+"""The locks of one dictionary, and how a thread knows that it is inside one of its own calls."""
 
 from __future__ import annotations
 
 import os
 import threading
 import weakref
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from typing import Callable, TypeVar
+
+T = TypeVar("T")
 
 _all: weakref.WeakSet[Locks] = weakref.WeakSet()
 
 
 class Locks:
-    """Taken in this order: ``survey``, shards in ascending order, ``known``.
+    """A thread takes them in this order: its ``guard``, one of ``index`` and ``shards``, ``state``.
 
-    A shard's lock orders file and cache for its keys, and is held during I/O; reentrant, as
-    unpickling may use the dictionary. ``known`` is held over cache and index together, for moments
-    and never during I/O. ``survey`` lets one survey run at a time.
+    A shard's lock orders the changes of file and cache for its keys, and is held during I/O; of
+    several the lower is taken first. ``index`` is held while the files of the index are read or
+    written. ``state`` is held over cache and index in memory together, for moments and never during
+    I/O.
+
+    No code of the user's is called under any of them: values are serialized before and decoded
+    after. But a signal handler, the ``__del__`` of something that is collected, or the handler of a
+    log record can run anywhere, in a thread that holds some. So whoever takes a lock enters the
+    thread's ``guard`` first. A call that finds it entered has interrupted another call of the same
+    dictionary: it takes no lock (see ``interrupting``), and so waits for nobody.
     """
 
     def __init__(self) -> None:
@@ -24,27 +33,57 @@ class Locks:
         _all.add(self)
 
     def _renew(self) -> None:
-        self._shards = {f"{number:02x}": threading.RLock() for number in range(256)}
-        self.known = threading.Lock()
-        self.survey = threading.RLock()
+        self._thread = threading.local()
+        self._shards = {f"{number:02x}": threading.Lock() for number in range(256)}
+        self.state = threading.Lock()
+        self.index = threading.Lock()
 
-    @contextmanager
-    def shards(self, names: Iterable[str]) -> Iterator[None]:
-        """Hold the locks of the shards of these digests."""
-        held = []
+    # Both are locks that only one thread takes, so that the ``with`` statement leaves them as it found
+    # them whatever exception arrives at whatever moment.
+
+    @property
+    def guard(self) -> threading.Lock:
+        """The calling thread's; to be entered before any other is taken."""
         try:
-            for shard in sorted({name[:2] for name in names}):
-                lock = self._shards[shard]
-                lock.acquire()
-                held.append(lock)
-            yield
-        finally:
-            for lock in held:
-                lock.release()
+            return self._thread.guard  # type: ignore[no-any-return]
+        except AttributeError:
+            return self._own("guard")
 
-    def shard(self, name: str) -> threading.RLock:
+    @property
+    def interrupted(self) -> bool:
+        """Whether the calling thread is inside a call that holds locks, or is about to."""
+        return self.guard.locked()
+
+    @property
+    def decoding(self) -> threading.Lock:
+        """The calling thread's; to be entered while a value is decoded, which can run any code."""
+        try:
+            return self._thread.decoding  # type: ignore[no-any-return]
+        except AttributeError:
+            return self._own("decoding")
+
+    def _own(self, name: str) -> threading.Lock:
+        """In one step, as an interrupting call may be the first."""
+        lock: threading.Lock = vars(self._thread).setdefault(name, threading.Lock())
+        return lock
+
+    def shard(self, name: str) -> threading.Lock:
         """The lock of the shard of this digest."""
         return self._shards[name[:2]]
+
+    def holding(self, names: Iterable[str], call: Callable[[], T]) -> T:
+        """The call's result, with the locks of the shards of these digests held meanwhile."""
+        return _holding(
+            [self._shards[shard] for shard in sorted({name[:2] for name in names})], call
+        )
+
+
+def _holding(locks: list[threading.Lock], call: Callable[[], T]) -> T:
+    """By recursion: no exception can come between a lock and the ``with`` that releases it."""
+    if not locks:
+        return call()
+    with locks[0]:
+        return _holding(locks[1:], call)
 
 
 def _renew_all() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import random
 import time
 import weakref
 from collections.abc import Iterator, MutableMapping
@@ -14,16 +16,20 @@ from platformdirs import user_data_dir
 
 from .bulk import Bulk
 from .core import MISSING, ReadCache, digest
+from .directories import failure
 from .entries import Entries
 from .errors import BatchError, CorruptValueError, ReadOnlyError
 from .flush import Flush
 from .index import UNREAD, Index
+from .interrupting import Interrupting
 from .knowledge import Knowledge
 from .locks import Locks
 from .notes import Notes, Packing
 from .progress import Progress
+from .scanner import Scanner
 from .serializers import Serializer, serializer_named
 from .store import Store
+from .taking import Taking
 from .trust import warn_of_writers
 from .verify import Repair, Report, repair, verify
 from .views import Items, Values
@@ -31,6 +37,8 @@ from .views import Items, Values
 V = TypeVar("V")
 
 _RAISE: Any = object()
+# Not seeded: what was forked, or has seeded alike, is to draw differently.
+_DRAW = random.SystemRandom()
 
 
 class NfsDict(ReadCache[V], MutableMapping[str, V]):
@@ -58,6 +66,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         mode: permission bits for files, such as 0o660, against the umask; directories get x where
             r is. None leaves all to the umask.
         workers: threads for work on many keys; 1 starts none.
+        cache_bytes: so many bytes of values, as their files have them, are kept in memory at most;
+            0 keeps none, None all. The oldest loaded goes first, its key stays listed. Opening and
+            ``sync`` load up to it.
 
     Keys are any ``str``. Values are handed out as they are cached: changing one in place saves
     nothing, assign it again.
@@ -89,9 +100,12 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         durable: bool = True,
         mode: int | None = None,
         workers: int = 16,
+        cache_bytes: int | None = None,
     ) -> None:
         if workers < 1:
             raise ValueError(f"workers must be at least 1, not {workers}")
+        if cache_bytes is not None and cache_bytes < 0:
+            raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
         if mode is not None and not 0 <= mode <= 0o777:
             raise ValueError(f"mode must be permission bits, 0 to 0o777, not {mode:#o}")
         base = os.path.abspath(user_data_dir("nfsdict") if base_dir is None else base_dir)
@@ -104,15 +118,17 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             "durable": durable,
             "mode": mode,
             "workers": workers,
+            "cache_bytes": cache_bytes,
         }
         self._read_only, self._workers = read_only, workers
         self._store = Store(directory, format.extension, mode, durable)
-        self._entries = Entries(self._store, format)
         self._locks = Locks()
+        self._entries = Entries(self._store, format, self._locks)
         index = Index()
         self._notes = Notes(index, self._store, self._entries, self._locks, writes=not read_only)
-        self._known = Knowledge(
-            index,
+        self._known = Knowledge(index, self._cache, self._locks, lazy, cache_bytes)
+        self._scanner = Scanner(
+            self._known,
             self._notes,
             self._cache,
             self._store,
@@ -120,9 +136,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._locks,
             Progress(name, progress_bar),
             lazy=lazy,
-            proving=not read_only,
+            may_probe_clock=not read_only,
             workers=workers,
         )
+        self._interrupting = Interrupting(self._known, self._store, self._entries)
+        self._undrawn: list[str] = []  # keys that popitem has still to try
         self._flush = Flush(self._notes, self._store)
         self._bulk = Bulk(
             self._known, self._flush, self._store, self._entries, self._locks, workers
@@ -136,55 +154,81 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if lazy:
             self._store.prefetch()
         else:
-            self._known.survey()
+            self._scanner.scan()
+            with self._locks.guard:
+                self._known.take_changes()  # by this one all is new
 
     # --- one key -------------------------------------------------------------------------------
 
+    # What a call replaces in the cache is bound to a name until it returns: letting go of a value
+    # may run its ``__del__``, which is to find no lock held.
+
     def _lookup(self, key: str, fresh: bool, /) -> Any:
         name = digest(key)
-        with self._locks.shard(name):
-            surveys = self._known.surveys
-            if not fresh:
-                value = self._cache.get(key, MISSING)
-                if value is not MISSING:
-                    return value  # another thread was faster
-            try:
-                entry = self._entries.find(key, fresh)
-            except CorruptValueError:
-                self._known.missed(name, key, surveys)
-                raise
-            if entry is None:
-                self._known.missed(name, key, surveys)
-                return MISSING
-            self._known.read(name, entry, surveys)
-            return entry.value
+        if self._locks.interrupted:
+            return self._interrupting.lookup(key, fresh)
+        guard = self._locks.guard
+        with guard:
+            read = self._known.begin_read(_plain(key))
+        try:
+            entry = self._entries.find(key, fresh)
+            with guard:
+                if entry is not None:
+                    value, replaced = self._known.record_read(name, read, entry, fresh)
+                else:
+                    value, replaced = MISSING, self._known.record_miss(name, read)
+        except CorruptValueError:
+            with guard:
+                replaced = self._known.record_miss(name, read)
+            raise
+        finally:
+            with guard:
+                self._known.end_read(read)
+        del replaced
+        return value
 
     def _exists(self, key: str, /) -> bool:
-        if self._known.knows(key):
-            return True
         name = digest(key)
-        with self._locks.shard(name):
-            surveys = self._known.surveys
+        if self._locks.interrupted:
+            return self._interrupting.exists(name)
+        guard = self._locks.guard
+        with guard:
+            if self._known.knows(key):
+                return True
+            read = self._known.begin_read(_plain(key))
+        try:
             signature = self._store.look(name)
-            if signature and key not in self._cache:
-                self._known.know(name, _plain(key), MISSING, signature, UNREAD, surveys)
-            return signature is not None
+            if signature is not None:
+                with guard:
+                    self._known.record_seen(name, read, signature, UNREAD)
+        finally:
+            with guard:
+                self._known.end_read(read)
+        return signature is not None
 
     def __setitem__(self, key: str, value: V) -> None:
         if self._read_only or type(key) is not str:
             key = self._changing(key)
         data = self._entries.dumps((key, value))
         name = digest(key)
-        with self._locks.shard(name):
+        guard = self._locks.guard
+        if guard.locked():
+            self._interrupting.put(name, key, data)
+            return
+        replaced = None
+        with guard, self._locks.shard(name):
             if key not in self._cache:
                 self._flush.keys_change()
-            surveys = self._known.surveys
+            generation = self._known.generation
             try:
                 signature = self._store.put(name, data)
-                self._known.know(name, key, value, signature, hash(data), surveys)
+                replaced = self._known.record_write(
+                    name, key, value, signature, hash(data), len(data), generation
+                )
             except BaseException as error:
-                self._known.doubt(name, key, error)
+                replaced = replaced, self._known.invalidate_if_uncertain(name, key, error)
                 raise
+        del replaced
 
     def add(self, key: str, value: V) -> bool:
         """Create the entry if there is none on any host: True. Else change nothing: False.
@@ -195,18 +239,25 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         key = self._changing(key)
         data = self._entries.dumps((key, value))
         name = digest(key)
-        with self._locks.shard(name):
+        guard = self._locks.guard
+        if guard.locked():
+            return self._interrupting.add(name, key, data)
+        replaced = None
+        with guard, self._locks.shard(name):
             if self._known.knows(key) and self._store.look(name):
                 return False  # spares writing a file in vain
             self._flush.keys_change()
-            surveys = self._known.surveys
+            generation = self._known.generation
             try:
                 signature = self._store.add(name, data)
                 if signature is not None:
-                    self._known.know(name, key, value, signature, hash(data), surveys)
+                    replaced = self._known.record_write(
+                        name, key, value, signature, hash(data), len(data), generation
+                    )
             except BaseException as error:
-                self._known.doubt(name, key, error)
+                replaced = replaced, self._known.invalidate_if_uncertain(name, key, error)
                 raise
+        del replaced
         return signature is not None
 
     def setdefault(self, key: str, default: Any = None) -> Any:
@@ -221,42 +272,86 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def pop(self, key: str, default: Any = _RAISE) -> Any:
         """Remove the entry and return its value: of all callers on all hosts exactly one gets it.
 
-        KeyError without a ``default`` if there is none. An entry that can't be read or removed
-        stays, and the error is raised, also with a default. A process killed within the call, or
-        a server lost (UncertainWriteError), can leave the entry under a private name; ``repair``
-        gives it back.
+        KeyError without a ``default`` if there is none. The value is read and decoded before the
+        entry is taken: one that can't be read, or not be removed, stays, and the error is raised,
+        also with a default. After any other exception, KeyboardInterrupt or one of a signal
+        handler's, the entry is back under its key before that goes on.
+
+        A process killed within the call, or a server lost (UncertainWriteError), can leave the
+        entry under a private name; ``repair`` gives it back. A process that stood still for so long
+        that somebody's ``repair`` has given the entry back gets UncertainWriteError.
         """
         key = self._changing(key)
-        name = digest(key)
-        with self._locks.shard(name):
-            self._flush.keys_change()
-            try:
-                entry = self._entries.take(name)
-            except BaseException:
-                self._known.forget(name, key)
-                raise
-            if entry is not None or self._known.knows(key):
-                self._known.drop(name, key)
-        if entry is not None:
-            return entry.value
+        taking = Taking(self._store, self._entries, key, digest(key))
+        try:
+            value = self._take(taking, key)
+            if value is not MISSING:
+                return value
+        except BaseException:
+            self._undo(taking, key)
+            raise
         if default is _RAISE:
             raise KeyError(key)
         return default
 
+    def _take(self, taking: Taking, key: str) -> Any:
+        """The value of the entry that was taken, or MISSING; see ``pop``, which is to undo it."""
+        name = digest(key)
+        interrupting = self._locks.interrupted
+        replaced = None
+        try:
+            found = taking.find()
+        except BaseException:
+            if not interrupting:
+                with self._locks.guard:
+                    replaced = self._known.invalidate(name, key)
+            raise
+        if not found:
+            if not interrupting:
+                with self._locks.guard:
+                    if self._known.knows(key):
+                        replaced = self._known.record_delete(name, key)
+            return MISSING
+        if interrupting:
+            taken = self._interrupting.take(taking, name, key)
+        else:
+            with self._locks.guard, self._locks.shard(name):
+                self._flush.keys_change()
+                try:
+                    taken = taking.take()
+                    replaced = self._known.record_delete(name, key)
+                except BaseException:
+                    replaced = replaced, self._known.invalidate(name, key)
+                    raise
+        del replaced
+        return taking.finish().value if taken else MISSING
+
+    def _undo(self, taking: Taking, key: str) -> None:
+        """The entry is back, or may be: the cache doesn't know its value."""
+        if taking.undo():
+            self._known.record_interrupting(digest(key), key, there=True)
+
     def __delitem__(self, key: str) -> None:
         key = self._changing(key)
         name = digest(key)
-        with self._locks.shard(name):
+        guard = self._locks.guard
+        if guard.locked():
+            if not self._interrupting.remove(name, key):
+                raise KeyError(key)
+            return
+        replaced = None
+        with guard, self._locks.shard(name):
             known = self._known.knows(key)
             self._flush.keys_change()
             try:
                 [outcome] = self._store.remove([self._store.path_of(name)])
                 if isinstance(outcome, OSError):
                     raise outcome
-                self._known.drop(name, key)
+                replaced = self._known.record_delete(name, key)
             except BaseException:
-                self._known.forget(name, key)
+                replaced = replaced, self._known.invalidate(name, key)
                 raise
+        del replaced
         # A known key that is gone: somebody else deleted it, or the reply to our own first call
         # was lost. Either way it is deleted now.
         if not outcome and not known:
@@ -273,6 +368,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         pairs = dict(other)
         pairs.update(kwargs)
+        if self._locks.interrupted:
+            for key, value in pairs.items():
+                self[key] = value
+            return
         failed = self._bulk.write((self._changing(key), value) for key, value in pairs.items())
         if failed:
             raise BatchError(failed)
@@ -288,6 +387,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         files that could not be removed; all others are.
         """
         self._writable()
+        if self._locks.interrupted:
+            self._interrupting.clear()
+            return
         failed = self._bulk.clear()
         if failed:
             raise BatchError(failed)
@@ -310,7 +412,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         Afterwards this dictionary has what the store held at the call, or newer.
         OSError if a directory can't be listed; what was known stays.
         """
-        self._known.survey(reread=True)
+        self._scanner.scan(reread=True)
+        if not self._locks.interrupted:
+            with self._locks.guard:
+                self._known.take_changes()
 
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
@@ -319,10 +424,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         are new. Values that were read before are read again if replaced. A lazy dictionary that
         nothing was listed of lists everything, and returns of the keys it knew those that changed.
         """
-        if self._known.index.listed:
-            return self._known.survey()
-        known = set(self._cache)
-        return self._known.survey() & known
+        self._scanner.scan()
+        if self._locks.interrupted:
+            return set()
+        with self._locks.guard:
+            return self._known.take_changes()
 
     def wait_for(self, key: str, timeout: float | None = None) -> V:
         """The key's value, once some host has written it.
@@ -333,7 +439,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         end = None if timeout is None else time.monotonic() + timeout
         pause = 0.01
         while True:
-            value = self.get(key, MISSING)
+            value = self.get(key, MISSING, fresh=True)
             if value is not MISSING:
                 return value  # type: ignore[no-any-return]
             left = pause if end is None else end - time.monotonic()
@@ -344,7 +450,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     def _list_once(self) -> None:
         if not self._known.index.listed:
-            self._known.survey()
+            self._scanner.scan()
 
     def verify(self) -> Report:
         """Read and check every file of the store; see ``Report``. Changes nothing.
@@ -361,6 +467,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         after it, which no scan takes. Files that could only not be read here stay.
         """
         self._writable()
+        self._not_interrupting()
         self._flush.keys_change()
         done = repair(self._store, self._entries, self._workers, grace)
         self._notes.remove()
@@ -376,7 +483,12 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         it can't be written; EBUSY if other processes go on writing the index.
         """
         self._writable()
-        return self._known.pack()
+        self._not_interrupting()
+        return self._scanner.pack()
+
+    def _not_interrupting(self) -> None:
+        if self._locks.interrupted:
+            raise failure(errno.EBUSY, self._store.directory)
 
     def close(self) -> None:
         """Write the index. The dictionary stays usable, and nothing is lost without a close: the
@@ -388,13 +500,24 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     def __iter__(self) -> Iterator[str]:
         """Over a snapshot of the keys, so that lookups and other threads may change them."""
+        return iter(self._keys())
+
+    def _keys(self) -> list[str]:
         self._list_once()
-        self._known.fill()
-        return iter(list(self._cache))
+        if not self._locks.interrupted:
+            with self._locks.guard:
+                self._known.fill()
+        return list(self._cache)
 
     def __len__(self) -> int:
         self._list_once()
-        return self._known.count()
+        return self._count()
+
+    def _count(self) -> int:
+        if self._locks.interrupted:
+            return len(self._cache)
+        with self._locks.guard:
+            return self._known.count()
 
     def values(self) -> Values[V]:
         """Values; a key that turns out to be gone, or damaged (logged), is passed over."""
@@ -405,19 +528,53 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return Items(self)
 
     def popitem(self) -> tuple[str, V]:
-        """Remove and return the key known last, with its value. KeyError if there is none.
+        """Remove and return some entry; of all callers on all hosts exactly one gets it.
 
-        A damaged entry (logged) is passed over, and stays."""
-        self._list_once()
-        self._known.fill()
-        for key in reversed(list(self._cache)):
-            try:
-                value = self.pop(key, MISSING)
-            except CorruptValueError:
-                continue
-            if value is not MISSING:
-                return key, value  # else somebody else was faster
+        It is drawn at random from the keys known here, so that many workers who call at once don't
+        all try for the same. Before it says that there is none (KeyError) it takes over what others
+        added, as ``refresh`` does, which tells of them later. A damaged entry (logged) is passed
+        over, and stays. Else as ``pop``. The keys are gone through once for many calls.
+        """
+        taking: Taking | None = None
+        key = ""
+        try:
+            for key in self._drawn():
+                key = self._changing(key)
+                taking = Taking(self._store, self._entries, key, digest(key))
+                try:
+                    value = self._take(taking, key)
+                except CorruptValueError:
+                    continue
+                if value is not MISSING:
+                    return key, value  # else somebody else was faster
+        except BaseException:
+            if taking is not None:
+                self._undo(taking, key)
+            raise
         raise KeyError(f"no entry in {self._store.directory}")
+
+    def _drawn(self) -> Iterator[str]:
+        """Known keys in random order: those that are left of earlier calls, then all that are known
+        now, then all that are there."""
+        self._list_once()
+        yield from self._draw()
+        self._undrawn = self._keys()
+        yield from self._draw()
+        self._scanner.scan()
+        self._undrawn = self._keys()
+        yield from self._draw()
+
+    def _draw(self) -> Iterator[str]:
+        undrawn = self._undrawn
+        while undrawn:
+            at = _DRAW.randrange(len(undrawn))
+            try:
+                undrawn[at], undrawn[-1] = undrawn[-1], undrawn[at]
+                key = undrawn.pop()
+            except IndexError:
+                continue  # another thread drew the last one
+            if key in self._cache:
+                yield key
 
     @property
     def path(self) -> Path:
@@ -425,7 +582,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return Path(self._store.directory)
 
     def __repr__(self) -> str:
-        keys = f"{self._known.count()} keys" if self._known.index.listed else "not listed yet"
+        keys = f"{self._count()} keys" if self._known.index.listed else "not listed yet"
         return f"NfsDict({self._store.directory!r}, {keys})"
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -444,7 +601,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
 
 def _reopen(kind: type[NfsDict[V]], arguments: Any, options: Any) -> NfsDict[V]:
-    return kind(*arguments, **options)
+    """What is unpickled or copied opens lazily: it may be an argument of each of many tasks, or
+    part of a value of its own store."""
+    name, base, serializer, _ = arguments
+    return kind(name, base, serializer, True, **options)
 
 
 def _checked_name(name: str) -> str:

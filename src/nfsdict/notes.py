@@ -45,7 +45,7 @@ class Packing(NamedTuple):
 
 
 class Addition:
-    """A new pack in the making."""
+    """A new pack in the making. Callers have entered their thread's guard."""
 
     def __init__(self, index: Index, locks: Locks, packs: Packs, writes: bool) -> None:
         self._index = index
@@ -62,7 +62,7 @@ class Addition:
         """
         if self._writer is None:
             return
-        with self._locks.known:
+        with self._locks.state:
             said = self._index.say(shard, values)
         if said is None:
             return
@@ -80,7 +80,8 @@ class Addition:
             return False
         done = False
         try:
-            done = self._packs.push(self._writer)
+            with self._locks.index:
+                done = self._packs.push(self._writer)
         finally:
             if done:
                 self._said, self._writer = [], None
@@ -93,14 +94,14 @@ class Addition:
         if self._writer is not None:
             self._writer.drop()
             self._writer = None
-        with self._locks.known:
+        with self._locks.state:
             for said in self._said:
                 self._index.unsay(*said)
         self._said = []
 
 
 class Notes:
-    """Index and packs, kept together under the lock ``survey``. ``writes``: or else only read."""
+    """Index and packs, kept together. ``writes``: or else only read."""
 
     def __init__(
         self, index: Index, store: Store, entries: Entries, locks: Locks, writes: bool
@@ -111,17 +112,23 @@ class Notes:
         self._locks = locks
         self.writes = writes
         self._packs = Packs(store)
+        self._loaded = False
 
     def load(self) -> None:
-        """Take over what is on disk. To be ended by ``loaded``."""
-        self._packs.load()
-        with self._locks.known:
-            for name in SHARDS:
-                self._index.load(name, self._packs.shards(name))
+        """Take over what is on disk, once. To be ended by ``loaded``. The guard is entered."""
+        with self._locks.index:
+            if self._loaded:
+                return
+            self._packs.load()
+            with self._locks.state:
+                for name in SHARDS:
+                    self._index.load(name, self._packs.shards(name))
+            self._loaded = True
 
     def loaded(self) -> None:
-        """The packs' values are no longer needed."""
-        self._packs.close()
+        """The packs' values are no longer needed. The guard is entered."""
+        with self._locks.index:
+            self._packs.close()
 
     def values(self, name: str) -> dict[str, bytes]:
         """The bytes of this shard's files in the packs that were loaded, by key."""
@@ -130,40 +137,44 @@ class Notes:
     @contextmanager
     def adding(self, even_little: bool = False) -> Iterator[Addition]:
         """An addition that is brought to disk in the end, if that pays. No OSError then."""
+        guard = self._locks.guard
         addition = Addition(self._index, self._locks, self._packs, self.writes)
         try:
             yield addition
         except BaseException:
-            addition.undo()
+            with guard:
+                addition.undo()
             raise
-        if addition.changes and (even_little or self._pays(addition.changes)):
-            try:
-                addition.finish()
-            except OSError as error:
-                log.info("index not written: %s", error)
-        else:
-            addition.undo()
+        with guard:
+            if addition.changes and (even_little or self._pays(addition.changes)):
+                try:
+                    addition.finish()
+                except OSError as error:
+                    log.info("index not written: %s", error)
+            else:
+                addition.undo()
 
     def _pays(self, changes: int) -> bool:
         return self._packs.empty or changes >= _PAYS
 
     def flush(self) -> None:
         """Bring what isn't on disk there, if that pays."""
-        if not (self.writes and self._index.listed):
+        if not (self.writes and self._index.listed) or self._locks.interrupted:
             return
-        with self._locks.survey:
-            with self._locks.known:
-                changes = self._index.changes()
-            if changes and self._pays(changes):
-                with self.adding() as addition:
-                    for name in SHARDS:
+        guard = self._locks.guard
+        with guard, self._locks.state:
+            changes = self._index.changes()
+        if changes and self._pays(changes):
+            with self.adding() as addition:
+                for name in SHARDS:
+                    with guard:
                         addition.add(name, {})
 
     def remove(self) -> None:
         """Leave no index on disk."""
-        with self._locks.survey:
+        with self._locks.guard, self._locks.index:
             self._packs.remove()
-            with self._locks.known:
+            with self._locks.state:
                 for name in SHARDS:
                     self._index.compare(name, [])
 
@@ -174,46 +185,52 @@ class Notes:
         """
         tries, pause = _PATIENCE
         for _ in range(tries):
-            with self._locks.survey:
-                self._packs.load()
-                try:
-                    packing = self._pack_rest(workers)
-                finally:
-                    self._packs.close()
-                if packing is not None:
-                    self._packs.sweep()
-                    return packing
+            packs = Packs(self._store)
+            packs.load()
+            try:
+                packing = self._pack_rest(packs, workers)
+            finally:
+                packs.close()
+            if packing is not None:
+                with self._locks.guard, self._locks.index:
+                    self._packs = packs
+                packs.sweep()
+                return packing
             time.sleep(pause)
         raise failure(errno.EBUSY, self._store.directory)
 
-    def _pack_rest(self, workers: int) -> Packing | None:
+    def _pack_rest(self, packs: Packs, workers: int) -> Packing | None:
         """None: somebody else is writing the index."""
-        with self._locks.known:
+        guard = self._locks.guard
+        with guard, self._locks.state:
             for name in SHARDS:
-                self._index.compare(name, self._packs.shards(name))
-        addition = Addition(self._index, self._locks, self._packs, writes=True)
+                self._index.compare(name, packs.shards(name))
+        addition = Addition(self._index, self._locks, packs, writes=True)
         total = Packing(0, 0, 0)
         try:
-            shards = in_parallel(self._loose, SHARDS, workers)
+            shards = in_parallel(lambda name: self._loose(packs, name), SHARDS, workers)
             for name, (packing, values) in zip(SHARDS, shards):
                 total = Packing(*map(sum, zip(total, packing)))
-                addition.add(name, values)
+                with guard:
+                    addition.add(name, values)
         except BaseException:
-            addition.undo()
+            with guard:
+                addition.undo()
             raise
-        if addition.changes:
-            done = addition.finish()
-        else:
-            done = not self._packs.empty or not len(self._index)
-            addition.undo()
-        return total if done and self._packs.merge() else None
+        with guard:
+            if addition.changes:
+                done = addition.finish()
+            else:
+                done = not packs.empty or not len(self._index)
+                addition.undo()
+        return total if done and packs.merge() else None
 
-    def _loose(self, name: str) -> tuple[Packing, dict[str, bytes]]:
+    def _loose(self, packs: Packs, name: str) -> tuple[Packing, dict[str, bytes]]:
         """The bytes of this shard's small files that no pack holds yet, and what is held then."""
-        with self._locks.known:
+        with self._locks.guard, self._locks.state:
             entries = self._index.shard(name).entries()
             replaced = set(self._index.shard(name).unsaid)  # the packs have other files' bytes
-        packed = self._packs.values(name).keys() - replaced
+        packed = packs.values(name).keys() - replaced
         loose = [
             (digits, known)
             for digits, known in entries.items()
@@ -225,7 +242,7 @@ class Notes:
         for (_, known), entry in zip(loose, found):
             if isinstance(entry, Entry) and entry.signature == known.signature:
                 values[known.key] = entry.data
-        with self._locks.known:
+        with self._locks.guard, self._locks.state:
             self._index.repeat(name, values)
         held = sum(known.key in packed or known.key in values for known in entries.values())
         fresh = sum(not known.proven for known in entries.values())

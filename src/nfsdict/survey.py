@@ -19,6 +19,8 @@ class View(NamedTuple):
     """One shard, as a survey found it."""
 
     shard: str
+    number: int
+    """of the look: they are numbered in the order in which they begin"""
     stamp: int
     """0: not all that is there could be read, so that the next survey shall list it again"""
     entries: dict[str, Known]
@@ -39,15 +41,16 @@ def look(
     store: Store,
     entries: Entries,
     shard: str,
+    number: int,
     stamp: int | None,
     known: dict[str, Known],
     unpacked: dict[str, Any],
-    wanted: Callable[[str, bool], bool],
+    wanted: Callable[[Known, bool], bool],
 ) -> View:
     """List the shard, and read each file that has an unknown name or is wanted.
 
     With a ``stamp``, which the shard directory was just seen to have, it is clean: what is known
-    is taken for the listing. ``wanted(key, proven)`` says whether to read a known entry, where
+    is taken for the listing. ``wanted(known, proven)`` says whether to read a known entry, where
     ``proven`` is whether its signature shows that the file is the one that was read before: then
     its value may be among those ``unpacked``.
     """
@@ -55,7 +58,7 @@ def look(
         stamp, signatures, _, _ = store.list(shard)
     else:
         signatures = {name: old.signature for name, old in known.items()}
-    view = View(shard, stamp, {}, {}, {}, set(), set(), set())
+    view = View(shard, number, stamp, {}, {}, {}, set(), set(), set())
     unread = []
     for name, signature in signatures.items():
         old = known.get(name)
@@ -63,7 +66,7 @@ def look(
             proven = old.proven and old.signature == signature
             if proven and old.key in unpacked:
                 view.values[old.key] = unpacked[old.key]
-            elif wanted(old.key, proven):
+            elif wanted(old, proven):
                 unread.append(name)
                 continue
             view.entries[name] = Known(old.key, signature, None)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import nfsdict
-from nfsdict import directories, knowledge, notes
+from nfsdict import directories, notes, scanner
 
 BEFORE, AFTER, FOR_GOOD, KILL, SHORT = 1, 2, 4, 8, 16
 BEGIN = {"a": 1, "b": 2, "c": 3}
@@ -380,7 +380,7 @@ def killed(base: Path, operation: Operation) -> Iterator[str]:
 def main(what: str, part: str, factor: str, base: str) -> None:
     directories._NO_SYNC_NEEDED = ()  # type: ignore[assignment]
     notes._PAYS = 1
-    knowledge.time.sleep = lambda seconds: None  # type: ignore[attr-defined]
+    scanner.time.sleep = lambda seconds: None  # type: ignore[attr-defined]
     number, _, parts = part.partition("/")
     run = {"fail": fail, "kill": kill}[what]
     print(f"cases: {run(Path(base), int(number), int(parts), int(factor))}", flush=True)

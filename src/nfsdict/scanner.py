@@ -1,0 +1,186 @@
+"""Scanner: brings what is known up to date with the store, shard by shard.
+
+Several threads may scan at once. Nothing is locked while directories are listed, files read and
+values decoded; each shard is taken over for itself, in the order in which the looks began.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from .core import MISSING
+from .entries import Entries
+from .index import GRANULARITY, Known
+from .knowledge import Knowledge
+from .locks import Locks
+from .notes import Notes, Packing
+from .parallel import in_parallel
+from .progress import Progress
+from .store import SHARDS, Store
+from .survey import View, look
+
+log = logging.getLogger("nfsdict")
+
+# So many shard directories are asked for their stamps in one call of the core.
+_STAMPS = 4
+
+
+class Scanner:
+    """Whole-store operations of one dictionary.
+
+    ``lazy`` leaves the values of known names unread. ``may_probe_clock`` is whether a file may be
+    made to learn the server's time, without which nothing that is seen proves anything later.
+    """
+
+    def __init__(
+        self,
+        known: Knowledge,
+        notes: Notes,
+        cache: dict[str, Any],
+        store: Store,
+        entries: Entries,
+        locks: Locks,
+        progress: Progress,
+        *,
+        lazy: bool,
+        may_probe_clock: bool,
+        workers: int,
+    ) -> None:
+        self._known = known
+        self._notes = notes
+        self._cache = cache
+        self._store = store
+        self._entries = entries
+        self._locks = locks
+        self._progress = progress
+        self._lazy = lazy
+        self._may_probe_clock = may_probe_clock
+        self._workers = workers
+
+    def scan(self, reread: bool = False) -> None:
+        """Bring cache and index up to date; ``Knowledge.take_changes`` tells what others changed.
+
+        Nothing is done where the calling thread is decoding a value of this dictionary, or has
+        interrupted another call of it: what is known has to do there.
+        """
+        if self._locks.decoding.locked() or self._locks.interrupted:
+            return
+        guard = self._locks.guard
+        first = not self._known.index.listed
+        before = set(self._cache) if first else None
+        with guard:
+            overtaken = self._known.begin_scan()
+        try:
+            if first:
+                with guard:
+                    self._notes.load()
+            try:
+                self._look_at_shards(reread, first, before, overtaken)
+            finally:
+                if first:
+                    with guard:
+                        self._notes.loaded()
+        finally:
+            with guard:
+                self._known.end_scan(overtaken)
+
+    def pack(self) -> Packing:
+        """Bring all that is known and all small values into one pack; see ``NfsDict.pack``."""
+        self.scan()
+        packing = self._notes.pack(self._workers)
+        if packing.fresh or not self._settled():
+            time.sleep(GRANULARITY / 1e9)
+            self.scan()
+            packing = self._notes.pack(self._workers)
+        return packing
+
+    def _settled(self) -> bool:
+        with self._locks.guard:
+            return self._known.settled()
+
+    def _look_at_shards(
+        self, reread: bool, first: bool, before: set[str] | None, overtaken: set[str]
+    ) -> None:
+        guard, known = self._locks.guard, self._known
+        present = set(self._store.shards())
+        with guard:
+            stamps = known.stamps()
+            kept = known.shards() - present
+        believed = [] if reread else [name for name in SHARDS if name in present and stamps[name]]
+        clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
+        # Asked before anything is listed: what changes from here on bears this time or a later one.
+        moment = None if clean == present else self._clock()
+        # A clean shard has nothing new; it may have values that nobody has read yet.
+        unpacked: dict[str, dict[str, Any]] = {}
+        if first and self._lazy:
+            with guard:
+                known.leave_unfilled(clean)
+        elif first:
+            unpacked = self._unpack(clean)
+        room = known.room()
+
+        def wanted(entry: Known, proven: bool) -> bool:
+            nonlocal room
+            if not reread and self._cache.get(entry.key, MISSING) is not MISSING:
+                return not proven
+            if self._lazy:
+                return False
+            if room is not None:
+                room -= entry.size
+            return room is None or room >= 0
+
+        def look_at(name: str) -> View:
+            with self._locks.guard:
+                number, entries = known.begin_look(name)
+            stamp, values = None, {}
+            if name in clean:
+                stamp, values = stamps[name], unpacked[name]
+            elif first and not self._lazy:
+                values = self._entries.unpack(self._notes.values(name))
+            return look(self._store, self._entries, name, number, stamp, entries, values, wanted)
+
+        todo = sorted(present - clean | unpacked.keys() | kept)
+        views = in_parallel(look_at, todo, self._workers)
+        # Reading all again finds files that were changed in place, which nothing else shows.
+        with self._notes.adding(even_little=reread) as notes:
+            for view in self._progress.over(views, len(todo)):
+                with guard:
+                    replaced = known.apply(
+                        view, moment, reread, view.shard in clean, overtaken, before
+                    )
+                    notes.add(view.shard, view.data)
+                del replaced  # may run the values' own code
+            self._known.index.listed = True
+
+    def _stamps(self, shards: list[str]) -> Iterator[tuple[str, int | None]]:
+        pieces = [shards[start : start + _STAMPS] for start in range(0, len(shards), _STAMPS)]
+        for piece, stamps in zip(pieces, in_parallel(self._store.stamps, pieces, self._workers)):
+            yield from zip(piece, stamps)
+
+    def _unpack(self, shards: set[str]) -> dict[str, dict[str, Any]]:
+        """Take the values of these clean shards from the packs. What they gave of the others."""
+        partly: dict[str, dict[str, Any]] = {}
+        for name in self._progress.over(sorted(shards), len(shards)):
+            room = self._known.room()
+            if room is not None and room <= 0:
+                with self._locks.guard:
+                    self._known.leave_unfilled({name})
+                continue
+            values = self._entries.unpack(self._notes.values(name))
+            with self._locks.guard:
+                if not self._known.hold_unpacked(name, values):
+                    partly[name] = values
+        return partly
+
+    def _clock(self) -> int:
+        """The server's time. Where no file may be made, it is at least what its stamps showed, and
+        what was changed just before the last of them isn't proven yet."""
+        if self._may_probe_clock:
+            try:
+                return self._store.clock()
+            except OSError as error:
+                log.info("can't learn the server's time: %s", error)
+        return self._store.times.now()

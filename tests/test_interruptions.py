@@ -1,0 +1,622 @@
+"""What arrives at any moment: exceptions of signal handlers, and calls by code that runs within.
+
+A handler of a signal, a ``__del__``, a value that is unpickled and a handler of log records are
+other people's code. It may use the dictionary, and nothing hangs or is lost.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import importlib
+import logging
+import os
+import pickle
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals")
+
+
+class Interrupted(BaseException):
+    """As KeyboardInterrupt, which pytest would take for the user's."""
+
+
+@pytest.fixture
+def interrupts():
+    """SIGALRM raises Interrupted in the main thread; the timer and the handler are put back."""
+
+    def raise_it(number, frame):
+        raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, raise_it)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    signal.signal(signal.SIGALRM, before)
+
+
+def left_behind(d):
+    return list(d.path.glob("**/.nfsdict-*"))
+
+
+def run(code, *arguments, timeout=60):
+    """What a fresh interpreter prints, which hangs for no longer than that."""
+    command = [sys.executable, "-c", textwrap.dedent(code), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=timeout)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# --- exceptions at any moment ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("call", ["pop", "popitem"])
+def test_a_pop_that_is_interrupted_has_the_entry_back(opened, interrupts, call):
+    """The value is returned, or the entry is under its key before the exception goes on."""
+    d = opened(durable=False)
+    interrupted, took = 0, 1.0
+    for number in range(400):
+        d["k"] = number
+        value = None
+        begun = time.perf_counter()
+        try:
+            if number % 4:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, took))
+            value = d.pop("k") if call == "pop" else d.popitem()[1]
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupted:
+            interrupted += 1
+            assert value is not None or opened().get("k") == d.get("k") == number
+        else:
+            assert value == number
+            took = time.perf_counter() - begun
+            assert "k" not in d
+        assert left_behind(d) == []
+    assert interrupted > 50
+
+
+CALLS = ("rename", "link", "unlink", "lstat", "open", "close", "posix_fadvise")
+
+
+def interrupting(monkeypatch, number, after):
+    """Of the calls of ``os`` the one of that number is interrupted, before or after it is made."""
+    made = []
+
+    def wrapped(call, original):
+        def interrupted(*arguments, **options):
+            made.append(call)
+            mine = len(made) == number
+            if mine and not after:
+                signal.raise_signal(signal.SIGALRM)
+            result = original(*arguments, **options)
+            if mine and after:
+                signal.raise_signal(signal.SIGALRM)
+            return result
+
+        return interrupted
+
+    for call in CALLS:
+        monkeypatch.setattr(os, call, wrapped(call, getattr(os, call)))
+    return made
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_pop_that_is_interrupted_at_each_call(opened, interrupts, monkeypatch, after):
+    d = opened()
+    for number in range(1, 100):
+        d["k"] = number
+        with monkeypatch.context() as patch:
+            made = interrupting(patch, number, after)
+            try:
+                assert d.pop("k") == number
+            except Interrupted:
+                pass
+            else:
+                assert len(made) < number
+                break
+        assert d["k"] == opened()["k"] == number
+        assert left_behind(d) == []
+    assert 2 < number < 100
+
+
+def test_an_interrupted_update_leaves_no_lock_behind(opened, interrupts):
+    d = opened(durable=False, workers=1)
+    pairs = {f"key {n}": n for n in range(60)}
+    d.update(pairs)
+    for _ in range(60):
+        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 2e-3))
+        try:
+            for _ in range(100):
+                d.update(pairs)
+        except Interrupted:
+            pass
+        with ThreadPoolExecutor(1) as other:
+            for key in pairs:
+                other.submit(d.__setitem__, key, pairs[key]).result(30)
+    assert dict(d) == dict(opened()) == pairs
+
+
+# --- other people's code --------------------------------------------------------------------
+
+
+HANDLER = """
+import random, signal, sys, time
+from nfsdict import NfsDict
+d = NfsDict("s", sys.argv[1], durable=False, lazy=sys.argv[2] == "lazy", workers=4)
+keys = [f"key {n}" for n in range(8)]
+last, count = {}, 0
+d.update(dict.fromkeys(keys, 0))
+
+def handler(number, frame):
+    global count
+    count += 1
+    kind, key = count % 8, "handler's " + random.choice(keys)
+    if kind < 4:
+        d[key] = last[key] = count
+        assert d[key] == count
+    elif kind == 4:
+        d.update({key: count})
+        last[key] = count
+    elif kind == 5:
+        assert d.get(key, fresh=True) == last.get(key)
+        assert (key in d) == (key in last)
+    elif kind == 6:
+        assert d.pop(key, None) == last.pop(key, None)
+    else:
+        len(d), list(d), d.refresh(), d.add(keys[0], 0)
+    signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-5, 5e-4))
+
+signal.signal(signal.SIGALRM, handler)
+signal.setitimer(signal.ITIMER_REAL, 0.0005)
+end = time.monotonic() + 2.5
+turn = 0
+while time.monotonic() < end:
+    turn += 1
+    key = random.choice(keys)
+    d[key] = turn
+    assert d[key] == turn, key
+    d.get(key, fresh=True)
+    d.pop(random.choice(keys), None)
+    if turn % 5 == 0:
+        d.refresh()
+        len(d)
+    if turn % 11 == 0:
+        d.update(dict.fromkeys(keys, turn))
+        d.sync()
+    for key in list(last):
+        known = last.get(key)
+        assert d.get(key) in (known, last.get(key)), key
+signal.setitimer(signal.ITIMER_REAL, 0)
+assert count > 50, count
+mine = {key: value for key, value in d.items() if key.startswith("handler's")}
+assert mine == last, (mine, last)
+d.refresh()
+assert dict(d) == dict(NfsDict("s", sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize("lazy", ["lazy", "eager"])
+def test_a_signal_handler_uses_the_dictionary(nfsdict, tmp_path, lazy):
+    run(HANDLER, tmp_path, lazy)
+
+
+def test_a_handler_that_comes_while_a_lock_is_waited_for(nfsdict, tmp_path):
+    code = """
+    import signal, sys, threading, time
+    from nfsdict import NfsDict
+    d = NfsDict("s", sys.argv[1])
+    d["k"] = 0
+    store = d._store
+    put, began, go_on = store.put, threading.Event(), threading.Event()
+
+    def slow(name, data):
+        if threading.current_thread() is not threading.main_thread():
+            began.set()
+            go_on.wait(30)
+        return put(name, data)
+
+    store.put = slow
+    thread = threading.Thread(target=d.__setitem__, args=("k", 1))
+    thread.start()
+    began.wait(30)
+
+    def handler(number, frame):
+        d["k"] = 2
+        assert d["k"] == 2
+        go_on.set()
+
+    signal.signal(signal.SIGALRM, handler)
+    signal.setitimer(signal.ITIMER_REAL, 0.2)
+    d["k"] = 3
+    thread.join()
+    assert d["k"] == NfsDict("s", sys.argv[1])["k"]
+    print(d["k"])
+    """
+    assert run(code, tmp_path) == "3\n"
+
+
+class Reads:
+    """Unpickling it reads another entry."""
+
+    dictionary = None
+
+    def __init__(self, key):
+        self.key = key
+
+    def __setstate__(self, state):
+        self.key = state["key"]
+        self.other = Reads.dictionary.get(self.key)
+        len(Reads.dictionary)
+        Reads.dictionary.refresh()
+
+
+class Uses:
+    """Its end writes to the dictionary."""
+
+    dictionary = None
+    ended = 0
+
+    def __del__(self):
+        if Uses.dictionary is not None:
+            Uses.ended += 1
+            Uses.dictionary[f"ended {Uses.ended}"] = Uses.dictionary.get("plain")
+
+
+@pytest.fixture(autouse=True)
+def forgotten():
+    yield
+    Reads.dictionary = Uses.dictionary = None
+    Uses.ended = 0
+    gc.collect()
+
+
+def within(seconds, *functions):
+    """Run them in threads; a hang is a failure, and not one of the test run's."""
+    errors = []
+
+    def guarded(function):
+        try:
+            function()
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=(f,), daemon=True) for f in functions]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(seconds)
+        assert not thread.is_alive(), "it hangs"
+    assert errors == []
+
+
+def test_values_whose_unpickling_reads_other_entries(opened):
+    writer = opened()
+    writer["a"], writer["b"], writer["c"] = Reads("b"), "text", Reads("a")
+    for number in range(20):
+        writer[f"r{number}"] = Reads(f"r{(number + 1) % 20}" if number < 19 else "b")
+    d = Reads.dictionary = opened(lazy=True)
+    within(60, *(lambda key=key: d[key] for key in ["a", "c", "r0", "r5"] * 2))
+    assert d["a"].other == "text"
+    within(60, lambda: opened(workers=4), lambda: d.sync(), lambda: list(d.values()))
+    within(60, lambda: d.pop("a"))
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_a_value_whose_end_uses_the_dictionary(opened, lazy):
+    d = Uses.dictionary = opened(lazy=lazy)
+    other = opened()
+    d["plain"] = 1
+
+    def work():
+        d["k"] = Uses()
+        d["k"] = Uses()  # the first one ends
+        d.update({"k": Uses(), "l": Uses()})
+        del d["k"]
+        d["k"] = Uses()
+        other["k"] = 2
+        other["l"] = 3
+        d.refresh()
+        d["m"] = Uses()
+        d.sync()
+        d["m"] = Uses()
+        d.pop("m")
+        d["m"] = Uses()
+        d.clear()
+
+    within(60, work)
+    gc.collect()
+    assert Uses.ended >= 6
+    d.refresh()
+    assert dict(d) == dict(opened())
+
+
+class Cycle:
+    """A value that only the collector ends, which may run anywhere."""
+
+    def __init__(self, d, number):
+        self.me, self.d, self.number = self, d, number
+
+    def __del__(self):
+        self.d[f"c{self.number % 10}"] = self.number
+        self.d.get(f"c{self.number % 7}", fresh=True)
+
+
+def test_what_the_collector_ends_uses_the_dictionary(opened):
+    d = opened(durable=False)
+    threshold = gc.get_threshold() if hasattr(gc, "get_threshold") else None
+
+    def work():
+        for number in range(400):
+            Cycle(d, number)
+            d[f"k{number % 5}"] = [[] for _ in range(5)]
+            if number % 20 == 0:
+                len(d)
+                d.refresh()
+
+    if threshold:
+        gc.set_threshold(5, 2, 2)
+    try:
+        within(120, work, work)
+    finally:
+        if threshold:
+            gc.set_threshold(*threshold)
+    gc.collect()
+    d.refresh()
+    assert dict(d) == dict(opened())
+
+
+def test_a_log_handler_that_uses_the_dictionary(opened):
+    d = opened()
+    log = logging.getLogger("nfsdict")
+
+    class Writes(logging.Handler):
+        def emit(self, record):
+            d["log"] = [*d.get("log", []), record.getMessage()]
+
+    (d.path / "_index.pkl").mkdir()  # can't be removed, which is logged while a lock is held
+    handler = Writes()
+    log.addHandler(handler)
+    try:
+        within(30, lambda: d.__setitem__("k", 1))
+    finally:
+        log.removeHandler(handler)
+    assert len(d["log"]) >= 1
+    d.refresh()
+    assert dict(d) == dict(opened())
+
+
+class Holds:
+    """A value that refers to the dictionary that holds it."""
+
+    def __init__(self, d):
+        self.d = d
+
+
+def test_a_value_that_refers_to_its_dictionary(opened):
+    d = opened()
+    d.update({f"key {n}": Holds(d) for n in range(50)})
+    opened_again = []
+    within(60, lambda: opened_again.append(opened(workers=4)))
+    [again] = opened_again
+    assert len(again) == 50
+    assert again["key 3"].d["key 4"].d.path == d.path
+
+
+def test_what_is_unpickled_or_copied_opens_lazily(opened, lists, reads):
+    import copy
+
+    d = opened()
+    d.update({f"key {n}": n for n in range(50)})
+    lists.clear()
+    reads.clear()
+    for other in (pickle.loads(pickle.dumps(d)), copy.copy(d)):
+        assert lists == reads == []
+        assert other["key 1"] == 1
+        reads.clear()
+    assert dict(other) == dict(d)
+    # As it was pickled before this was so.
+    mapping = importlib.import_module("nfsdict.mapping")
+    lists.clear()
+    mapping._reopen(type(d), ("s", str(d.path.parent), "pickle", False), {"workers": 1})
+    assert lists == []
+
+
+# --- taken once -----------------------------------------------------------------------------
+
+
+class Refuses:
+    """It can't be unpickled while ``refusing``; then ``then`` is called."""
+
+    refusing = True
+    then = None
+
+    def __reduce__(self):
+        return Refuses._load, ()
+
+    @staticmethod
+    def _load():
+        if Refuses.then is not None:
+            Refuses.then()
+        if Refuses.refusing:
+            raise OSError(errno.ENODEV, "no such device")
+        return "loaded"
+
+
+def test_a_pop_decodes_before_it_takes(opened):
+    """Nobody sees the entry gone, or can add another one, while it is decoded."""
+    d, other = opened(), opened(lazy=True)
+    d["k"] = Refuses()
+    seen = []
+    Refuses.refusing = True
+    try:
+        Refuses.then = lambda: seen.append((other.add("k", "mine"), other._store.look(name)))
+        name = importlib.import_module("nfsdict.core").digest("k")
+        with pytest.raises(OSError, match="no such device"):
+            d.pop("k")
+        [(added, there)] = seen
+        assert added is False and there is not None
+        assert left_behind(d) == []
+        Refuses.then, Refuses.refusing = None, False
+        assert d.pop("k") == "loaded"
+    finally:
+        Refuses.then, Refuses.refusing = None, True
+
+
+def test_a_pop_returns_what_it_took_and_not_what_it_read(opened, monkeypatch):
+    d, other = opened(), opened()
+    d["k"] = "read"
+    take = d._store.take
+
+    def late(name, private):
+        other["k"] = "taken"
+        return take(name, private)
+
+    monkeypatch.setattr(d._store, "take", late)
+    assert d.pop("k") == "taken"
+    assert left_behind(d) == [] and "k" not in opened()
+
+
+@pytest.mark.parametrize("step", ["read_taken", "discard"])
+@pytest.mark.parametrize("popped", [True, False], ids=["popped by another", "given back"])
+def test_a_popper_that_was_suspended_beyond_the_grace_of_repair(
+    nfsdict, opened, monkeypatch, step, popped
+):
+    d, other = opened(), opened(lazy=True)
+    d["k"] = "value"
+    original = getattr(d._store, step)
+    got = []
+
+    def suspended(private):
+        time.sleep(0.05)
+        other.repair(grace=0.01)
+        if popped:
+            got.append(other.pop("k"))
+        return original(private)
+
+    monkeypatch.setattr(d._store, step, suspended)
+    with pytest.raises(nfsdict.UncertainWriteError, match="'k'"):
+        d.pop("k")
+    monkeypatch.undo()
+    assert got == (["value"] if popped else [])
+    assert d.get("k") == opened().get("k") == (None if popped else "value")
+    assert left_behind(d) == []
+
+
+KILLED_GIVING_BACK = """
+import errno, os, signal, sys, nfsdict
+d = nfsdict.NfsDict("s", sys.argv[1])
+store = d._store
+def fails(private):
+    raise OSError(errno.EIO, "no")
+store.read_taken = fails
+store.sweep = lambda path: "-taken-" in path and os.kill(os.getpid(), signal.SIGKILL)
+d.pop("k")
+"""
+
+
+def test_a_crash_while_giving_back_revives_nothing_that_was_popped_since(opened, tmp_path):
+    d = opened()
+    d["k"] = "value"
+    done = subprocess.run([sys.executable, "-c", KILLED_GIVING_BACK, str(tmp_path)])
+    assert done.returncode == -signal.SIGKILL
+    assert len(left_behind(d)) == 1
+    other = opened()
+    assert other.pop("k") == "value"
+    time.sleep(0.05)
+    other.repair(grace=0.01)
+    assert "k" not in opened()
+    assert left_behind(d) == []
+
+
+def test_without_links_giving_back_does_not_overwrite_a_newer_put(opened, monkeypatch):
+    """The put comes after the last look and before the rename."""
+    d, other = opened(), opened()
+    d["k"] = "old"
+    contests = importlib.import_module("nfsdict.contests")
+    exclusively = contests.rename_exclusively
+
+    def refused(*arguments, **options):
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    def late(source, target):
+        other["k"] = "newer"
+        exclusively(source, target)
+
+    def unreadable(private):
+        raise OSError(errno.EIO, "no")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", refused)
+        patch.setattr(contests, "rename_exclusively", late)
+        patch.setattr(d._store, "read_taken", unreadable)
+        with pytest.raises(OSError):
+            d.pop("k")
+    assert d.get("k", fresh=True) == opened()["k"] == "newer"
+    assert left_behind(d) == []
+
+
+# --- popitem --------------------------------------------------------------------------------
+
+
+def test_popitem_finds_what_others_added(opened):
+    d, other = opened(), opened()
+    other["k"] = 1
+    assert d.popitem() == ("k", 1)
+    with pytest.raises(KeyError):
+        d.popitem()
+    other["l"] = 2
+    assert d.popitem() == ("l", 2)
+    assert d.refresh() == set()  # what it took itself is no news
+
+
+def test_workers_who_start_together_draw_different_entries(opened, reads):
+    d = opened(durable=False)
+    d.update({f"key {n}": n for n in range(2000)})
+    workers = [opened(durable=False) for _ in range(20)]
+    reads.clear()
+    drawn = {worker.popitem()[0] for worker in workers}
+    assert len(drawn) == 20
+    # Each reads what it takes, before and after; few had to try a second one.
+    assert len(reads) <= 2 * 20 + 5
+
+
+def test_popitem_lists_nothing_while_keys_are_known(opened, lists):
+    d = opened(durable=False)
+    d.update({f"key {n}": n for n in range(300)})
+    lists.clear()
+    assert len({d.popitem() for _ in range(300)}) == 300
+    assert lists == []
+
+
+@pytest.mark.parametrize("count", [200, 5000])
+def test_popitem_costs_the_same_in_a_large_store(opened, count):
+    """Counted in lines of this package, which is all that a call does besides its system calls."""
+    d = opened(durable=False)
+    d.update({f"key {n}": n for n in range(count)})
+    d.popitem()
+    package = str(Path(importlib.import_module("nfsdict").__file__).parent)
+    lines = 0
+
+    def trace(frame, event, argument):
+        nonlocal lines
+        if not frame.f_code.co_filename.startswith(package):
+            return None
+        lines += event == "line"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        for _ in range(10):
+            d.popitem()
+    finally:
+        sys.settrace(None)
+    assert lines < 10 * 600
