@@ -38,8 +38,8 @@ class Locks:
         self.state = threading.Lock()
         self.index = threading.Lock()
 
-    # Both are locks that only one thread takes, so that the ``with`` statement leaves them as it found
-    # them whatever exception arrives at whatever moment.
+    # Both are locks that only one thread takes, so that the ``with`` statement leaves them as it
+    # found them whatever exception arrives at whatever moment.
 
     @property
     def guard(self) -> threading.Lock:
