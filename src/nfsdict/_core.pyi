@@ -76,7 +76,8 @@ def list_directory(
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """For each path its (content, signature), or the errno that stopped it.
 
-    A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO.
+    A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO. A file under
+    a lease is EAGAIN, and its holder has been asked to give it back.
     The signature is the file's inode, size and mtime in ns, 8 bytes each, little-endian.
     """
 
