@@ -97,10 +97,10 @@ def _read_anew(descriptor: int, name: str) -> bool:
 
 
 def _attributes(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Of the entry itself; None if it has just been removed."""
+    """Of the entry itself; None if it has just been removed, or they can't be told."""
     try:
         return entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
+    except OSError:
         return None
 
 

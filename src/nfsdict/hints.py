@@ -202,8 +202,8 @@ class Hints(Contests):
         """All that are there, by name, with their mtimes in ns."""
         return {
             name[len(self._pack) :]: mtime_of(signature)
-            for name, _, signature, _ in self._again(self._listed, self.directory)[2]
-            if name.startswith(self._pack)
+            for name, mode, signature, _ in self._again(self._listed, self.directory)[2]
+            if name.startswith(self._pack) and mode  # how old it is can't be told without
         }
 
     def remove_old_index(self) -> None:
