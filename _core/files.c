@@ -149,13 +149,24 @@ void nfsdict_look(nfsdict_looking *looking)
     looking->error = look_by_open(looking);
 }
 
+/* Whether an error of fstatat is that of the directory, of which no entry can be told then: it was
+   replaced, it may not be searched, the system is out of something. Else, as a damaged inode's, it
+   is that of the one entry. */
+static int concerns_all(int error)
+{
+    return error == ESTALE || error == EBADF || error == EACCES || error == ENOMEM;
+}
+
 /* Add one entry; 0 or an errno. One that has just been removed is none. */
 static int add_entry(nfsdict_listing *listing, int directory, const char *name)
 {
     struct stat status;
 
-    if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0)
-        return errno == ENOENT ? 0 : errno;
+    if (fstatat(directory, name, &status, AT_SYMLINK_NOFOLLOW) != 0) {
+        if (errno == ENOENT || concerns_all(errno))
+            return errno == ENOENT ? 0 : errno;
+        memset(&status, 0, sizeof status);
+    }
     if (listing->count == listing->room) {
         size_t room = 2 * listing->room + 16;
         nfsdict_entry *entries = realloc(listing->entries, room * sizeof *entries);

@@ -46,6 +46,7 @@ typedef struct {
 /* A directory's times, by the server's word. */
 void nfsdict_look(nfsdict_looking *looking);
 
+/* All numbers are 0 if the system can't tell its attributes. */
 typedef struct {
     char *name;
     uint32_t mode;

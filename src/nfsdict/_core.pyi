@@ -69,14 +69,18 @@ def list_directory(
 ) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
     """What is in it, by the server's word, or the errno: (mtime, ctime, entries), in ns.
 
-    Each entry is (name, mode, signature, ctime in ns), by lstat; the times are from before. With
-    ``forget`` an NFS client reads the directory anew, even if its times don't show a change.
+    Each entry is (name, mode, signature, ctime in ns), by lstat; the times are from before. One
+    whose lstat fails, as with a damaged inode, has a mode of 0, a ctime of 0 and a signature of 24
+    zeros; one that lstat doesn't find is none. ESTALE, EBADF, EACCES and ENOMEM from lstat are
+    errors of the whole listing. With ``forget`` an NFS client reads the directory anew, even if its
+    times don't show a change.
     """
 
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """For each path its (content, signature), or the errno that stopped it.
 
-    A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO.
+    A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO. A file under
+    a lease is EAGAIN, and its holder has been asked to give it back.
     The signature is the file's inode, size and mtime in ns, 8 bytes each, little-endian.
     """
 

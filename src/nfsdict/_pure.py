@@ -38,6 +38,10 @@ _SHARD_HEADER = struct.Struct("<qIQQI")
 _SHARDS = 256
 _ENTRY = _SIGNATURE.size + 8
 _ABSENT = 0xFFFFFFFE
+_UNKNOWN = bytes(_SIGNATURE.size)
+# Errors of lstat that are the directory's, of which no entry can be told then: it was replaced, it
+# may not be searched, the system is out of something. Others are the entry's: a damaged inode's.
+_CONCERNS_ALL = (errno.ESTALE, errno.EBADF, errno.EACCES, errno.ENOMEM)
 _WRITING, _PUBLISHING, _SYNCING = range(3)
 _LAST = (1 << 63) - 1
 _NANOSECONDS = _LAST - _LAST % 1_000_000_000
@@ -296,6 +300,11 @@ def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, byt
         try:
             status = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
+            continue
+        except OSError as error:
+            if error.errno in _CONCERNS_ALL:
+                raise
+            found.append((entry.name, 0, _UNKNOWN, 0))
             continue
         found.append((entry.name, status.st_mode, _sign(status), _moment(status.st_ctime_ns)))
     return found

@@ -10,6 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any
 
@@ -238,8 +239,9 @@ def stats(arguments: argparse.Namespace) -> int:
             values = 0
             for file in os.scandir(entry.path):
                 if value_name.fullmatch(file.name):
-                    size += file.stat(follow_symlinks=False).st_size
                     values += 1
+                    with suppress(OSError):  # a damaged inode tells no size
+                        size += file.stat(follow_symlinks=False).st_size
                 else:
                     others += 1
             shards += values > 0

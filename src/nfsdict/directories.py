@@ -7,6 +7,9 @@ What a Linux NFS client does, and what is done about it here and in ``store``:
 - A file or a directory that another host replaced or removed gives ESTALE, or EBADF while reading
   after an NFSv4 server's restart. Both are met by starting again from the path, its directory
   revalidated: without that NFSv4.1 and later go on using the stale handle.
+- A file that another client holds a delegation or an oplock of is under a lease at the server, and
+  opening it there without waiting is EAGAIN (open(2)) until the holder has given the lease back.
+  Waiting in ``open`` itself would wait for ever on a FIFO, so it is opened again after pauses.
 - A call that the server carried out can report an error when its reply was lost: mkdir EEXIST,
   rename ENOENT, unlink ENOENT. What lies on the disk then tells.
 - A write can fail as late as fsync or close.
@@ -42,10 +45,17 @@ from .core import list_directory
 T = TypeVar("T")
 
 STALE = (errno.ESTALE, errno.EBADF)
+LEASED = (errno.EAGAIN, errno.EWOULDBLOCK)
+# The holder of a lease has 45 s to give it back (/proc/sys/fs/lease-break-time), an NFS client that
+# holds a delegation the server's lease time, 90 s by default. So long again, for the next holder.
+_LEASE_SECONDS = 180
 # A file replaced without pause can be stale at each try; so often in a row is no accident.
 TRIES = 20
 _PAUSE = 0.005
 _FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+# For files. A FIFO doesn't block, a link isn't followed.
+READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+READ_FLAGS |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _NFS = ("nfs", "nfs4")
 _NO_SYNC_NEEDED = (*_NFS, "tmpfs")
 # What file systems without an fsync for directories answer.
@@ -87,10 +97,10 @@ def _read_anew(descriptor: int, name: str) -> bool:
 
 
 def _attributes(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Of the entry itself; None if it has just been removed."""
+    """Of the entry itself; None if it has just been removed, or they can't be told."""
     try:
         return entry.stat(follow_symlinks=False)
-    except FileNotFoundError:
+    except OSError:
         return None
 
 
@@ -275,16 +285,45 @@ class Directories:
         """The call's result for this path, ESTALE ridden out.
 
         The path alone doesn't help on NFSv4.1 and later: the client goes on using the stale handle
-        until its directory was revalidated.
+        until its directory was revalidated. A file under a lease is waited for.
         """
         for number in range(TRIES - 1):
             try:
                 return call(path)
             except OSError as error:
-                if error.errno not in STALE:
+                if error.errno not in STALE and not self._unleased(error.errno, path):
                     raise
-            self._after_stale(path, number)
+                stale = error.errno in STALE
+            if stale:
+                self._after_stale(path, number)
         return call(path)
+
+    def _unleased(self, number: int | None, path: str) -> bool:
+        """Whether this errno told of a lease on the file, which has ended meanwhile.
+
+        Opening the file without waiting is what makes the system ask for the lease. False for what
+        isn't a regular file, and after ``_LEASE_SECONDS``. Any other error is left to the caller's
+        next call to meet.
+        """
+        if number not in LEASED:
+            return False
+        try:
+            if not stat.S_ISREG(os.lstat(path).st_mode):
+                return False
+        except OSError:
+            return True
+        end = time.monotonic() + _LEASE_SECONDS
+        pause = 0.001
+        while time.monotonic() < end:
+            time.sleep(pause)
+            pause = min(2 * pause, 0.1)
+            try:
+                os.close(os.open(path, READ_FLAGS))
+            except OSError as error:
+                if error.errno in LEASED:
+                    continue
+            return True
+        return False
 
     def _after_stale(self, path: str, number: int) -> None:
         """Before another try, after so many: what was revalidated within one tick of a change may

@@ -99,9 +99,12 @@ class Files(Directories):
         contents: list[Content | OSError | None] = []
         for path, content in zip(paths, read_files(list(paths))):
             for number in range(TRIES):
-                if content not in STALE:
+                if not isinstance(content, int):
                     break
-                self._after_stale(path, number)
+                if content in STALE:
+                    self._after_stale(path, number)
+                elif not self._unleased(content, path):
+                    break
                 [content] = read_files([path])
             if not isinstance(content, int):
                 contents.append(content)

@@ -13,13 +13,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .contests import Contests
-from .directories import failure
+from .directories import READ_FLAGS, failure
 from .files import TEMPORARY, mtime_of
 
 log = logging.getLogger("nfsdict")
 
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-_READ |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITE |= getattr(os, "O_BINARY", 0)
 # So much of a new file is kept in memory: what is dropped before never was on disk.
@@ -31,7 +29,7 @@ class Source:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._descriptor = os.open(path, _READ)
+        self._descriptor = os.open(path, READ_FLAGS)
         try:
             status = os.fstat(self._descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -204,8 +202,8 @@ class Hints(Contests):
         """All that are there, by name, with their mtimes in ns."""
         return {
             name[len(self._pack) :]: mtime_of(signature)
-            for name, _, signature, _ in self._again(self._listed, self.directory)[2]
-            if name.startswith(self._pack)
+            for name, mode, signature, _ in self._again(self._listed, self.directory)[2]
+            if name.startswith(self._pack) and mode  # how old it is can't be told without
         }
 
     def remove_old_index(self) -> None:

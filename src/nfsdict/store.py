@@ -26,7 +26,7 @@ class Listing(NamedTuple):
     stamp: int
     """mtime in ns, as the server gave it after revalidation and before the listing"""
     signatures: dict[str, bytes]
-    """of each value file, by digest"""
+    """of each value file, by digest; 24 zeros, which no file has, where it can't be told"""
     temporary: dict[str, int]
     """paths of temporary files, and their times in ns: mtime, or when a value was taken"""
     strangers: list[str]
@@ -98,7 +98,8 @@ class Store(Hints):
         listing = Listing(stamp, {}, {}, [])
         for file, mode, signature, ctime in entries:
             name = self._value_name.fullmatch(file)
-            if name and stat.S_ISREG(mode) and file.startswith(shard):
+            # A mode of 0 can't be told: only reading can tell whether it is a value file.
+            if name and (stat.S_ISREG(mode) or not mode) and file.startswith(shard):
                 listing.signatures[name[1]] = signature
                 continue
             path = os.path.join(self._shard(shard), file)

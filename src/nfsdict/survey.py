@@ -70,7 +70,7 @@ def look(
                 unread.append(name)
                 continue
             view.entries[name] = Known(old.key, signature, None)
-            if old.signature not in (signature, UNKNOWN):
+            if old.signature not in (signature, UNKNOWN) and signature != UNKNOWN:
                 view.changed.add(old.key)
         else:
             unread.append(name)
