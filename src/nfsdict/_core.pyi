@@ -45,14 +45,17 @@ class ReadCache(Generic[_V]):
     def _exists(self, key: str, /) -> bool:
         """Whether a key that the cache doesn't know has an entry."""
 
-def encode_table(shards: list[tuple[int, list[str], bytes, bytes, int, int]], /) -> bytes:
+def encode_table(
+    shards: list[tuple[tuple[int, int], list[str], bytes, bytes, int, int]], /
+) -> bytes:
     """A pack's table of 256 shards, each (stamp, keys, signatures, lengths, size, checksum).
 
-    For each key 24 bytes of signature and 4 of length, little-endian. Size and checksum are those
-    of the shard's section. Raises ValueError if there are not 256, or not one of each for a key.
+    A stamp is (mtime, ctime). For each key 24 bytes of signature and 4 of length, little-endian.
+    Size and checksum are those of the shard's section. Raises ValueError if there are not 256
+    shards, or not one of each for a key.
     """
 
-def parse_table(table: bytes, /) -> list[tuple[int, list[str], bytes, bytes, int, int]]:
+def parse_table(table: bytes, /) -> list[tuple[tuple[int, int], list[str], bytes, bytes, int, int]]:
     """What ``encode_table`` was given. Raises ValueError for bytes that it can't have made."""
 
 def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:

@@ -50,11 +50,18 @@ REFUSED = frozenset(
 )
 
 
+def _held(moment: int) -> int:
+    return moment if -_NANOSECONDS <= moment < _NANOSECONDS else _LAST
+
+
+def times_of(status: os.stat_result) -> tuple[int, int]:
+    """Mtime and ctime in ns, as the core gives them."""
+    return _held(status.st_mtime_ns), _held(status.st_ctime_ns)
+
+
 def signature_of(status: os.stat_result) -> bytes:
     """Inode, size and mtime in ns, as the core gives them."""
-    moment = status.st_mtime_ns
-    held = -_NANOSECONDS <= moment < _NANOSECONDS
-    return _SIGNATURE.pack(status.st_ino, status.st_size, moment if held else _LAST)
+    return _SIGNATURE.pack(status.st_ino, status.st_size, _held(status.st_mtime_ns))
 
 
 def mtime_of(signature: bytes) -> int:

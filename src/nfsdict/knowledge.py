@@ -16,7 +16,7 @@ from .notes import Notes, Packing
 from .pack import UNKNOWN
 from .parallel import in_parallel
 from .progress import Progress
-from .store import SHARDS, Store
+from .store import SHARDS, Stamp, Store
 from .survey import View, look
 
 log = logging.getLogger("nfsdict")
@@ -252,7 +252,7 @@ class Knowledge:
             self.index.listed = True
         return changed
 
-    def _stamps(self, shards: list[str]) -> Iterator[tuple[str, int | None]]:
+    def _stamps(self, shards: list[str]) -> Iterator[tuple[str, Stamp | None]]:
         pieces = [shards[start : start + _STAMPS] for start in range(0, len(shards), _STAMPS)]
         for piece, stamps in zip(pieces, in_parallel(self._store.stamps, pieces, self._workers)):
             yield from zip(piece, stamps)

@@ -10,7 +10,7 @@ from .errors import CorruptValueError
 from .index import UNREAD, Known
 from .notes import PACKED
 from .pack import UNKNOWN
-from .store import Store
+from .store import NO_STAMP, Stamp, Store
 
 log = logging.getLogger("nfsdict")
 
@@ -19,8 +19,8 @@ class View(NamedTuple):
     """One shard, as a survey found it."""
 
     shard: str
-    stamp: int
-    """0: not all that is there could be read, so that the next survey shall list it again"""
+    stamp: Stamp
+    """NO_STAMP: not all that is there could be read, so that the next survey shall list it again"""
     entries: dict[str, Known]
     """what is there, by digest"""
     values: dict[str, Any]
@@ -39,7 +39,7 @@ def look(
     store: Store,
     entries: Entries,
     shard: str,
-    stamp: int | None,
+    stamp: Stamp | None,
     known: dict[str, Known],
     unpacked: dict[str, Any],
     wanted: Callable[[str, bool], bool],
@@ -90,7 +90,7 @@ def look(
             view.entries[name] = Known(old.key, UNKNOWN, None)
             view.unread.add(old.key)
     view.gone.update(old.key for name, old in known.items() if name not in view.entries)
-    return view if complete else view._replace(stamp=0)
+    return view if complete else view._replace(stamp=NO_STAMP)
 
 
 def _replaced(old: Known, entry: Entry) -> bool:
