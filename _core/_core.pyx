@@ -35,6 +35,7 @@ cdef extern from "files.h":
         uint64_t inode
         uint64_t size
         int64_t mtime_ns
+        int64_t ctime_ns
 
     ctypedef struct nfsdict_reading:
         const char* path
@@ -226,20 +227,21 @@ cdef inline uint64_t take64(const uint8_t* at) noexcept nogil:
     return number
 
 
-cdef bytes signature_bytes(nfsdict_signature* signature):
-    cdef uint8_t packed[24]
-    put64(packed, signature.inode)
-    put64(packed + 8, signature.size)
-    put64(packed + 16, <uint64_t> signature.mtime_ns)
-    return PyBytes_FromStringAndSize(<const char*> packed, 24)
-
-
 cdef enum:
     SHARDS = 256
-    SIGNATURE = 24
+    SIGNATURE = 32
     SHARD_HEADER = 40
     ENTRY = SIGNATURE + 8
     ABSENT = 0xFFFFFFFE
+
+
+cdef bytes signature_bytes(nfsdict_signature* signature):
+    cdef uint8_t packed[SIGNATURE]
+    put64(packed, signature.inode)
+    put64(packed + 8, signature.size)
+    put64(packed + 16, <uint64_t> signature.mtime_ns)
+    put64(packed + 24, <uint64_t> signature.ctime_ns)
+    return PyBytes_FromStringAndSize(<const char*> packed, SIGNATURE)
 
 
 cdef class _Encoder:

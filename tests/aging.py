@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import struct
+import sys
 import tempfile
 import time
 from bisect import bisect_right
@@ -18,6 +20,8 @@ from typing import Any
 
 # When ``age`` was called, by the file system's clock.
 _aged = [0]
+# Whether that clock ticks then alone.
+_coarse = False
 
 
 def age(base: Path) -> None:
@@ -26,11 +30,19 @@ def age(base: Path) -> None:
     real: Callable[[int | None], int] = getattr(index.racy_since, "real", index.racy_since)
 
     def racy_since(moment: int | None) -> int:
-        return real(moment) if moment is None else max(real(moment), _aged[-1])
+        by_clock = real(moment)
+        if moment is None:
+            return by_clock
+        return _aged[-1] if _coarse else max(by_clock, _aged[-1])
 
     racy_since.real = real  # type: ignore[attr-defined]
     _aged.append(_next_tick(base))
     index.racy_since = racy_since
+
+
+def forget() -> None:
+    """Nothing is old but by the clock."""
+    del _aged[1:]
 
 
 def _next_tick(base: Path) -> int:
@@ -44,9 +56,11 @@ def _next_tick(base: Path) -> int:
     return now
 
 
-def within_one_tick(patch: Any) -> None:
-    """Let a shard's and a file's times tick at ``age`` alone, as on a file system with a coarse
-    clock: all that is done between two calls is done within one tick."""
+def within_one_tick(patch: Any, base: Path) -> None:
+    """Let a shard's and a file's times tick now, and then at ``age`` alone, as on a file system
+    with a coarse clock: all that is done between two calls is done within one tick."""
+    age(base)
+    patch.setattr(sys.modules[__name__], "_coarse", True)
     modules = {
         name: importlib.import_module(f"nfsdict.{name}")
         for name in ("directories", "files", "store")
@@ -56,8 +70,8 @@ def within_one_tick(patch: Any) -> None:
         return _aged[bisect_right(_aged, moment) - 1]
 
     def sign(signature: bytes) -> bytes:
-        mtime = int.from_bytes(signature[16:], "little", signed=True)
-        return signature[:16] + floor(mtime).to_bytes(8, "little", signed=True)
+        inode, size, mtime, ctime = struct.unpack("<QQqq", signature)
+        return struct.pack("<QQqq", inode, size, floor(mtime), floor(ctime))
 
     def of_shard(path: str) -> bool:
         return len(os.path.basename(path)) == 2

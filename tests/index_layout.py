@@ -13,7 +13,7 @@ from layout import digest, value_file
 
 SECOND = 1_000_000_000
 SHARDS = [f"{number:02x}" for number in range(256)]
-UNKNOWN = bytes(24)
+UNKNOWN = bytes(32)
 NO_STAMP = 0, 0
 SILENT = -(2**63), -(2**63)
 LOOSE, GONE = 0xFFFFFFFF, 0xFFFFFFFE
@@ -61,7 +61,9 @@ def stamp(base: Path, shard: str) -> tuple[int, int]:
 
 def signature(base: Path, key: str) -> bytes:
     status = value_file(base, key).stat()
-    return struct.pack("<QQq", status.st_ino, status.st_size, status.st_mtime_ns)
+    return struct.pack(
+        "<QQqq", status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
 
 
 # --- head and packs --------------------------------------------------------------------------
@@ -122,8 +124,8 @@ def decoded_pack(data: bytes, record: Record) -> Pack:
     for shard in SHARDS:
         mtime, ctime, n, t, size, checksum = struct.unpack_from("<qqIQQI", data, at)
         at += 40
-        signatures = [data[at + 24 * i : at + 24 * (i + 1)] for i in range(n)]
-        at += 24 * n
+        signatures = [data[at + 32 * i : at + 32 * (i + 1)] for i in range(n)]
+        at += 32 * n
         lengths = struct.unpack_from(f"<{n}I", data, at)
         at += 4 * n
         key_lengths = struct.unpack_from(f"<{n}I", data, at)

@@ -135,3 +135,44 @@ def test_a_backup_restored_where_the_store_is_gone(nfsdict, tmp_path, settled, c
     copy(backup / "store", here / "store")
     assert scan(here) == dict.fromkeys(keys(0, 60), "old")
     readers.check()
+
+
+def test_what_differs_from_a_known_file_in_nothing_but_its_content(
+    nfsdict, tmp_path, settled, copy
+):
+    """Both stores were written within one tick, their values are of one size, and a tool that
+    writes in place keeps the inode: the ctime alone tells."""
+    here, there = tmp_path / "here", tmp_path / "there"
+    settled(here, dict.fromkeys(keys(0, 60), "here"))
+    settled(there, dict.fromkeys(keys(0, 60), "over"), days=1)
+    for key in keys(0, 60):
+        moment = value_file(here, key).stat().st_mtime_ns
+        os.utime(value_file(there, key), ns=(moment, moment))
+    age(there)
+    open_(nfsdict, there).close()
+    readers = Readers(nfsdict, here)
+    copy(there / "store", here / "store")
+    readers.check()
+    age(here)
+    readers.check()
+
+
+def test_an_edit_in_place_that_keeps_size_and_mtime(nfsdict, tmp_path, settled):
+    """Once anything else changes in its directory, or ``sync`` has read it, openings see it."""
+    for news in ("another key", "sync"):
+        base = tmp_path / news
+        settled(base, dict.fromkeys(keys(0, 60), "old"))
+        for key in keys(0, 30):
+            file = value_file(base, key)
+            reference = tmp_path / "reference"
+            subprocess.run(["touch", "-r", file, reference], check=True)
+            file.write_bytes(file.read_bytes().replace(b"old", b"new"))
+            subprocess.run(["touch", "-r", reference, file], check=True)
+        if news == "sync":
+            open_(nfsdict, base).sync()
+        else:
+            for key in keys(60, 100):
+                plain_write(base, key, "another")
+        Readers(nfsdict, base).check()
+        age(base)
+        Readers(nfsdict, base).check()

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 SECOND = 1_000_000_000
 MOMENT = 1_000 * SECOND  # the server's time in what is not about real files
 LONG_AGO = 10 * SECOND
-UNKNOWN = bytes(24)
+UNKNOWN = bytes(32)
 LOOSE, GONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
@@ -22,8 +22,8 @@ def digest(key):
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def sign(mtime, inode=5, size=9):
-    return struct.pack("<QQq", inode, size, mtime)
+def sign(mtime, inode=5, size=9, ctime=None):
+    return struct.pack("<QQqq", inode, size, mtime, mtime if ctime is None else ctime)
 
 
 def both(moment):
@@ -343,6 +343,28 @@ def test_a_stamp_proves_something_if_both_its_times_do(Index, Known, recent):
     assert content(index) == said(index) == (0, {A: OLD})
     index.replace(SHARD, Stamp(*recent), {digest(A): Known(A, OLD, None)}, 2 * MOMENT)
     assert index.shard(SHARD).stamp == recent
+
+
+@pytest.mark.parametrize("recent", [(MOMENT, LONG_AGO), (LONG_AGO, MOMENT)], ids=["mtime", "ctime"])
+def test_a_signature_proves_something_if_both_its_times_do(Index, Known, recent):
+    mtime, ctime = recent
+    found = sign(mtime, ctime=ctime)
+    index = Index()
+    index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, found, None)}, MOMENT)
+    assert content(index) == said(index) == (LONG_AGO, {A: UNKNOWN})
+    index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, found, None)}, 2 * MOMENT)
+    assert content(index) == said(index) == (LONG_AGO, {A: found})
+
+
+def test_what_shows_that_a_file_is_another(Known):
+    """Of a racy one the ctime may have been taken before rename or link, which set it."""
+    touched = sign(LONG_AGO, ctime=MOMENT)
+    for fingerprint in (None, 1):
+        assert Known(A, OLD, fingerprint).differs(OTHER)
+        assert Known(A, OLD, fingerprint).differs(sign(MOMENT))
+        assert not Known(A, OLD, fingerprint).differs(OLD)
+        assert not Known(A, UNKNOWN, fingerprint).differs(OLD)
+        assert Known(A, OLD, fingerprint).differs(touched) == (fingerprint is None)
 
 
 def test_a_racy_signature_is_known_here_and_unknown_to_others(Index, Known):

@@ -78,7 +78,7 @@ def test_a_shard_that_vanishes_while_a_dictionary_is_open(nfsdict, tmp_path, laz
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
 def test_a_racy_file_is_read_again(nfsdict, tmp_path, monkeypatch, lazy):
     """Written anew within one tick it may look the same: inode, size and times."""
-    within_one_tick(monkeypatch)
+    within_one_tick(monkeypatch, tmp_path)
     plain_write(tmp_path, "a", 1)
     d = open_(nfsdict, tmp_path, lazy=lazy)
     assert d["a"] == 1 and len(d) == 1
@@ -115,7 +115,7 @@ def test_a_survey_that_failed(nfsdict, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
 def test_a_change_within_one_tick_of_the_stamp(nfsdict, tmp_path, monkeypatch, lazy):
-    within_one_tick(monkeypatch)
+    within_one_tick(monkeypatch, tmp_path)
     with open_(nfsdict, tmp_path) as d:
         d["a"] = 1
     with open_(nfsdict, tmp_path) as d:  # has listed it

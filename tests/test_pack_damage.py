@@ -95,7 +95,7 @@ def interesting(data, record):
     at, positions = record.offset, set(range(record.offset))
     while at < len(data):
         n, t = struct.unpack_from("<IQ", data, at + 16)
-        size = 40 + 32 * n + t
+        size = 40 + 40 * n + t
         if n:
             positions.update(range(at, at + size))
         at += size
@@ -239,14 +239,14 @@ def test_a_table_that_is_whole_and_wrong(settled, withstood):
     [record] = decoded_head(data)
     table = packed[record.offset :]
     at = 40 * 0x2E  # where the table first says something; nothing is said of those before
-    fields = {16: 4, 20: 8, 28: 8, 36: 4, 64: 4, 68: 4}
+    fields = {16: 4, 20: 8, 28: 8, 36: 4, 72: 4, 76: 4}
     numbers = [0, 1, 2, 0xFFFFFFFE, 0xFFFFFFFF, *LARGE]
     tried = 0
     for offset, size in fields.items():
         for number in numbers:
             new = (number % 2 ** (8 * size)).to_bytes(size, "little")
             changed = table[: at + offset] + new + table[at + offset + size :]
-            if changed == table or (offset == 64 and number == GONE_LENGTH):
+            if changed == table or (offset == 72 and number == GONE_LENGTH):
                 continue  # a table that says that the key is gone is right in itself
             withstood(
                 {

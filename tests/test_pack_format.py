@@ -57,7 +57,7 @@ statements = st.dictionaries(
     st.one_of(
         st.none(),  # gone
         st.tuples(
-            st.binary(min_size=24, max_size=24),
+            st.binary(min_size=32, max_size=32),
             st.one_of(st.none(), st.binary(max_size=40)),
         ),
     ),
@@ -124,7 +124,7 @@ def test_a_large_pack_is_written_as_described(nfsdict, tmp_path):
     store.create()
     values = random.Random(3)
     contents = {
-        f"key {number}": (bytes([number % 256]) * 24, values.randbytes(30_000))
+        f"key {number}": (bytes([number % 256]) * 32, values.randbytes(30_000))
         for number in range(150)
     }
     pack = layered(contents, ((number, 2 * number) for number in itertools.count(1)))
@@ -249,7 +249,7 @@ def test_what_is_described_is_believed(nfsdict, tmp_path, lists, reads):
         assert lists == ["ca"] and reads == []
 
 
-@pytest.mark.parametrize("offset", [0, 8, 16], ids=["inode", "size", "mtime"])
+@pytest.mark.parametrize("offset", [0, 8, 16, 24], ids=["inode", "size", "mtime", "ctime"])
 def test_what_has_another_signature_is_read(nfsdict, tmp_path, lists, reads, offset):
     for key in "ab":
         plain_write(tmp_path, key, "file")

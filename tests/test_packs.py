@@ -108,7 +108,7 @@ def test_a_file_replaced_by_one_of_the_same_size_and_mtime(nfsdict, tmp_path):
     mtime = kept.stat().st_mtime_ns
     os.utime(value_file(tmp_path, "a"), ns=(mtime, mtime))
     after = signature(tmp_path, "a")
-    assert after[:8] != before[:8] and after[8:] == before[8:]
+    assert after[:8] != before[:8] and after[8:24] == before[8:24]
     for lazy in (False, True):
         with open_(nfsdict, tmp_path, lazy=lazy) as d:
             assert dict(d) == {"a": 2, "b": 1, "c": 1}
@@ -125,7 +125,7 @@ def test_a_file_replaced_by_one_of_the_same_inode(nfsdict, tmp_path):
     file.write_bytes(pickled("a", 2))
     file.with_name("other").touch()
     after = signature(tmp_path, "a")
-    assert after[:16] == before[:16] and after[16:] != before[16:]
+    assert after[:16] == before[:16] and after[16:24] != before[16:24]
     for lazy in (False, True):
         with open_(nfsdict, tmp_path, lazy=lazy) as d:
             assert dict(d) == {"a": 2, "b": 1, "c": 1}

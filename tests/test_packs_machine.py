@@ -73,8 +73,7 @@ def machine(nfsdict, lists, reads):
             self.saved = {}
             self.littered = self.claimed = False
             self.patch = pytest.MonkeyPatch()
-            within_one_tick(self.patch)
-            age(Path(self.folder.name))
+            within_one_tick(self.patch, Path(self.folder.name))
             # After how long a claim is one that a crash has left.
             self.patch.setattr(modules["contests"], "_CLAIM_NS", 600 * SECOND)
             # How many packs lie on one another until they are merged.

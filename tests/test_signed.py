@@ -236,7 +236,7 @@ def forge_pack(d, contents):
                 name,
                 shard.stamp,
                 [
-                    Statement(key, shard.signatures[24 * at : 24 * at + 24], values.get(key))
+                    Statement(key, shard.signature(at), values.get(key))
                     for at, key in enumerate(shard.keys)
                 ],
             )

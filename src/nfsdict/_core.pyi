@@ -50,7 +50,7 @@ def encode_table(
 ) -> bytes:
     """A pack's table of 256 shards, each (stamp, keys, signatures, lengths, size, checksum).
 
-    A stamp is (mtime, ctime). For each key 24 bytes of signature and 4 of length, little-endian.
+    A stamp is (mtime, ctime). For each key 32 bytes of signature and 4 of length, little-endian.
     Size and checksum are those of the shard's section. Raises ValueError if there are not 256
     shards, or not one of each for a key.
     """
@@ -80,7 +80,7 @@ def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """For each path its (content, signature), or the errno that stopped it.
 
     A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO.
-    The signature is the file's inode, size and mtime in ns, 8 bytes each, little-endian.
+    The signature is the file's inode, size, mtime and ctime in ns, 8 bytes each, little-endian.
     """
 
 def write_file(
@@ -101,6 +101,7 @@ def write_files(
     ``durable`` fsyncs each file; ``synced`` fsyncs each directory, once after a run of targets in
     it. ``mode`` is given against the umask, None leaves it to the umask. ``exclusive`` links
     instead of renaming, which is EEXIST where there is a file already. The outcome is the
-    signature, or (step, errno): step 0 before the rename, 1 at the rename or link, after either
-    the temporary file was removed; 2 at the directory's fsync.
+    signature, whose ctime is that from before the file got its name, or (step, errno): step 0
+    before the rename, 1 at the rename or link, after either the temporary file was removed; 2 at
+    the directory's fsync.
     """

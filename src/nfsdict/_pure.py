@@ -33,7 +33,7 @@ _WRITE_FLAGS = (
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_BINARY", 0)
 )
-_SIGNATURE = struct.Struct("<QQq")
+_SIGNATURE = struct.Struct("<QQqq")
 _SHARD_HEADER = struct.Struct("<qqIQQI")
 _SHARDS = 256
 _ENTRY = _SIGNATURE.size + 8
@@ -115,11 +115,12 @@ def encode_table(
     if len(shards) != _SHARDS:
         raise ValueError(f"a table has {_SHARDS} shards, not {len(shards)}")
     parts: list[bytes] = []
-    for (mtime, ctime), keys, signatures, lengths, size, checksum in shards:
-        if not all(-1 << 63 <= time < 1 << 63 for time in (mtime, ctime)):
-            raise OverflowError("a time has 64 bits, one of them the sign")
+    for stamp, keys, signatures, lengths, size, checksum in shards:
         if not (0 <= size < 1 << 64 and 0 <= checksum < 1 << 32):
             raise OverflowError("a size has 64 bits, a checksum 32")
+        mtime, ctime = stamp
+        if not all(-1 << 63 <= time < 1 << 63 for time in stamp):
+            raise OverflowError("a time has 64 bits, one of them the sign")
         if len(signatures) != _SIGNATURE.size * len(keys) or len(lengths) != 4 * len(keys):
             raise ValueError("a signature and a length for each key, and no more")
         encoded = []
@@ -193,7 +194,7 @@ def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
 
 
 def _sign(status: os.stat_result) -> bytes:
-    return _SIGNATURE.pack(status.st_ino, status.st_size, _moment(status.st_mtime_ns))
+    return _SIGNATURE.pack(status.st_ino, status.st_size, *_times(status))
 
 
 def _moment(nanoseconds: int) -> int:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from .core import digest
 from .directories import failure
 from .errors import CorruptValueError
-from .files import Content
+from .files import Content, same_but_for_ctime
 from .serializers import Damaged, Serializer
 from .store import Store
 
@@ -129,7 +129,8 @@ class Entries:
 
     def _corrupt(self, path: str, signature: bytes, reason: str) -> CorruptValueError:
         error = CorruptValueError(path, reason, signature)
-        if self._reported.get(path) != signature:
+        # pop renames the file, and gives it its name again.
+        if not same_but_for_ctime(self._reported.get(path, b""), signature):
             self._reported[path] = signature
             log.warning("%s", error)
         return error

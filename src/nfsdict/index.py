@@ -2,7 +2,11 @@
 
 What git's index is to a work tree: for each shard directory its *stamp* (its times, as the server
 gave them after revalidation and before the listing) and its entries. A shard whose stamp is still
-the same is clean: the index lists its keys completely. Stamps and signatures with a time within
+the same is clean: the index lists its keys completely. The *signature* of a file, its inode, size
+and times, shows in the same way whether it is still the one that was read: no ctime can be set, so
+neither an edit in place nor a copy has the signature of what was there before, whatever its mtime.
+chmod and link have it changed as well, which costs reading the file again. An edit in place shows
+in no stamp, and so not before its directory is listed. Stamps and signatures with a time within
 ``GRANULARITY`` of the moment, by the server's clock, prove nothing (git's "racy" entries, see
 Documentation/technical/racy-git.txt there), and are kept as unknown.
 
@@ -18,7 +22,7 @@ from typing import NamedTuple
 
 from . import pack
 from .core import digest
-from .files import mtime_of
+from .files import latest_of, same_but_for_ctime
 from .pack import UNKNOWN, Statement
 from .store import NO_STAMP, SHARDS, Stamp
 
@@ -58,6 +62,18 @@ class Known:
     def proven(self) -> bool:
         """Whether another file than the one that was read would have another signature."""
         return self.fingerprint is None and self.signature != UNKNOWN
+
+    def differs(self, signature: bytes) -> bool:
+        """Whether this signature shows that the file was written or replaced since.
+
+        One that proves nothing yet may have been taken before the file got its name: the ctime
+        is another one then.
+        """
+        if self.signature == UNKNOWN:
+            return False
+        if self.fingerprint is None:
+            return self.signature != signature
+        return not same_but_for_ctime(self.signature, signature)
 
 
 class Shard:
@@ -155,8 +171,7 @@ class Index:
                 shard.keys, shard.signatures = one.keys, one.signatures
                 continue
             for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
-                signature = one.signatures[len(UNKNOWN) * at : len(UNKNOWN) * (at + 1)]
-                shard.recent[key] = None if gone else Known(key, signature, None)
+                shard.recent[key] = None if gone else Known(key, one.signature(at), None)
         for key, known in noted.items():
             if known is None:
                 self.drop(digest(key), key)
@@ -211,7 +226,7 @@ class Index:
         signatures = []
         for digits, known in sorted(entries.items()):
             old = listed.pop(digits, None)
-            if mtime_of(known.signature) < racy:
+            if latest_of(known.signature) < racy:
                 shard.keys.append(known.key)
                 signatures.append(known.signature)
                 if old is None or not old.proven or old.signature != known.signature:
@@ -274,7 +289,7 @@ class Index:
             for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
                 said.pop(key, None)
                 if not gone:
-                    said[key] = one.signatures[len(UNKNOWN) * at : len(UNKNOWN) * (at + 1)]
+                    said[key] = one.signature(at)
         shard.told = told[-1].stamp if told else NO_STAMP
         shard.unsaid = {
             known.key

@@ -13,7 +13,8 @@ changed. It says something of some shards, and nothing of the others. All number
       20    8       t, the number of bytes of all keys together
       28    8       size of the shard's section
       36    4       CRC-32 of the shard's section
-      40    24*n    signatures: inode, size, mtime in ns (signed), 8 bytes each; all 0: unknown
+      40    32*n    signatures: inode, size, mtime and ctime in ns (signed), 8 bytes each; all 0:
+                    unknown
             4*n     length of each value; 0xffffffff: it isn't in here; 0xfffffffe: the key is gone
             4*n     length of each key in bytes
             t       the keys' UTF-8 (lone surrogates passed), in the order of their digests
@@ -36,7 +37,7 @@ from .store import SHARDS, Stamp, Store
 log = logging.getLogger("nfsdict")
 
 _MAGIC = b"nfsdpak\x02"
-UNKNOWN = bytes(24)
+UNKNOWN = bytes(32)
 """the signature that no file has"""
 SILENT = Stamp(-(1 << 63), -(1 << 63))
 """the stamp of a shard that a pack says nothing of"""
@@ -78,6 +79,9 @@ class Shard(NamedTuple):
     lengths: bytes
     size: int
     checksum: int
+
+    def signature(self, position: int) -> bytes:
+        return self.signatures[len(UNKNOWN) * position : len(UNKNOWN) * (position + 1)]
 
     def any_gone(self) -> bool:
         """Whether some key may be gone: a cheap look that errs on this side."""
@@ -197,7 +201,7 @@ def merged(store: Store, packs: list[Pack], last: bool) -> Record:
                 for at, (key, value, gone) in enumerate(
                     zip(shard.keys, pack.values(name), shard.gone())
                 ):
-                    signature = None if gone else shard.signatures[24 * at : 24 * at + 24]
+                    signature = None if gone else shard.signature(at)
                     known[key] = Statement(key, signature, value)
             if stamp != SILENT:
                 kept = [one for one in known.values() if one.signature is not None or not last]

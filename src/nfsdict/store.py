@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from .core import read_stamps
-from .files import TEMPORARY, mtime_of, signature_of, times_of
+from .files import TEMPORARY, mtime_of, same_but_for_ctime, signature_of, times_of
 from .hints import Hints
 
 SHARDS = [f"{number:02x}" for number in range(256)]
@@ -154,7 +154,7 @@ class Store(Hints):
         except FileNotFoundError:
             return None
         self._relearn(aside)
-        if signature_of(os.lstat(aside)) == signature:
+        if same_but_for_ctime(signature_of(os.lstat(aside)), signature):
             return aside
         self._put_back(aside, path)
         return None

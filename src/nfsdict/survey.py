@@ -67,7 +67,7 @@ def look(
                 unread.append(name)
                 continue
             view.entries[name] = Known(old.key, signature, None)
-            if old.signature not in (signature, UNKNOWN):
+            if old.differs(signature):
                 view.changed.add(old.key)
         else:
             unread.append(name)
@@ -96,4 +96,4 @@ def look(
 def _replaced(old: Known, entry: Entry) -> bool:
     if old.fingerprint not in (None, UNREAD):
         return old.fingerprint != entry.fingerprint
-    return old.signature not in (entry.signature, UNKNOWN)
+    return old.differs(entry.signature)

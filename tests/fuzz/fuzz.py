@@ -108,7 +108,7 @@ def one_input(data: bytes) -> None:
 
 def seeds() -> list[bytes]:
     silent = [((-(2**63), -(2**63)), [], b"", b"", 0, 0)] * 254
-    small = [((5, 6), ["a", "\udcff\u65e5"], bytes(48), struct.pack("<II", 5, 0xFFFFFFFE), 5, 7)]
+    small = [((5, 6), ["a", "\udcff\u65e5"], bytes(64), struct.pack("<II", 5, 0xFFFFFFFE), 5, 7)]
     one = pickle.dumps(("key", 1))
     found = {
         table: [_core.encode_table([*small, ((7, 8), [], b"", b"", 0, 0), *silent])],
