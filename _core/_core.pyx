@@ -35,6 +35,7 @@ cdef extern from "files.h":
         uint64_t inode
         uint64_t size
         int64_t mtime_ns
+        int64_t ctime_ns
 
     ctypedef struct nfsdict_reading:
         const char* path
@@ -226,20 +227,21 @@ cdef inline uint64_t take64(const uint8_t* at) noexcept nogil:
     return number
 
 
+cdef enum:
+    SHARDS = 256
+    SIGNATURE = 32
+    SHARD_HEADER = 40
+    ENTRY = SIGNATURE + 8
+    ABSENT = 0xFFFFFFFE
+
+
 cdef bytes signature_bytes(nfsdict_signature* signature):
-    cdef uint8_t packed[24]
+    cdef uint8_t packed[SIGNATURE]
     put64(packed, signature.inode)
     put64(packed + 8, signature.size)
     put64(packed + 16, <uint64_t> signature.mtime_ns)
-    return PyBytes_FromStringAndSize(<const char*> packed, 24)
-
-
-cdef enum:
-    SHARDS = 256
-    SIGNATURE = 24
-    SHARD_HEADER = 32
-    ENTRY = SIGNATURE + 8
-    ABSENT = 0xFFFFFFFE
+    put64(packed + 24, <uint64_t> signature.ctime_ns)
+    return PyBytes_FromStringAndSize(<const char*> packed, SIGNATURE)
 
 
 cdef class _Encoder:
@@ -268,7 +270,7 @@ def encode_table(list shards not None, /):
     cdef _Encoder out = _Encoder()
     cdef list keys
     cdef bytes signatures, lengths, encoded
-    cdef int64_t stamp
+    cdef int64_t mtime, ctime
     cdef uint64_t size
     cdef uint32_t checksum
     cdef size_t count, start, at, text
@@ -277,15 +279,17 @@ def encode_table(list shards not None, /):
     if len(shards) != SHARDS:
         raise ValueError(f"a table has {SHARDS} shards, not {len(shards)}")
     for stamp, keys, signatures, lengths, size, checksum in shards:
+        mtime, ctime = stamp
         count = len(keys)
         if <size_t> len(signatures) != SIGNATURE * count or <size_t> len(lengths) != 4 * count:
             raise ValueError("a signature and a length for each key, and no more")
         start = out.size
         out.more(SHARD_HEADER + ENTRY * count)
-        put64(out.data + start, <uint64_t> stamp)
-        put32(out.data + start + 8, <uint32_t> count)
-        put64(out.data + start + 20, size)
-        put32(out.data + start + 28, checksum)
+        put64(out.data + start, <uint64_t> mtime)
+        put64(out.data + start + 8, <uint64_t> ctime)
+        put32(out.data + start + 16, <uint32_t> count)
+        put64(out.data + start + 28, size)
+        put32(out.data + start + 36, checksum)
         at = start + SHARD_HEADER
         memcpy(out.data + at, PyBytes_AS_STRING(signatures), SIGNATURE * count)
         at += SIGNATURE * count
@@ -307,7 +311,7 @@ def encode_table(list shards not None, /):
                 raise ValueError("a key of more than 4 GiB")
             memcpy(out.more(length), source, length)
             put32(out.data + at + 4 * i, <uint32_t> length)
-        put64(out.data + start + 12, out.size - text)
+        put64(out.data + start + 20, out.size - text)
     return PyBytes_FromStringAndSize(<const char*> out.data, out.size)
 
 
@@ -320,15 +324,16 @@ def parse_table(bytes table not None, /):
     cdef Py_ssize_t i
     cdef int _shard
     cdef list shards = [], keys
-    cdef int64_t stamp
+    cdef int64_t mtime, ctime
     for _shard in range(SHARDS):
         if left < SHARD_HEADER:
             raise ValueError("table cut short")
-        stamp = <int64_t> take64(at)
-        count = take32(at + 8)
-        text = take64(at + 12)
-        size = take64(at + 20)
-        checksum = take32(at + 28)
+        mtime = <int64_t> take64(at)
+        ctime = <int64_t> take64(at + 8)
+        count = take32(at + 16)
+        text = take64(at + 20)
+        size = take64(at + 28)
+        checksum = take32(at + 36)
         at += SHARD_HEADER
         left -= SHARD_HEADER
         if left < ENTRY * count or left - ENTRY * count < text:
@@ -350,7 +355,7 @@ def parse_table(bytes table not None, /):
             text -= length
         if text != 0:
             raise ValueError("bytes left over in a shard")
-        shards.append((stamp, keys, signatures, lengths, size, checksum))
+        shards.append(((mtime, ctime), keys, signatures, lengths, size, checksum))
     if left != 0:
         raise ValueError("bytes left over in the table")
     return shards

@@ -56,6 +56,7 @@ static void sign(nfsdict_signature *signature, const struct stat *status)
     signature->inode = (uint64_t)status->st_ino;
     signature->size = (uint64_t)status->st_size;
     signature->mtime_ns = nanoseconds(MTIME(status).tv_sec, MTIME(status).tv_nsec);
+    signature->ctime_ns = nanoseconds(CTIME(status).tv_sec, CTIME(status).tv_nsec);
 }
 
 /* Fills reading->data from the open descriptor; 0 or an errno. */

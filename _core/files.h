@@ -12,6 +12,7 @@ typedef struct {
     uint64_t inode;
     uint64_t size;
     int64_t mtime_ns;
+    int64_t ctime_ns;
 } nfsdict_signature;
 
 typedef struct {

@@ -114,7 +114,7 @@ def index(packages: dict[str, ModuleType], count: int, rounds: int) -> Seen:
     keys = [f"experiment/{number % 16}/{number:07d}" for number in range(count)]
     names = [keys[number::256] for number in range(256)]
     shards = [
-        (1_700_000_000_000_000_000, some, bytes(24 * len(some)), bytes(4 * len(some)), 0, 0)
+        ((1_700_000_000 * 10**9,) * 2, some, bytes(32 * len(some)), bytes(4 * len(some)), 0, 0)
         for some in names
     ]
     pickled = pickle.dumps(keys)

@@ -11,6 +11,7 @@ from types import ModuleType
 import hypothesis
 import pytest
 
+import aging
 from nfsdict.backend import VARIABLE, expects_extension
 
 pytest_plugins = ["lab.plugin"]
@@ -66,6 +67,13 @@ def opened(nfsdict, tmp_path):
         return nfsdict.NfsDict(**{"name": "s", "base_dir": tmp_path, **options})
 
     return opened
+
+
+@pytest.fixture(autouse=True)
+def real_time():
+    """What a test has called old is as new as it is for the next one."""
+    yield
+    aging.forget()
 
 
 # --- what is done to get there ---------------------------------------------------------------

@@ -13,8 +13,9 @@ from layout import digest, value_file
 
 SECOND = 1_000_000_000
 SHARDS = [f"{number:02x}" for number in range(256)]
-UNKNOWN = bytes(24)
-SILENT = -(2**63)
+UNKNOWN = bytes(32)
+NO_STAMP = 0, 0
+SILENT = -(2**63), -(2**63)
 LOOSE, GONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
@@ -53,28 +54,16 @@ def scan(base: Path) -> dict[str, Any]:
     return dict(pairs)
 
 
-def age(base: Path, seconds: int = 60) -> None:
-    """Make all of it so much older, so that stamps and signatures prove something."""
-    for path in [*base.glob("store/??/*"), *base.glob("store/??")]:
-        mtime = path.stat().st_mtime_ns - seconds * SECOND
-        os.utime(path, ns=(mtime, mtime))
-
-
-def age_one(base: Path, *keys: str) -> None:
-    """Make these files older, their directories not."""
-    for key in keys:
-        file = value_file(base, key)
-        mtime = file.stat().st_mtime_ns - 60 * SECOND
-        os.utime(file, ns=(mtime, mtime))
-
-
-def stamp(base: Path, shard: str) -> int:
-    return (base / "store" / shard).stat().st_mtime_ns
+def stamp(base: Path, shard: str) -> tuple[int, int]:
+    status = (base / "store" / shard).stat()
+    return status.st_mtime_ns, status.st_ctime_ns
 
 
 def signature(base: Path, key: str) -> bytes:
     status = value_file(base, key).stat()
-    return struct.pack("<QQq", status.st_ino, status.st_size, status.st_mtime_ns)
+    return struct.pack(
+        "<QQqq", status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+    )
 
 
 # --- head and packs --------------------------------------------------------------------------
@@ -98,7 +87,7 @@ class Record(NamedTuple):
     checksum: int
 
 
-Pack = dict[str, tuple[int, list[Said]]]
+Pack = dict[str, tuple[tuple[int, int], list[Said]]]
 """For each shard that it says something of: the stamp, and of which keys what."""
 
 
@@ -107,13 +96,13 @@ def utf8(key: str) -> bytes:
 
 
 def encoded_pack(pack: Pack, name: str = "00" * 12) -> tuple[bytes, Record]:
-    data = b"nfsdpak\x01"
+    data = b"nfsdpak\x02"
     table = b""
     for shard in SHARDS:
         stamp, said = pack.get(shard, (SILENT, []))
         section = b"".join(one.value or b"" for one in said)
         keys = [utf8(one.key) for one in said]
-        table += struct.pack("<q", stamp) + struct.pack("<I", len(keys))
+        table += struct.pack("<qq", *stamp) + struct.pack("<I", len(keys))
         table += struct.pack("<Q", sum(map(len, keys)))
         table += struct.pack("<Q", len(section)) + struct.pack("<I", zlib.crc32(section))
         table += b"".join(one.signature or UNKNOWN for one in said)
@@ -127,16 +116,16 @@ def encoded_pack(pack: Pack, name: str = "00" * 12) -> tuple[bytes, Record]:
 
 
 def decoded_pack(data: bytes, record: Record) -> Pack:
-    assert data[:8] == b"nfsdpak\x01"
+    assert data[:8] == b"nfsdpak\x02"
     assert record.offset + record.size == len(data)
     assert zlib.crc32(data[record.offset :]) == record.checksum
     pack: Pack = {}
     at, section = record.offset, 8
     for shard in SHARDS:
-        stamp, n, t, size, checksum = struct.unpack_from("<qIQQI", data, at)
-        at += 32
-        signatures = [data[at + 24 * i : at + 24 * (i + 1)] for i in range(n)]
-        at += 24 * n
+        mtime, ctime, n, t, size, checksum = struct.unpack_from("<qqIQQI", data, at)
+        at += 40
+        signatures = [data[at + 32 * i : at + 32 * (i + 1)] for i in range(n)]
+        at += 32 * n
         lengths = struct.unpack_from(f"<{n}I", data, at)
         at += 4 * n
         key_lengths = struct.unpack_from(f"<{n}I", data, at)
@@ -155,10 +144,10 @@ def decoded_pack(data: bytes, record: Record) -> Pack:
             said.append(Said(key, None if lengths[i] == GONE else signatures[i], value))
             assert lengths[i] != GONE or signatures[i] == UNKNOWN
         assert section == end
-        if stamp == SILENT:
+        if (mtime, ctime) == SILENT:
             assert not said and not size
         else:
-            pack[shard] = stamp, said
+            pack[shard] = (mtime, ctime), said
     assert section == record.offset and at == len(data)
     return pack
 
@@ -167,11 +156,11 @@ def encoded_head(records: list[Record]) -> bytes:
     body = b""
     for name, offset, size, checksum in records:
         body += bytes.fromhex(name) + struct.pack("<QQI", offset, size, checksum)
-    return b"nfsdidx\x02" + struct.pack("<I", zlib.crc32(body)) + body
+    return b"nfsdidx\x03" + struct.pack("<I", zlib.crc32(body)) + body
 
 
 def decoded_head(head: bytes) -> list[Record]:
-    assert head[:8] == b"nfsdidx\x02"
+    assert head[:8] == b"nfsdidx\x03"
     assert struct.unpack_from("<I", head, 8) == (zlib.crc32(head[12:]),)
     assert (len(head) - 12) % 32 == 0
     return [

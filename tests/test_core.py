@@ -273,7 +273,7 @@ def test_read_cache_is_generic_and_abstract(core):
 
 # --- a pack's table and sections ------------------------
 
-NOTHING = (0, [], b"", b"", 0, 0)
+NOTHING = ((0, 0), [], b"", b"", 0, 0)
 
 
 @st.composite
@@ -282,9 +282,9 @@ def shard_lists(draw):
     for number in draw(st.lists(st.integers(0, 255), max_size=6)):
         held = draw(st.lists(texts, max_size=4))
         shards[number] = (
-            draw(st.integers(-(2**63), 2**63 - 1)),
+            (draw(st.integers(-(2**63), 2**63 - 1)), draw(st.integers(-(2**63), 2**63 - 1))),
             held,
-            draw(st.binary(min_size=24 * len(held), max_size=24 * len(held))),
+            draw(st.binary(min_size=32 * len(held), max_size=32 * len(held))),
             draw(st.binary(min_size=4 * len(held), max_size=4 * len(held))),
             draw(st.integers(0, 2**64 - 1)),
             draw(st.integers(0, 2**32 - 1)),
@@ -297,7 +297,7 @@ def reference_table(shards):
     for stamp, held, signatures, lengths, size, checksum in shards:
         encoded = [key.encode("utf-8", "surrogatepass") for key in held]
         text = b"".join(encoded)
-        table += struct.pack("<qIQQI", stamp, len(held), len(text), size, checksum)
+        table += struct.pack("<qqIQQI", *stamp, len(held), len(text), size, checksum)
         table += signatures + lengths
         table += b"".join(struct.pack("<I", len(key)) for key in encoded) + text
     return table
@@ -319,9 +319,12 @@ def numbers(bits, signed=False):
 @given(
     count=st.one_of(st.just(256), st.integers(0, 300)),
     shard=st.tuples(
-        numbers(64, signed=True),
+        st.one_of(
+            st.tuples(numbers(64, signed=True), numbers(64, signed=True)),
+            st.sampled_from([(), (0,), (0, 0, 0), 0, None]),
+        ),
         st.lists(st.one_of(texts, no_texts), max_size=2),
-        st.sampled_from([b"", bytes(24), bytes(48), bytes(25)]),
+        st.sampled_from([b"", bytes(32), bytes(64), bytes(33)]),
         st.sampled_from([b"", bytes(4), bytes(8), bytes(5)]),
         numbers(64),
         numbers(32),
@@ -336,16 +339,20 @@ def test_encode_table_refuses_the_same(twins, count, shard):
     [
         ([NOTHING] * 255, ValueError),
         ([NOTHING] * 257, ValueError),
-        ([(0, ["k"], b"", bytes(4), 0, 0)] * 256, ValueError),
-        ([(0, ["k"], bytes(25), bytes(4), 0, 0)] * 256, ValueError),
-        ([(0, ["k"], bytes(24), bytes(3), 0, 0)] * 256, ValueError),
-        ([(0, ["k"], bytes(24), b"", 0, 0)] * 256, ValueError),
-        ([(0, [], bytes(24), b"", 0, 0)] * 256, ValueError),
-        ([(0, [b"k"], bytes(24), bytes(4), 0, 0)] * 256, TypeError),
-        ([(2**63, [], b"", b"", 0, 0)] * 256, OverflowError),
-        ([(0, [], b"", b"", 2**64, 0)] * 256, OverflowError),
-        ([(0, [], b"", b"", -1, 0)] * 256, OverflowError),
-        ([(0, [], b"", b"", 0, 2**32)] * 256, OverflowError),
+        ([((0, 0), ["k"], b"", bytes(4), 0, 0)] * 256, ValueError),
+        ([((0, 0), ["k"], bytes(33), bytes(4), 0, 0)] * 256, ValueError),
+        ([((0, 0), ["k"], bytes(32), bytes(3), 0, 0)] * 256, ValueError),
+        ([((0, 0), ["k"], bytes(32), b"", 0, 0)] * 256, ValueError),
+        ([((0, 0), [], bytes(32), b"", 0, 0)] * 256, ValueError),
+        ([((0, 0), [b"k"], bytes(32), bytes(4), 0, 0)] * 256, TypeError),
+        ([((2**63, 0), [], b"", b"", 0, 0)] * 256, OverflowError),
+        ([((0, -(2**63) - 1), [], b"", b"", 0, 0)] * 256, OverflowError),
+        ([((0,), [], b"", b"", 0, 0)] * 256, ValueError),
+        ([((0, 0, 0), [], b"", b"", 0, 0)] * 256, ValueError),
+        ([(0, [], b"", b"", 0, 0)] * 256, TypeError),
+        ([((0, 0), [], b"", b"", 2**64, 0)] * 256, OverflowError),
+        ([((0, 0), [], b"", b"", -1, 0)] * 256, OverflowError),
+        ([((0, 0), [], b"", b"", 0, 2**32)] * 256, OverflowError),
     ],
 )
 def test_encode_table_refuses(twins, shards, error):
@@ -367,7 +374,14 @@ def parsed_as(twins, table):
 
 
 EXAMPLE = [
-    (7 * number, ["é", "", "k\ud800"], bytes(range(72)), bytes(range(12)), number << 40, number)
+    (
+        (7 * number, 5),
+        ["é", "", "k\ud800"],
+        bytes(range(96)),
+        bytes(range(12)),
+        number << 40,
+        number,
+    )
     if number % 100 == 7
     else NOTHING
     for number in range(256)

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from twins import agreed
 
-SIGNATURE = struct.Struct("<QQq")
+SIGNATURE = struct.Struct("<QQqq")
 
 
 # --- reading files ------------------------
@@ -26,7 +26,14 @@ SIGNATURE = struct.Struct("<QQq")
 
 def signature_of(path):
     status = os.lstat(path)
-    return SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns)
+    return SIGNATURE.pack(status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def assert_written(signature, path):
+    """The file's, from before it got its name: that sets its ctime."""
+    *written, ctime = SIGNATURE.unpack(signature)
+    *found, later = SIGNATURE.unpack(signature_of(path))
+    assert written == found and ctime <= later
 
 
 @pytest.fixture
@@ -188,7 +195,8 @@ def test_a_large_file(twins, tmp_path):
     for twin in twins:
         target = str(tmp_path / "large")
         [signature] = twin.write_files([(target, content)], None, True, True, False)
-        assert twin.read_files([target]) == [(content, signature)]
+        assert twin.read_files([target]) == [(content, signature_of(target))]
+        assert_written(signature, target)
 
 
 # --- writing files ------------------------
@@ -210,7 +218,8 @@ def test_what_is_written_is_read(twins, durable, contents):
                 for i, (shard, content) in enumerate(contents)
             ]
             signatures = twin.write_files(files, None, durable, durable, False)
-            assert signatures == [signature_of(target) for target, _ in files]
+            for signature, (target, _) in zip(signatures, files):
+                assert_written(signature, target)
             assert [Path(target).read_bytes() for target, _ in files] == [c for _, c in contents]
             assert len(list(directory.glob("*/*"))) == len(contents)
 
@@ -222,7 +231,7 @@ def test_a_target_is_replaced(core, tmp_path):
         [signature] = core.write_files([(str(target), b"new")], None, True, True, False)
         assert old.read() == b"old and longer"  # another file took the name
     assert target.read_bytes() == b"new"
-    assert signature == signature_of(target)
+    assert_written(signature, target)
 
 
 @pytest.mark.parametrize(
@@ -264,7 +273,7 @@ def test_a_write_that_fails_leaves_nothing(core, zoo, target, expected):
         [(str(zoo / target), b"x"), (right, b"y")], None, True, True, False
     )
     assert failed == expected
-    assert done == signature_of(right)  # the files after it are written none the less
+    assert_written(done, right)  # the files after it are written none the less
     os.unlink(right)
     assert sorted(zoo.iterdir()) == before
     assert (zoo / "regular").read_bytes() == b"content\0\xff"
@@ -275,7 +284,7 @@ def test_an_exclusive_write_replaces_nothing(core, zoo):
     files = [(new, b"first"), (taken, b"second"), (new, b"third"), (link, b"fourth")]
     before = sorted(zoo.iterdir())
     first, *others = core.write_files(files, None, True, True, True)
-    assert first == signature_of(new)
+    assert_written(first, new)
     assert others == [(AT_RENAME, errno.EEXIST)] * 3
     assert (zoo / "new").read_bytes() == b"first"
     assert (zoo / "regular").read_bytes() == b"content\0\xff"
@@ -287,7 +296,7 @@ def test_one_file_is_written_as_several_are(core, zoo, target):
     path = str(zoo / target)
     outcome = core.write_file(path, b"one", 0o640, True, True)
     if isinstance(outcome, bytes):
-        assert outcome == signature_of(path)
+        assert_written(outcome, path)
         assert stat.S_IMODE(os.stat(path).st_mode) == 0o640
         assert Path(path).read_bytes() == b"one"
     else:
@@ -306,7 +315,7 @@ def test_write_file_refuses(twins, tmp_path, monkeypatch, arguments):
 
 def test_a_symlink_is_replaced_not_followed(core, zoo):
     [done] = core.write_files([(str(zoo / "link"), b"new")], None, True, True, False)
-    assert done == signature_of(zoo / "link")
+    assert_written(done, zoo / "link")
     assert (zoo / "regular").read_bytes() == b"content\0\xff"
 
 

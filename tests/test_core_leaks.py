@@ -38,8 +38,8 @@ def refused(error, call, *arguments, **options):
 
 # --- the core: memory ------------------------------------------------------------------------
 
-ONE = (1, ["k", "é\ud800", "x" * 600], bytes(72), bytes(12), 5, 6)
-SHARDS = [ONE, *[(0, [], b"", b"", 0, 0)] * 255]
+ONE = ((1, 1 << 62), ["k", "é\ud800", "x" * 600], bytes(96), bytes(12), 5, 6)
+SHARDS = [ONE, *[((0, 0), [], b"", b"", 0, 0)] * 255]
 LENGTHS = struct.pack("<3I", 3, 0xFFFFFFFF, 600)
 SECTION = bytes(603)
 
@@ -48,8 +48,8 @@ class Damaged:
     """Tables that can't be read: each stops the parser elsewhere."""
 
     def __init__(self, table):
-        head, n, t = 32, 3, struct.unpack_from("<Q", table, 12)[0]
-        key_lengths = head + 28 * n
+        head, n, t = 40, 3, struct.unpack_from("<Q", table, 20)[0]
+        key_lengths = head + 36 * n
         text = key_lengths + 4 * n
         self.short = table[:-1]
         self.inside = table[: text + 1]
@@ -108,13 +108,13 @@ COMPUTING = {
     "encode": lambda w: w.core.encode_table(SHARDS),
     "encode too few": lambda w: refused(ValueError, w.core.encode_table, SHARDS[1:]),
     "encode what doesn't match": lambda w: refused(
-        ValueError, w.core.encode_table, [ONE] * 255 + [(0, ["k"], b"", bytes(4), 0, 0)]
+        ValueError, w.core.encode_table, [ONE] * 255 + [((0, 0), ["k"], b"", bytes(4), 0, 0)]
     ),
     "encode no key": lambda w: refused(
-        TypeError, w.core.encode_table, [ONE] * 255 + [(0, [b"k"], bytes(24), bytes(4), 0, 0)]
+        TypeError, w.core.encode_table, [ONE] * 255 + [((0, 0), [b"k"], bytes(32), bytes(4), 0, 0)]
     ),
     "encode what is too large": lambda w: refused(
-        OverflowError, w.core.encode_table, [ONE] * 255 + [(0, [], b"", b"", 0, 1 << 32)]
+        OverflowError, w.core.encode_table, [ONE] * 255 + [((0, 0), [], b"", b"", 0, 1 << 32)]
     ),
     "encode no shard": lambda w: refused(ValueError, w.core.encode_table, [ONE] * 255 + [()]),
     "parse": lambda w: w.core.parse_table(w.table),

@@ -8,7 +8,8 @@ import pickle
 
 import pytest
 
-from index_layout import WANTED, age, decoded_head, head_file, open_, pack_file, plain_write
+from aging import age
+from index_layout import WANTED, decoded_head, head_file, open_, pack_file, plain_write
 from layout import digest
 
 FLIPS = (0x01, 0x80, 0xFF)

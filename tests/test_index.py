@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 SECOND = 1_000_000_000
 MOMENT = 1_000 * SECOND  # the server's time in what is not about real files
 LONG_AGO = 10 * SECOND
-UNKNOWN = bytes(24)
+UNKNOWN = bytes(32)
 LOOSE, GONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
@@ -22,8 +22,20 @@ def digest(key):
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def sign(mtime, inode=5, size=9):
-    return struct.pack("<QQq", inode, size, mtime)
+def sign(mtime, inode=5, size=9, ctime=None):
+    return struct.pack("<QQqq", inode, size, mtime, mtime if ctime is None else ctime)
+
+
+def both(moment):
+    """A stamp of these times, in the tests where one time is as good as two; 0: unknown."""
+    return importlib.import_module("nfsdict.store").Stamp(moment, moment)
+
+
+def one(stamp):
+    """The time of such a stamp."""
+    mtime, ctime = stamp
+    assert mtime == ctime
+    return mtime
 
 
 OLD = sign(LONG_AGO)
@@ -61,7 +73,7 @@ def layer(PackShard, stamp, entries):
     keys = sorted(entries, key=digest)
     lengths = [GONE if entries[key] is None else LOOSE for key in keys]
     return PackShard(
-        stamp,
+        both(stamp),
         keys,
         b"".join(entries[key] or UNKNOWN for key in keys),
         struct.pack(f"<{len(keys)}I", *lengths),
@@ -92,7 +104,7 @@ def listed(Index, Known):
         for key in keys:
             shards[digest(key)[:2]][digest(key)] = Known(key, signature, None)
         for shard, entries in shards.items():
-            index.replace(shard, stamp, entries, MOMENT)
+            index.replace(shard, both(stamp), entries, MOMENT)
         return index
 
     return build
@@ -105,13 +117,13 @@ def content(index, name=SHARD):
     assert all(digest(known.key) == digits for digits, known in entries.items())
     assert shard.keys == sorted(shard.keys, key=digest)
     assert len(shard.signatures) == len(UNKNOWN) * len(shard.keys)
-    known = {one.key: one.signature if one.proven else UNKNOWN for one in entries.values()}
+    known = {each.key: each.signature if each.proven else UNKNOWN for each in entries.values()}
     assert set(shard.names()) == set(known) and len(shard.names()) == len(known)
     assert shard.holds_any() == bool(known)
     for key, signature in known.items():
         found = shard.find(digest(key), key)
         assert (found.signature if found.proven else UNKNOWN) == signature
-    return shard.stamp, known
+    return one(shard.stamp), known
 
 
 def said(index, name=SHARD, values=None):
@@ -121,7 +133,7 @@ def said(index, name=SHARD, values=None):
         return None
     keys = [statement.key for statement in outcome.statements]
     assert keys == sorted(outcome.keys, key=digest)
-    return outcome.stamp, {one.key: one.signature for one in outcome.statements}
+    return one(outcome.stamp), {said.key: said.signature for said in outcome.statements}
 
 
 # --- taken over from packs ------------------------
@@ -168,7 +180,7 @@ def test_lengths_that_look_like_a_key_that_is_gone(Index, PackShard):
     keys = sorted([A, B], key=digest)
     lengths = struct.pack("<II", 0xFE000000, LOOSE)
     index = Index()
-    index.load(SHARD, [PackShard(LONG_AGO, keys, OLD + OTHER, lengths, 0xFE000000, 0)])
+    index.load(SHARD, [PackShard(both(LONG_AGO), keys, OLD + OTHER, lengths, 0xFE000000, 0)])
     assert content(index) == (LONG_AGO, {keys[0]: OLD, keys[1]: OTHER})
 
 
@@ -312,36 +324,69 @@ def test_size_and_proof_of_a_known_file(Known, index_module):
 def test_racy_proves_nothing(Index, Known, age, moment, kept):
     taken = MOMENT - age
     index = Index()
-    index.replace(SHARD, taken, {digest(A): Known(A, OLD, None)}, moment)
+    index.replace(SHARD, both(taken), {digest(A): Known(A, OLD, None)}, moment)
     expected = (taken if kept else 0), {A: OLD if moment else UNKNOWN}
     assert content(index) == said(index) == expected
 
     index = Index()
-    index.replace(SHARD, 1, {digest(A): Known(A, sign(taken), None)}, moment)
+    index.replace(SHARD, both(1), {digest(A): Known(A, sign(taken), None)}, moment)
     expected = (1 if moment else 0), {A: sign(taken) if kept else UNKNOWN}
     assert content(index) == said(index) == expected
+
+
+@pytest.mark.parametrize("recent", [(MOMENT, LONG_AGO), (LONG_AGO, MOMENT)], ids=["mtime", "ctime"])
+def test_a_stamp_proves_something_if_both_its_times_do(Index, Known, recent):
+    """A copying tool sets the mtime back, and the ctime is that of the copying then."""
+    Stamp = importlib.import_module("nfsdict.store").Stamp
+    index = Index()
+    index.replace(SHARD, Stamp(*recent), {digest(A): Known(A, OLD, None)}, MOMENT)
+    assert content(index) == said(index) == (0, {A: OLD})
+    index.replace(SHARD, Stamp(*recent), {digest(A): Known(A, OLD, None)}, 2 * MOMENT)
+    assert index.shard(SHARD).stamp == recent
+
+
+@pytest.mark.parametrize("recent", [(MOMENT, LONG_AGO), (LONG_AGO, MOMENT)], ids=["mtime", "ctime"])
+def test_a_signature_proves_something_if_both_its_times_do(Index, Known, recent):
+    mtime, ctime = recent
+    found = sign(mtime, ctime=ctime)
+    index = Index()
+    index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, found, None)}, MOMENT)
+    assert content(index) == said(index) == (LONG_AGO, {A: UNKNOWN})
+    index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, found, None)}, 2 * MOMENT)
+    assert content(index) == said(index) == (LONG_AGO, {A: found})
+
+
+def test_what_shows_that_a_file_is_another(Known):
+    """Of a racy one the ctime may have been taken before rename or link, which set it."""
+    touched = sign(LONG_AGO, ctime=MOMENT)
+    for fingerprint in (None, 1):
+        assert Known(A, OLD, fingerprint).differs(OTHER)
+        assert Known(A, OLD, fingerprint).differs(sign(MOMENT))
+        assert not Known(A, OLD, fingerprint).differs(OLD)
+        assert not Known(A, UNKNOWN, fingerprint).differs(OLD)
+        assert Known(A, OLD, fingerprint).differs(touched) == (fingerprint is None)
 
 
 def test_a_racy_signature_is_known_here_and_unknown_to_others(Index, Known):
     index = Index()
     known = Known(A, FRESH, 17)
-    index.replace(SHARD, LONG_AGO, {digest(A): known}, MOMENT)
+    index.replace(SHARD, both(LONG_AGO), {digest(A): known}, MOMENT)
     assert index.shard(SHARD).find(digest(A), A) == known
     assert said(index) == (LONG_AGO, {A: UNKNOWN})
 
 
 def test_a_racy_file_that_nobody_read(Index, Known, index_module):
     index = Index()
-    index.replace(SHARD, LONG_AGO, {digest(A): Known(A, FRESH, None)}, MOMENT)
+    index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, FRESH, None)}, MOMENT)
     assert index.shard(SHARD).find(digest(A), A) == Known(A, FRESH, index_module.UNREAD)
 
 
 def test_a_racy_file_becomes_proven(Index, Known):
     index = Index()
     entries = {digest(A): Known(A, FRESH, 17)}
-    index.replace(SHARD, MOMENT, entries, MOMENT)
+    index.replace(SHARD, both(MOMENT), entries, MOMENT)
     assert said(index) == (0, {A: UNKNOWN})
-    index.replace(SHARD, MOMENT, entries, 2 * MOMENT)
+    index.replace(SHARD, both(MOMENT), entries, 2 * MOMENT)
     assert content(index) == said(index) == (MOMENT, {A: FRESH})
 
 
@@ -353,17 +398,17 @@ def test_what_was_noted_during_a_survey_stays(loaded, Known):
     ]:
         index = loaded((LONG_AGO, {A: OLD}))
         note(index)
-        index.replace(SHARD, LONG_AGO, {digest(A): Known(A, OLD, None)}, MOMENT, {A})
+        index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, OLD, None)}, MOMENT, {A})
         assert content(index) == (0, kept)
         assert said(index) == (0, kept or {A: None})
-        index.replace(SHARD, LONG_AGO, {digest(A): Known(A, OLD, None)}, MOMENT, {B})
+        index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, OLD, None)}, MOMENT, {B})
         assert content(index) == said(index) == (LONG_AGO, {A: OLD})
 
 
 def test_listed_as_it_was_says_nothing(loaded, Known):
     index = loaded((1, {A: OLD}), (LONG_AGO, {B: OTHER}))
     entries = {digest(A): Known(A, OLD, None), digest(B): Known(B, OTHER, None)}
-    index.replace(SHARD, LONG_AGO, entries, MOMENT)
+    index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
     assert content(index) == (LONG_AGO, {A: OLD, B: OTHER})
     assert index.changes() == 0 and said(index) is None
 
@@ -376,7 +421,7 @@ def test_listed_otherwise_says_what_is_different(loaded, Known):
         digest(C): Known(C, OLD, None),
         digest(d): Known(d, OLD, None),
     }
-    index.replace(SHARD, 2, entries, MOMENT)
+    index.replace(SHARD, both(2), entries, MOMENT)
     assert said(index) == (2, {A: OTHER, B: None, C: OLD})
 
 
@@ -384,14 +429,14 @@ def test_an_older_change_is_not_lost_by_listing(loaded, Known):
     """It was noted, and the listing finds it just so: the packs still don't say it."""
     index = loaded((1, {A: OLD, B: OLD}))
     index.drop(digest(A), A)
-    index.replace(SHARD, 2, {digest(B): Known(B, OLD, None)}, MOMENT)
-    index.replace(SHARD, 2, {digest(B): Known(B, OLD, None)}, MOMENT)
+    index.replace(SHARD, both(2), {digest(B): Known(B, OLD, None)}, MOMENT)
+    index.replace(SHARD, both(2), {digest(B): Known(B, OLD, None)}, MOMENT)
     assert said(index) == (2, {A: None})
 
 
 def test_a_shard_whose_keys_are_all_gone(loaded):
     index = loaded((1, {A: OLD, B: OLD}))
-    index.replace(SHARD, 2, {}, MOMENT)
+    index.replace(SHARD, both(2), {}, MOMENT)
     assert content(index) == (2, {}) and said(index) == (2, {A: None, B: None})
 
 
@@ -409,7 +454,7 @@ def test_what_is_said_is_not_said_again(listed):
 
 def test_what_was_said_and_got_lost_is_said_again(loaded, Known):
     index = loaded((1, {A: OLD}))
-    index.replace(SHARD, 2, {digest(B): Known(B, OLD, None)}, MOMENT)
+    index.replace(SHARD, both(2), {digest(B): Known(B, OLD, None)}, MOMENT)
     assert index.changes() == 3  # two keys, and the stamp
     outcome = index.say(SHARD, {})
     assert index.changes() == 0
@@ -421,10 +466,10 @@ def test_what_was_said_and_got_lost_is_said_again(loaded, Known):
 
 def test_a_lost_stamp_alone(loaded, Known):
     index = loaded((1, {A: OLD}))
-    index.replace(SHARD, 2, {digest(A): Known(A, OLD, None)}, MOMENT)
+    index.replace(SHARD, both(2), {digest(A): Known(A, OLD, None)}, MOMENT)
     assert index.changes() == 1
     outcome = index.say(SHARD, {})
-    assert (outcome.stamp, outcome.statements, outcome.keys) == (2, [], set())
+    assert (outcome.stamp, outcome.statements, outcome.keys) == (both(2), [], set())
     assert index.changes() == 0
     index.unsay(SHARD, outcome.keys, outcome.told)
     assert index.changes() == 1 and said(index) == (2, {})
@@ -444,7 +489,7 @@ def test_values_are_given_to_those_that_are_proven(Index, Known):
         digest(B): Known(B, FRESH, 1),
         digest(C): Known(C, OTHER, None),
     }
-    index.replace(SHARD, LONG_AGO, entries, MOMENT)
+    index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
     outcome = index.say(SHARD, {A: b"a", B: b"b", STRANGER: b"s"})
     told = {key: (signature, value) for key, signature, value in outcome.statements}
     assert told == {A: (OLD, b"a"), B: (UNKNOWN, None), C: (OTHER, None)}
@@ -463,7 +508,7 @@ def test_values_that_were_read_are_said_once_more(loaded):
     index.repeat(SHARD, {A: b"a"})
     assert index.changes() == 1
     outcome = index.say(SHARD, {A: b"a"})
-    assert (outcome.stamp, outcome.statements) == (LONG_AGO, [(A, OLD, b"a")])
+    assert (outcome.stamp, outcome.statements) == (both(LONG_AGO), [(A, OLD, b"a")])
     assert said(index) is None
 
 
@@ -472,7 +517,7 @@ def test_a_few_of_many_and_all(Index, Known, changed):
     """Few are looked up one by one, many together."""
     index = Index()
     entries = {digest(key): Known(key, OLD, None) for key in TWINS}
-    index.replace(SHARD, LONG_AGO, entries, MOMENT)
+    index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
     assert said(index) == (LONG_AGO, dict.fromkeys(TWINS, OLD))
     expected = {}
     for number, key in enumerate(TWINS[:changed]):
@@ -490,7 +535,7 @@ def test_comparing_with_the_packs(loaded, PackShard, Known):
     d, e = TWINS[3:5]
     index = loaded((1, {A: OLD, B: OLD, C: OLD}))
     index.wrote(digest(d), Known(d, OLD, 1))
-    index.replace(SHARD, 2, {**index.shard(SHARD).entries()}, MOMENT)
+    index.replace(SHARD, both(2), {**index.shard(SHARD).entries()}, MOMENT)
     packs = [(1, {A: OLD, C: OTHER, e: OLD}), (LONG_AGO, {A: None, B: OLD})]
     index.compare(SHARD, [layer(PackShard, *pack) for pack in packs])
     # The last of them is known, but for its fingerprint.
@@ -541,7 +586,7 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
             return
         assert count in (len(outcome.keys), len(outcome.keys) + 1)
         entries = {statement.key: statement.signature for statement in outcome.statements}
-        packs.append(layer(PackShard, outcome.stamp, entries))
+        packs.append(layer(PackShard, one(outcome.stamp), entries))
         assert index.changes() == 0 and index.say(SHARD, {}) is None
 
     def reopened():
@@ -558,9 +603,9 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
         elif step in ("list", "all"):
             entries = {} if step == "all" and flag else index.shard(SHARD).entries()
             some = TWINS[:40] if step == "all" and not flag else [key]
-            for one in some if step == "all" or flag else []:
-                entries[digest(one)] = Known(one, sign(mtime), None)
-            index.replace(SHARD, mtime, entries, MOMENT, {key} if mtime % 2 else ())
+            for each in some if step == "all" or flag else []:
+                entries[digest(each)] = Known(each, sign(mtime), None)
+            index.replace(SHARD, both(mtime), entries, MOMENT, {key} if mtime % 2 else ())
         elif step == "repeat" and index.shard(SHARD).find(name, key):
             index.repeat(SHARD, [key])
         elif step == "lose":

@@ -5,14 +5,14 @@ from __future__ import annotations
 import errno
 import importlib
 import json
-import os
 import pickle
 import random
 from pathlib import Path
 
 import pytest
 
-from index_layout import SECOND, TWINS, age, open_, plain_write
+from aging import age, within_one_tick
+from index_layout import TWINS, open_, plain_write
 from layout import digest, value_file
 
 
@@ -76,16 +76,14 @@ def test_a_shard_that_vanishes_while_a_dictionary_is_open(nfsdict, tmp_path, laz
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_a_racy_file_is_read_again(nfsdict, tmp_path, lazy):
-    """Written anew within one tick it may look the same: inode, size and mtime."""
+def test_a_racy_file_is_read_again(nfsdict, tmp_path, monkeypatch, lazy):
+    """Written anew within one tick it may look the same: inode, size and times."""
+    within_one_tick(monkeypatch, tmp_path)
     plain_write(tmp_path, "a", 1)
     d = open_(nfsdict, tmp_path, lazy=lazy)
     assert d["a"] == 1 and len(d) == 1
     d.close()
-    file = value_file(tmp_path, "a")
-    mtime = file.stat().st_mtime_ns
-    file.write_bytes(pickle.dumps(("a", 2)))
-    os.utime(file, ns=(mtime, mtime))
+    value_file(tmp_path, "a").write_bytes(pickle.dumps(("a", 2)))
     assert dict(open_(nfsdict, tmp_path, lazy=lazy)) == {"a": 2}
     d.refresh()
     assert dict(d) == {"a": 2}
@@ -116,16 +114,14 @@ def test_a_survey_that_failed(nfsdict, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-def test_a_change_within_one_tick_of_the_stamp(nfsdict, tmp_path, lazy):
+def test_a_change_within_one_tick_of_the_stamp(nfsdict, tmp_path, monkeypatch, lazy):
+    within_one_tick(monkeypatch, tmp_path)
     with open_(nfsdict, tmp_path) as d:
         d["a"] = 1
     with open_(nfsdict, tmp_path) as d:  # has listed it
         assert set(d) == {"a"}
     same_shard = next(key for key in map(str, range(10_000)) if digest(key)[:2] == digest("a")[:2])
-    shard = value_file(tmp_path, "a").parent
-    stamp = shard.stat().st_mtime_ns
     plain_write(tmp_path, same_shard, 2)
-    os.utime(shard, ns=(stamp, stamp))
     with open_(nfsdict, tmp_path, lazy=lazy) as d:
         assert dict(d) == {"a": 1, same_shard: 2}
 
@@ -146,7 +142,7 @@ def test_a_new_open_lists_what_the_store_holds_whoever_wrote_it(nfsdict, tmp_pat
         if wanted.pop(key, None) is not None:
             value_file(tmp_path, key).unlink()
         if generator.random() < 0.5:
-            age(tmp_path, 60)
+            age(tmp_path)
         if generator.random() < 0.2 and index.exists():
             index.unlink()
         with open_(nfsdict, tmp_path, lazy=lazy) as d:
@@ -208,7 +204,7 @@ def test_an_index_of_several_packs_is_settled_too(nfsdict, tmp_path, lists):
     wanted = {key: "x" * (40_000 if key == TWINS[0] else 500) for key in TWINS}
     for key, value in wanted.items():
         plain_write(tmp_path, key, value)
-    age(tmp_path, 3600)
+    age(tmp_path)
     open_(nfsdict, tmp_path).close()
     for key in TWINS[:9]:
         wanted[key] = "y"
@@ -216,9 +212,7 @@ def test_an_index_of_several_packs_is_settled_too(nfsdict, tmp_path, lists):
     large = TWINS[9]
     wanted[large] = "z" * 40_000
     plain_write(tmp_path, large, wanted[large])
-    for path in [*(value_file(tmp_path, key) for key in TWINS[:10]), store / "00"]:
-        mtime = path.stat().st_mtime_ns - 60 * SECOND
-        os.utime(path, ns=(mtime, mtime))
+    age(tmp_path)
     open_(nfsdict, tmp_path).close()
     before = index_files(store)
     assert len(before) == 3
@@ -237,15 +231,12 @@ def replaced(nfsdict, tmp_path):
         wanted = {f"key {number}": number for number in range(100)}
         for key, value in wanted.items():
             plain_write(tmp_path, key, value)
-        age(tmp_path, 3600)
+        age(tmp_path)
         open_(nfsdict, tmp_path).close()
         for key in keys:
             wanted[key] = "other"
             plain_write(tmp_path, key, "other")
-        files = [value_file(tmp_path, key) for key in keys]
-        for path in {*files, *(file.parent for file in files)}:
-            mtime = path.stat().st_mtime_ns - 60 * SECOND
-            os.utime(path, ns=(mtime, mtime))
+        age(tmp_path)
         return wanted
 
     return replaced

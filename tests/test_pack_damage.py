@@ -10,13 +10,13 @@ import zlib
 
 import pytest
 
+from aging import age
 from index_layout import (
     TWINS,
     UNKNOWN,
     WANTED,
     Record,
     Said,
-    age,
     decoded_head,
     described,
     encoded_head,
@@ -94,8 +94,8 @@ def interesting(data, record):
     """Positions in a pack: magic, sections, and the table where it says something."""
     at, positions = record.offset, set(range(record.offset))
     while at < len(data):
-        n, t = struct.unpack_from("<IQ", data, at + 8)
-        size = 32 + 32 * n + t
+        n, t = struct.unpack_from("<IQ", data, at + 16)
+        size = 40 + 40 * n + t
         if n:
             positions.update(range(at, at + size))
         at += size
@@ -150,10 +150,10 @@ def test_pages_that_never_got_to_disk(settled, withstood):
         random.Random(2).randbytes(20_000),
         pickle.dumps(["a", "b"]),
         b"nfsdidx\x01" + bytes(36),
-        b"nfsdidx\x02",
-        b"nfsdidx\x02" + bytes(36),
-        b"nfsdpak\x01",
-        b"nfsdpak\x01" + bytes(256 * 32),
+        b"nfsdidx\x03",
+        b"nfsdidx\x03" + bytes(36),
+        b"nfsdpak\x02",
+        b"nfsdpak\x02" + bytes(256 * 40),
     ],
     ids=lambda content: f"{len(content)} bytes {content[:8].hex()}",
 )
@@ -164,14 +164,14 @@ def test_something_else_in_the_place_of_head_or_pack(settled, withstood, content
 
 def test_a_head_of_another_version(settled, withstood):
     (head, data), _ = settled.items()
-    for version in (b"\x01", b"\x03", b"\xff"):
+    for version in (b"\x01", b"\x02", b"\x04", b"\xff"):
         withstood({head: data[:7] + version + data[8:]})
 
 
 def test_a_pack_of_another_version(settled, withstood):
     """The rest of it is as the head says."""
     _, (pack, packed) = settled.items()
-    for version in (b"\x00", b"\x02", b"\xff"):
+    for version in (b"\x00", b"\x01", b"\x03", b"\xff"):
         withstood({pack: packed[:7] + version + packed[8:]})
 
 
@@ -238,15 +238,15 @@ def test_a_table_that_is_whole_and_wrong(settled, withstood):
     (head, data), (pack, packed) = settled.items()
     [record] = decoded_head(data)
     table = packed[record.offset :]
-    at = 32 * 0x2E  # where the table first says something; nothing is said of those before
-    fields = {8: 4, 12: 8, 20: 8, 28: 4, 56: 4, 60: 4}
+    at = 40 * 0x2E  # where the table first says something; nothing is said of those before
+    fields = {16: 4, 20: 8, 28: 8, 36: 4, 72: 4, 76: 4}
     numbers = [0, 1, 2, 0xFFFFFFFE, 0xFFFFFFFF, *LARGE]
     tried = 0
     for offset, size in fields.items():
         for number in numbers:
             new = (number % 2 ** (8 * size)).to_bytes(size, "little")
             changed = table[: at + offset] + new + table[at + offset + size :]
-            if changed == table or (offset == 56 and number == GONE_LENGTH):
+            if changed == table or (offset == 72 and number == GONE_LENGTH):
                 continue  # a table that says that the key is gone is right in itself
             withstood(
                 {
@@ -256,7 +256,7 @@ def test_a_table_that_is_whole_and_wrong(settled, withstood):
             )
             tried += 1
     assert tried > 40
-    for changed in (table[:-1], table + b"\0", b"", table[32:], table + bytes(32)):
+    for changed in (table[:-1], table + b"\0", b"", table[40:], table + bytes(40)):
         new = Record(record.name, record.offset, len(changed), zlib.crc32(changed))
         withstood({head: encoded_head([new]), pack: packed[: record.offset] + changed})
 
@@ -269,11 +269,10 @@ def test_one_of_several_packs_is_damaged(nfsdict, tmp_path, lists, number):
     """What the others say isn't believed then: it may have been overruled."""
     for key in "abc":
         plain_write(tmp_path, key, "file")
+    (tmp_path / "store" / "18").mkdir()
     age(tmp_path)
     low = described(tmp_path, dict.fromkeys("abc"))
-    low["18"] = (stamp(tmp_path, "ca"), [Said("d", UNKNOWN, None)])
-    (tmp_path / "store" / "18").mkdir()
-    os.utime(tmp_path / "store" / "18", ns=(low["18"][0], low["18"][0]))
+    low["18"] = (stamp(tmp_path, "18"), [Said("d", UNKNOWN, None)])
     gone = {"18": (low["18"][0], [Said("d", None, None)])}
     for lazy in (False, True):
         write_stack(tmp_path, [low, gone, {}])

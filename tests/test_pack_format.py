@@ -15,14 +15,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aging import age
 from index_layout import (
-    SECOND,
+    NO_STAMP,
     SILENT,
     TWINS,
     UNKNOWN,
     Said,
-    age,
-    age_one,
     decoded_head,
     decoded_pack,
     described,
@@ -58,13 +57,14 @@ statements = st.dictionaries(
     st.one_of(
         st.none(),  # gone
         st.tuples(
-            st.binary(min_size=24, max_size=24),
+            st.binary(min_size=32, max_size=32),
             st.one_of(st.none(), st.binary(max_size=40)),
         ),
     ),
     max_size=12,
 )
-stamps = st.integers(SILENT + 1, 2**63 - 1)
+times = st.integers(-(2**63), 2**63 - 1)
+stamps = st.tuples(times, times).filter(lambda stamp: stamp != SILENT)
 
 
 def layered(contents, moments):
@@ -124,10 +124,10 @@ def test_a_large_pack_is_written_as_described(nfsdict, tmp_path):
     store.create()
     values = random.Random(3)
     contents = {
-        f"key {number}": (bytes([number % 256]) * 24, values.randbytes(30_000))
+        f"key {number}": (bytes([number % 256]) * 32, values.randbytes(30_000))
         for number in range(150)
     }
-    pack = layered(contents, itertools.count(1))
+    pack = layered(contents, ((number, 2 * number) for number in itertools.count(1)))
     record = written(nfsdict, store, pack)
     data = pack_file(tmp_path, record.name).read_bytes()
     assert (data, tuple(record)) == encoded_pack(pack, record.name)
@@ -140,20 +140,19 @@ def test_what_an_opener_writes(nfsdict, tmp_path, limit):
     values = {"a": b"x" * (limit - overhead), "b": b"x" * (limit - overhead + 1), "c": 3}
     for key, value in values.items():
         plain_write(tmp_path, key, value)
+    plain_write(tmp_path, TWINS[0], 5)
     age(tmp_path)
     plain_write(tmp_path, "d", 4)
-    plain_write(tmp_path, TWINS[0], 5)
     plain_write(tmp_path, TWINS[1], 6)
-    age_one(tmp_path, TWINS[0])
     open_(nfsdict, tmp_path)
 
     expected = described(
         tmp_path, {"a": pickled("a", values["a"]), "b": None, "c": pickled("c", 3)}
     )
     assert len(expected["ca"][1][0].value) == limit
-    expected[digest("d")[:2]] = (0, [Said("d", UNKNOWN, None)])
+    expected[digest("d")[:2]] = (NO_STAMP, [Said("d", UNKNOWN, None)])
     expected["00"] = (
-        0,
+        NO_STAMP,
         sorted(
             [
                 Said(TWINS[0], signature(tmp_path, TWINS[0]), pickled(TWINS[0], 5)),
@@ -171,18 +170,16 @@ def test_a_head_is_written_as_described(nfsdict, tmp_path):
     for key in TWINS:
         plain_write(tmp_path, key, "x" * 600)
     plain_write(tmp_path, "a", 1)
-    age(tmp_path, 3600)
+    age(tmp_path)
     open_(nfsdict, tmp_path)
     [lowest] = stack(tmp_path)
     for key in TWINS[:8]:
         plain_write(tmp_path, key, "y")
     plain_delete(tmp_path, TWINS[8])
-    age_one(tmp_path, *TWINS[:8])
-    os.utime(tmp_path / "store" / "00", ns=(3 * SECOND, 3 * SECOND))
+    age(tmp_path)
     open_(nfsdict, tmp_path)
 
     changed = described(tmp_path, {key: pickled(key, "y") for key in TWINS[:8]})
-    assert changed["00"][0] == 3 * SECOND
     changed["00"][1].append(Said(TWINS[8], None, None))
     changed["00"][1].sort(key=lambda said: digest(said.key))
     assert stack(tmp_path) == [lowest, changed]
@@ -193,14 +190,17 @@ def test_a_head_is_written_as_described(nfsdict, tmp_path):
 
 def test_packs_are_merged_as_described(nfsdict, tmp_path):
     """Each overrules those below it; the lowest needs no key that is gone."""
+    T = [(number, 100 - number) for number in range(11)]
     for key in "abcdef":
         plain_write(tmp_path, key, "file")
     age(tmp_path)
     a, b, c, d, e = (Said(key, signature(tmp_path, key), pickled(key, "packed")) for key in "abcde")
     packs = [
-        {"ca": (1, [a]), "3e": (2, [b]), "2e": (3, [c]), "18": (4, [d]), "3f": (5, [e])},
-        {"ca": (6, [a._replace(value=None)]), "3e": (7, [Said("b", None, None)]), "01": (8, [])},
-        {"3e": (9, []), "18": (10, [d._replace(signature=UNKNOWN, value=None)])},
+        {"ca": (T[1], [a]), "3e": (T[2], [b]), "2e": (T[3], [c]), "18": (T[4], [d])},
+        {"3f": (T[5], [e])},
+        {"ca": (T[6], [a._replace(value=None)]), "3e": (T[7], [Said("b", None, None)])},
+        {"3e": (T[9], []), "18": (T[10], [d._replace(signature=UNKNOWN, value=None)])},
+        {"01": (T[8], [])},
     ]
     store = nfsdict.NfsDict("store", tmp_path, lazy=True)._store
     write_stack(tmp_path, packs)
@@ -211,12 +211,12 @@ def test_packs_are_merged_as_described(nfsdict, tmp_path):
         record = module.merged(store, opened, last)
         gone = [] if last else [Said("b", None, None)]
         assert decoded_pack(pack_file(tmp_path, record.name).read_bytes(), record) == {
-            "01": (8, []),
-            "18": (10, [Said("d", UNKNOWN, None)]),
-            "2e": (3, [c]),
-            "3e": (9, gone),
-            "3f": (5, [e]),
-            "ca": (6, [a._replace(value=None)]),
+            "01": (T[8], []),
+            "18": (T[10], [Said("d", UNKNOWN, None)]),
+            "2e": (T[3], [c]),
+            "3e": (T[9], gone),
+            "3f": (T[5], [e]),
+            "ca": (T[6], [a._replace(value=None)]),
         }
     for pack in opened:
         pack.close()
@@ -241,22 +241,24 @@ def test_what_is_described_is_believed(nfsdict, tmp_path, lists, reads):
     reads.clear()
 
     # Another stamp: the directory is listed, and the signatures found there prove the values.
-    wrong = {**right, "ca": (right["ca"][0] + 1, right["ca"][1])}
-    write_stack(tmp_path, [wrong])
-    assert dict(open_(nfsdict, tmp_path)) == dict.fromkeys("abcd", "packed")
-    assert lists == ["ca"] and reads == []
+    mtime, ctime = right["ca"][0]
+    for stamp_ in ((mtime + 1, ctime), (mtime, ctime + 1)):
+        lists.clear()
+        write_stack(tmp_path, [{**right, "ca": (stamp_, right["ca"][1])}])
+        assert dict(open_(nfsdict, tmp_path)) == dict.fromkeys("abcd", "packed")
+        assert lists == ["ca"] and reads == []
 
 
-@pytest.mark.parametrize("offset", [0, 8, 16], ids=["inode", "size", "mtime"])
+@pytest.mark.parametrize("offset", [0, 8, 16, 24], ids=["inode", "size", "mtime", "ctime"])
 def test_what_has_another_signature_is_read(nfsdict, tmp_path, lists, reads, offset):
     for key in "ab":
         plain_write(tmp_path, key, "file")
     age(tmp_path)
     pack = described(tmp_path, {key: pickled(key, "packed") for key in "ab"})
-    moment, [a] = pack["ca"]
+    (mtime, ctime), [a] = pack["ca"]
     other = bytearray(a.signature)
     other[offset] ^= 1
-    pack["ca"] = moment + 1, [a._replace(signature=bytes(other))]
+    pack["ca"] = (mtime + 1, ctime), [a._replace(signature=bytes(other))]
     write_stack(tmp_path, [pack])
     assert dict(open_(nfsdict, tmp_path)) == {"a": "file", "b": "packed"}
     assert lists == ["ca"] and reads == [value_file(tmp_path, "a").name]

@@ -8,7 +8,6 @@ import importlib
 import os
 import pickle
 import tempfile
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +15,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from aging import age, within_one_tick
 
 SECOND = 1_000_000_000
 # 1 and 12 are of one shard, the others of one each.
@@ -69,11 +70,10 @@ def machine(nfsdict, lists, reads):
             self.path = Path(self.folder.name, "store")
             self.path.mkdir()
             self.workers = workers
-            self.begin = time.time_ns() - 3600 * SECOND
-            self.ages = 0
             self.saved = {}
             self.littered = self.claimed = False
             self.patch = pytest.MonkeyPatch()
+            within_one_tick(self.patch, Path(self.folder.name))
             # After how long a claim is one that a crash has left.
             self.patch.setattr(modules["contests"], "_CLAIM_NS", 600 * SECOND)
             # How many packs lie on one another until they are merged.
@@ -148,20 +148,14 @@ def machine(nfsdict, lists, reads):
                 file.parent.rmdir()
 
         @rule(key=keys, value=values)
-        def write_within_one_tick(self, key, value):
-            """Of a coarse clock: a change that file and shard don't show in their times."""
+        def write_in_place(self, key, value):
+            """A file that was made since time passed has the same inode and times then, and its
+            shard shows nothing. Before that, its directory shows it."""
             file = self.file(key)
-            shard = file.parent
-            if not shard.is_dir():
+            if not file.exists():
                 return
-            now = time.time_ns()
-            times = {path: path.stat().st_mtime_ns for path in (file, shard) if path.exists()}
-            if now - times.get(file, 0) < 2 * SECOND:
-                file.write_bytes(pickle.dumps((key, made(value))))  # same inode
-                os.utime(file, ns=(times[file], times[file]))
-            elif now - times[shard] < 2 * SECOND:
-                self.plain_write(key, value)
-                os.utime(shard, ns=(times[shard], times[shard]))
+            file.write_bytes(pickle.dumps((key, made(value))))
+            os.utime(file.parent)
 
         @rule(number=either, key=keys, value=values)
         def put(self, number, key, value):
@@ -251,12 +245,7 @@ def machine(nfsdict, lists, reads):
         @rule()
         def time_passes(self):
             """What was changed since the last time is old, and younger than what was old before."""
-            self.ages += 1
-            back = (1_000_000 - 60 * self.ages) * SECOND
-            for path in [*self.path.glob("??/*"), *self.path.glob("??")]:
-                mtime = path.stat().st_mtime_ns
-                if mtime > self.begin:
-                    os.utime(path, ns=(mtime - back, mtime - back))
+            age(Path(self.folder.name))
 
         @precondition(lambda self: self.pays == 1)
         @rule(lazy=st.booleans(), key=keys, value=st.none() | values)

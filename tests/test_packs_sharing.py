@@ -10,10 +10,10 @@ import time
 
 import pytest
 
+from aging import age
 from index_layout import (
     SECOND,
     WANTED,
-    age,
     described,
     head_file,
     left_behind,
@@ -26,7 +26,6 @@ from index_layout import (
     stack,
     write_stack,
 )
-from layout import value_file
 
 MANY = {f"key {number}": number for number in range(100)}
 
@@ -305,14 +304,6 @@ def test_a_forked_child_leaves_the_index_to_its_parent(nfsdict, settled):
 # --- what it costs ---------------------------------------------------------------------------
 
 
-def settle(base, keys):
-    """Make these files and their directories as old as is needed to believe their stamps."""
-    moment = time.time_ns() - 10 * SECOND
-    for file in (value_file(base, key) for key in keys):
-        os.utime(file, ns=(moment, moment))
-        os.utime(file.parent, ns=(moment, moment))
-
-
 @pytest.fixture
 def large(nfsdict, tmp_path):
     """A settled store of 3,000 keys."""
@@ -332,7 +323,7 @@ def test_closing_after_one_put_writes_next_to_nothing(nfsdict, large):
     changed = [str(number) for number in range(20)]
     for key in changed:
         plain_write(large, key, "changed")
-    settle(large, [*changed, "17"])
+    age(large)
     before = written(large)
     open_(nfsdict, large).close()
     new = dict(written(large).items() - before.items())
@@ -347,7 +338,7 @@ def test_each_byte_is_written_a_few_times(nfsdict, tmp_path):
         count += 20
         for key in keys:
             plain_write(tmp_path, key, "x" * 200)
-        settle(tmp_path, keys)
+        age(tmp_path)
         before = written(tmp_path)
         open_(nfsdict, tmp_path).close()
         new = dict(written(tmp_path).items() - before.items())

@@ -10,10 +10,10 @@ import json
 import multiprocessing
 import os
 import pickle
-import time
 
 import pytest
 
+from aging import age
 from layout import digest
 from planted import Evil, evil
 
@@ -40,13 +40,6 @@ def made(signed, opened):
 
 def value_file(d, key, extension=".pkl.signed"):
     return d.path / digest(key)[:2] / f"{digest(key)}{extension}"
-
-
-def age(d):
-    """Everything was changed an hour ago."""
-    past = time.time_ns() - 3600 * SECOND
-    for path in sorted(d.path.rglob("*"), reverse=True):
-        os.utime(path, ns=(past, past))
 
 
 def code(data, extension=b".pkl", key=KEY):
@@ -218,7 +211,7 @@ def test_signed_and_unsigned_do_not_meet(made, opened):
 def packed(d):
     """Settle and pack the store."""
     d.close()
-    age(d)
+    age(d.path.parent)
     d.sync()
     assert d.pack().packed == len(d)
 
@@ -243,7 +236,7 @@ def forge_pack(d, contents):
                 name,
                 shard.stamp,
                 [
-                    Statement(key, shard.signatures[24 * at : 24 * at + 24], values.get(key))
+                    Statement(key, shard.signature(at), values.get(key))
                     for at, key in enumerate(shard.keys)
                 ],
             )

@@ -384,7 +384,8 @@ def test_stale_handles_elsewhere(store, fails, name):
 def test_stamps_of_many(store, monkeypatch):
     put(store, "k")
     shard = digest("k")[:2]
-    stamp = os.stat(os.path.dirname(store.path("k"))).st_mtime_ns
+    status = os.stat(os.path.dirname(store.path("k")))
+    stamp = status.st_mtime_ns, status.st_ctime_ns
     others = ["00", "ff"]
     assert shard not in others
     assert store.stamps(["00", shard, "ff"]) == [None, stamp, None]

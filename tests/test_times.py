@@ -48,7 +48,7 @@ def set_time(path, second):
 
 
 def mtime_of(signature):
-    return int.from_bytes(signature[16:], "little", signed=True)
+    return int.from_bytes(signature[16:24], "little", signed=True)
 
 
 @pytest.mark.parametrize("second", SECONDS)

@@ -45,14 +45,17 @@ class ReadCache(Generic[_V]):
     def _exists(self, key: str, /) -> bool:
         """Whether a key that the cache doesn't know has an entry."""
 
-def encode_table(shards: list[tuple[int, list[str], bytes, bytes, int, int]], /) -> bytes:
+def encode_table(
+    shards: list[tuple[tuple[int, int], list[str], bytes, bytes, int, int]], /
+) -> bytes:
     """A pack's table of 256 shards, each (stamp, keys, signatures, lengths, size, checksum).
 
-    For each key 24 bytes of signature and 4 of length, little-endian. Size and checksum are those
-    of the shard's section. Raises ValueError if there are not 256, or not one of each for a key.
+    A stamp is (mtime, ctime). For each key 32 bytes of signature and 4 of length, little-endian.
+    Size and checksum are those of the shard's section. Raises ValueError if there are not 256
+    shards, or not one of each for a key.
     """
 
-def parse_table(table: bytes, /) -> list[tuple[int, list[str], bytes, bytes, int, int]]:
+def parse_table(table: bytes, /) -> list[tuple[tuple[int, int], list[str], bytes, bytes, int, int]]:
     """What ``encode_table`` was given. Raises ValueError for bytes that it can't have made."""
 
 def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
@@ -81,7 +84,7 @@ def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
 
     A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO. A file under
     a lease is EAGAIN, and its holder has been asked to give it back.
-    The signature is the file's inode, size and mtime in ns, 8 bytes each, little-endian.
+    The signature is the file's inode, size, mtime and ctime in ns, 8 bytes each, little-endian.
     """
 
 def write_file(
@@ -102,6 +105,7 @@ def write_files(
     ``durable`` fsyncs each file; ``synced`` fsyncs each directory, once after a run of targets in
     it. ``mode`` is given against the umask, None leaves it to the umask. ``exclusive`` links
     instead of renaming, which is EEXIST where there is a file already. The outcome is the
-    signature, or (step, errno): step 0 before the rename, 1 at the rename or link, after either
-    the temporary file was removed; 2 at the directory's fsync.
+    signature, whose ctime is that from before the file got its name, or (step, errno): step 0
+    before the rename, 1 at the rename or link, after either the temporary file was removed; 2 at
+    the directory's fsync.
     """

@@ -33,8 +33,8 @@ _WRITE_FLAGS = (
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_BINARY", 0)
 )
-_SIGNATURE = struct.Struct("<QQq")
-_SHARD_HEADER = struct.Struct("<qIQQI")
+_SIGNATURE = struct.Struct("<QQqq")
+_SHARD_HEADER = struct.Struct("<qqIQQI")
 _SHARDS = 256
 _ENTRY = _SIGNATURE.size + 8
 _ABSENT = 0xFFFFFFFE
@@ -113,15 +113,18 @@ class ReadCache(Generic[_V]):
         raise NotImplementedError
 
 
-def encode_table(shards: list[tuple[int, list[str], bytes, bytes, int, int]], /) -> bytes:
+def encode_table(
+    shards: list[tuple[tuple[int, int], list[str], bytes, bytes, int, int]], /
+) -> bytes:
     if len(shards) != _SHARDS:
         raise ValueError(f"a table has {_SHARDS} shards, not {len(shards)}")
     parts: list[bytes] = []
     for stamp, keys, signatures, lengths, size, checksum in shards:
-        if not -1 << 63 <= stamp < 1 << 63:
-            raise OverflowError("a stamp has 64 bits, one of them the sign")
         if not (0 <= size < 1 << 64 and 0 <= checksum < 1 << 32):
             raise OverflowError("a size has 64 bits, a checksum 32")
+        mtime, ctime = stamp
+        if not all(-1 << 63 <= time < 1 << 63 for time in stamp):
+            raise OverflowError("a time has 64 bits, one of them the sign")
         if len(signatures) != _SIGNATURE.size * len(keys) or len(lengths) != 4 * len(keys):
             raise ValueError("a signature and a length for each key, and no more")
         encoded = []
@@ -131,7 +134,7 @@ def encode_table(shards: list[tuple[int, list[str], bytes, bytes, int, int]], /)
             encoded.append(str.encode(key, "utf-8", "surrogatepass"))
         text = b"".join(encoded)
         parts += (
-            _SHARD_HEADER.pack(stamp, len(keys), len(text), size, checksum),
+            _SHARD_HEADER.pack(mtime, ctime, len(keys), len(text), size, checksum),
             signatures,
             lengths,
             struct.pack(f"<{len(keys)}I", *map(len, encoded)),
@@ -140,7 +143,7 @@ def encode_table(shards: list[tuple[int, list[str], bytes, bytes, int, int]], /)
     return b"".join(parts)
 
 
-def parse_table(table: bytes, /) -> list[tuple[int, list[str], bytes, bytes, int, int]]:
+def parse_table(table: bytes, /) -> list[tuple[tuple[int, int], list[str], bytes, bytes, int, int]]:
     if not isinstance(table, bytes):
         raise TypeError(f"a table is bytes, not {type(table).__name__}")
     shards = []
@@ -148,7 +151,7 @@ def parse_table(table: bytes, /) -> list[tuple[int, list[str], bytes, bytes, int
     for _ in range(_SHARDS):
         if len(table) - at < _SHARD_HEADER.size:
             raise ValueError("table cut short")
-        stamp, count, text, size, checksum = _SHARD_HEADER.unpack_from(table, at)
+        mtime, ctime, count, text, size, checksum = _SHARD_HEADER.unpack_from(table, at)
         at += _SHARD_HEADER.size
         if len(table) - at < _ENTRY * count + text:
             raise ValueError("table cut short")
@@ -167,7 +170,7 @@ def parse_table(table: bytes, /) -> list[tuple[int, list[str], bytes, bytes, int
             at += length
         if at != end:
             raise ValueError("bytes left over in a shard")
-        shards.append((stamp, keys, signatures, lengths, size, checksum))
+        shards.append(((mtime, ctime), keys, signatures, lengths, size, checksum))
     if at != len(table):
         raise ValueError("bytes left over in the table")
     return shards
@@ -195,7 +198,7 @@ def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
 
 
 def _sign(status: os.stat_result) -> bytes:
-    return _SIGNATURE.pack(status.st_ino, status.st_size, _moment(status.st_mtime_ns))
+    return _SIGNATURE.pack(status.st_ino, status.st_size, *_times(status))
 
 
 def _moment(nanoseconds: int) -> int:

@@ -8,7 +8,7 @@ from typing import Any, Callable, NamedTuple, TypeVar
 
 from .core import digest
 from .errors import CorruptValueError
-from .files import Content
+from .files import Content, same_but_for_ctime
 from .locks import Locks
 from .serializers import Damaged, Serializer
 from .store import Store
@@ -124,7 +124,8 @@ class Entries:
 
     def _corrupt(self, path: str, signature: bytes, reason: str) -> CorruptValueError:
         error = CorruptValueError(path, reason, signature)
-        if self._reported.get(path) != signature:
+        # pop renames the file, and gives it its name again.
+        if not same_but_for_ctime(self._reported.get(path, b""), signature):
             self._reported[path] = signature
             log.warning("%s", error)
         return error

@@ -19,7 +19,8 @@ Content = tuple[bytes, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
 
 TEMPORARY = ".nfsdict-"
-_SIGNATURE = struct.Struct("<QQq")
+_SIGNATURE = struct.Struct("<QQqq")
+_CTIME = 24  # where it begins
 _LAST = (1 << 63) - 1  # the time of what has one that 64 bits don't hold
 _NANOSECONDS = _LAST - _LAST % 1_000_000_000
 # With the last two Linux's client answers a rename over a file that it has open, and can't put
@@ -50,16 +51,34 @@ REFUSED = frozenset(
 )
 
 
+def _held(moment: int) -> int:
+    return moment if -_NANOSECONDS <= moment < _NANOSECONDS else _LAST
+
+
+def times_of(status: os.stat_result) -> tuple[int, int]:
+    """Mtime and ctime in ns, as the core gives them."""
+    return _held(status.st_mtime_ns), _held(status.st_ctime_ns)
+
+
 def signature_of(status: os.stat_result) -> bytes:
-    """Inode, size and mtime in ns, as the core gives them."""
-    moment = status.st_mtime_ns
-    held = -_NANOSECONDS <= moment < _NANOSECONDS
-    return _SIGNATURE.pack(status.st_ino, status.st_size, moment if held else _LAST)
+    """Inode, size, mtime and ctime in ns, as the core gives them."""
+    return _SIGNATURE.pack(status.st_ino, status.st_size, *times_of(status))
 
 
 def mtime_of(signature: bytes) -> int:
     """The mtime in ns."""
-    return int.from_bytes(signature[16:], "little", signed=True)
+    return int.from_bytes(signature[16:_CTIME], "little", signed=True)
+
+
+def latest_of(signature: bytes) -> int:
+    """The later one of mtime and ctime in ns."""
+    return max(mtime_of(signature), int.from_bytes(signature[_CTIME:], "little", signed=True))
+
+
+def same_but_for_ctime(one: bytes, other: bytes) -> bool:
+    """Whether one signature may be the other one's file, renamed or linked since: that sets its
+    ctime. Any file may have it that was written in place, and given its mtime again."""
+    return one[:_CTIME] == other[:_CTIME]
 
 
 def _worth_another(result: bytes | OSError) -> bool:

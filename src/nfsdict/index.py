@@ -1,8 +1,12 @@
 """Index: what the store held when last looked at. A hint: damaged, foreign or lost, it is rebuilt.
 
-What git's index is to a work tree: for each shard directory its *stamp* (mtime in ns, as the server
-gave it after revalidation and before the listing) and its entries. A shard whose stamp is still the
-same is clean: the index lists its keys completely. Stamps and signatures taken within
+What git's index is to a work tree: for each shard directory its *stamp* (its times, as the server
+gave them after revalidation and before the listing) and its entries. A shard whose stamp is still
+the same is clean: the index lists its keys completely. The *signature* of a file, its inode, size
+and times, shows in the same way whether it is still the one that was read: no ctime can be set, so
+neither an edit in place nor a copy has the signature of what was there before, whatever its mtime.
+chmod and link have it changed as well, which costs reading the file again. An edit in place shows
+in no stamp, and so not before its directory is listed. Stamps and signatures with a time within
 ``GRANULARITY`` of the moment, by the server's clock, prove nothing (git's "racy" entries, see
 Documentation/technical/racy-git.txt there), and are kept as unknown.
 
@@ -18,13 +22,20 @@ from typing import NamedTuple
 
 from . import pack
 from .core import digest
-from .files import mtime_of
+from .files import latest_of, same_but_for_ctime
 from .pack import UNKNOWN, Statement
-from .store import SHARDS
+from .store import NO_STAMP, SHARDS, Stamp
 
 # Stamps of file systems tick in steps of 1 ns to 2 s (FAT and SMB); a second more allows for
 # the clocks of several servers of one cluster file system.
 GRANULARITY = 3_000_000_000
+
+
+def racy_since(moment: int | None) -> int:
+    """Times before this one prove something, where it is now ``moment`` by the server's clock, in
+    ns; None: it isn't known."""
+    return -1 if moment is None else moment - GRANULARITY
+
 
 # The fingerprint of a content that nobody has read here; no hash is -1.
 UNREAD = -1
@@ -52,20 +63,32 @@ class Known:
         """Whether another file than the one that was read would have another signature."""
         return self.fingerprint is None and self.signature != UNKNOWN
 
+    def differs(self, signature: bytes) -> bool:
+        """Whether this signature shows that the file was written or replaced since.
+
+        One that proves nothing yet may have been taken before the file got its name: the ctime
+        is another one then.
+        """
+        if self.signature == UNKNOWN:
+            return False
+        if self.fingerprint is None:
+            return self.signature != signature
+        return not same_but_for_ctime(self.signature, signature)
+
 
 class Shard:
     """One shard: what was listed, in compact form, and what changed since."""
 
     __slots__ = ("keys", "recent", "signatures", "stamp", "told", "unsaid")
 
-    def __init__(self, stamp: int, keys: list[str], signatures: bytes) -> None:
+    def __init__(self, stamp: Stamp, keys: list[str], signatures: bytes) -> None:
         self.stamp = stamp
         self.keys = keys
         """in the order of their digests"""
         self.signatures = signatures
         self.recent: dict[str, Known | None] = {}
         """None: the key was removed"""
-        self.told = 0
+        self.told = NO_STAMP
         """the stamp that the packs on disk give"""
         self.unsaid: set[str] = set()
         """keys of which the packs on disk say something else, or nothing"""
@@ -115,11 +138,11 @@ class Shard:
 class Said(NamedTuple):
     """What is to be said of one shard in a new pack, and what it takes to unsay it."""
 
-    stamp: int
+    stamp: Stamp
     statements: list[Statement]
     """in the order of the keys' digests"""
     keys: set[str]
-    told: int
+    told: Stamp
     """the stamp that the packs gave before"""
 
 
@@ -127,7 +150,7 @@ class Index:
     """256 shards. Not safe for threads: its dictionary holds a lock around every call."""
 
     def __init__(self) -> None:
-        self._shards = {name: Shard(0, [], b"") for name in SHARDS}
+        self._shards = {name: Shard(NO_STAMP, [], b"") for name in SHARDS}
         self.listed = False
         """whether it is about the whole store, not just keys that were looked up"""
 
@@ -141,15 +164,14 @@ class Index:
         noted = before.recent
         if before.keys:  # by a survey that failed
             noted = {**{one.key: one for one in before.entries().values()}, **noted}
-        shard = self._shards[name] = Shard(0, [], b"")
+        shard = self._shards[name] = Shard(NO_STAMP, [], b"")
         for number, one in enumerate(told):
             shard.told = shard.stamp = one.stamp
             if number == 0 and not one.any_gone():
                 shard.keys, shard.signatures = one.keys, one.signatures
                 continue
             for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
-                signature = one.signatures[len(UNKNOWN) * at : len(UNKNOWN) * (at + 1)]
-                shard.recent[key] = None if gone else Known(key, signature, None)
+                shard.recent[key] = None if gone else Known(key, one.signature(at), None)
         for key, known in noted.items():
             if known is None:
                 self.drop(digest(key), key)
@@ -165,7 +187,7 @@ class Index:
         shard = self._shards[name[:2]]
         shard.recent[known.key] = known
         shard.unsaid.add(known.key)
-        shard.stamp = 0
+        shard.stamp = NO_STAMP
 
     def read(self, name: str, known: Known) -> None:
         """The file of this digest was read outside a survey."""
@@ -180,12 +202,12 @@ class Index:
         if shard.find(name, key) is not None:
             shard.recent[key] = None
             shard.unsaid.add(key)
-            shard.stamp = 0
+            shard.stamp = NO_STAMP
 
     def replace(
         self,
         name: str,
-        stamp: int,
+        stamp: Stamp,
         entries: dict[str, Known],
         moment: int | None,
         touched: Collection[str] = (),
@@ -197,17 +219,17 @@ class Index:
         """
         before = self._shards[name]
         listed = before.entries()
-        proven = -1 if moment is None else moment - GRANULARITY
-        shard = Shard(stamp if stamp < proven else 0, [], b"")
+        racy = racy_since(moment)
+        shard = Shard(stamp if max(stamp) < racy else NO_STAMP, [], b"")
         shard.told = before.told
         shard.unsaid = before.unsaid
         signatures = []
         for digits, known in sorted(entries.items()):
             old = listed.pop(digits, None)
             if old is None and known.key in touched and known.key not in before.recent:
-                shard.stamp = 0  # removed since it was listed, and never known here
+                shard.stamp = NO_STAMP  # removed since it was listed, and never known here
                 continue
-            if mtime_of(known.signature) < proven:
+            if latest_of(known.signature) < racy:
                 shard.keys.append(known.key)
                 signatures.append(known.signature)
                 if old is None or not old.proven or old.signature != known.signature:
@@ -223,7 +245,7 @@ class Index:
             if key in before.recent:
                 shard.recent[key] = before.recent[key]
                 shard.unsaid.add(key)
-                shard.stamp = 0
+                shard.stamp = NO_STAMP
         self._shards[name] = shard
 
     # --- what the packs on disk don't say yet --------------------------------------------------
@@ -231,7 +253,7 @@ class Index:
     def changes(self) -> int:
         """How much there is to say: keys, and stamps that can now be given."""
         return sum(
-            len(shard.unsaid) + (shard.stamp not in (0, shard.told))
+            len(shard.unsaid) + (shard.stamp not in (NO_STAMP, shard.told))
             for shard in self._shards.values()
         )
 
@@ -270,8 +292,8 @@ class Index:
             for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
                 said.pop(key, None)
                 if not gone:
-                    said[key] = one.signatures[len(UNKNOWN) * at : len(UNKNOWN) * (at + 1)]
-        shard.told = told[-1].stamp if told else 0
+                    said[key] = one.signature(at)
+        shard.told = told[-1].stamp if told else NO_STAMP
         shard.unsaid = {
             known.key
             for known in shard.entries().values()
@@ -279,7 +301,7 @@ class Index:
         }
         shard.unsaid.update(said)
 
-    def unsay(self, name: str, keys: set[str], told: int) -> None:
+    def unsay(self, name: str, keys: set[str], told: Stamp) -> None:
         """What was to be said of this shard didn't get to disk."""
         shard = self._shards[name]
         shard.unsaid |= keys

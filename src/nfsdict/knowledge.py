@@ -12,7 +12,7 @@ from .errors import UncertainWriteError
 from .index import Index, Known
 from .locks import Locks
 from .pack import UNKNOWN
-from .store import SHARDS
+from .store import SHARDS, Stamp
 from .survey import View
 
 
@@ -289,8 +289,8 @@ class Knowledge:
         with self._locks.state:
             return {name for name in SHARDS if self.index.shard(name).holds_any()}
 
-    def stamps(self) -> dict[str, int]:
-        """Those of all shards, as they were listed; 0: unknown."""
+    def stamps(self) -> dict[str, Stamp]:
+        """Those of all shards, as they were listed, or NO_STAMP."""
         with self._locks.state:
             return {name: self.index.shard(name).stamp for name in SHARDS}
 

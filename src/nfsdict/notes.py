@@ -19,7 +19,7 @@ from .index import Index
 from .locks import Locks
 from .packs import Packs
 from .parallel import in_parallel
-from .store import SHARDS, Store
+from .store import NO_STAMP, SHARDS, Stamp, Store
 
 log = logging.getLogger("nfsdict")
 
@@ -52,7 +52,7 @@ class Addition:
         self._locks = locks
         self._packs = packs
         self._writer = packs.writer() if writes else None
-        self._said: list[tuple[str, set[str], int]] = []
+        self._said: list[tuple[str, set[str], Stamp]] = []
         self.changes = 0
 
     def add(self, shard: str, values: dict[str, bytes]) -> None:
@@ -67,7 +67,7 @@ class Addition:
         if said is None:
             return
         self._said.append((shard, said.keys, said.told))
-        self.changes += len(said.keys) + (said.stamp not in (0, said.told))
+        self.changes += len(said.keys) + (said.stamp not in (NO_STAMP, said.told))
         try:
             self._writer.add(shard, said.stamp, said.statements)
         except OSError as error:

@@ -4,15 +4,17 @@ What git's pack is to loose objects, with its idx in the same file. It is writte
 changed. It says something of some shards, and nothing of the others. All numbers little-endian::
 
     offset  size
-    0       8     magic: "nfsdpak" and the format's version, one byte, 1
+    0       8     magic: "nfsdpak" and the format's version, one byte, 2
     8             sections: for each shard, in order, the bytes of value files, one after another
     …             the table: 256 shards, 00 to ff, each:
-      0     8       stamp, signed; 0: unknown; -2**63: nothing is said of this shard
-      8     4       n, the number of keys
-      12    8       t, the number of bytes of all keys together
-      20    8       size of the shard's section
-      28    4       CRC-32 of the shard's section
-      32    24*n    signatures: inode, size, mtime in ns (signed), 8 bytes each; all 0: unknown
+      0     16      stamp: mtime and ctime in ns, signed, 8 bytes each; both 0: unknown;
+                    both -2**63: nothing is said of this shard
+      16    4       n, the number of keys
+      20    8       t, the number of bytes of all keys together
+      28    8       size of the shard's section
+      36    4       CRC-32 of the shard's section
+      40    32*n    signatures: inode, size, mtime and ctime in ns (signed), 8 bytes each; all 0:
+                    unknown
             4*n     length of each value; 0xffffffff: it isn't in here; 0xfffffffe: the key is gone
             4*n     length of each key in bytes
             t       the keys' UTF-8 (lone surrogates passed), in the order of their digests
@@ -30,14 +32,14 @@ from typing import NamedTuple
 
 from .core import digest, encode_table, parse_table, split_values
 from .hints import Draft, Source
-from .store import SHARDS, Store
+from .store import SHARDS, Stamp, Store
 
 log = logging.getLogger("nfsdict")
 
-_MAGIC = b"nfsdpak\x01"
-UNKNOWN = bytes(24)
+_MAGIC = b"nfsdpak\x02"
+UNKNOWN = bytes(32)
 """the signature that no file has"""
-SILENT = -(1 << 63)
+SILENT = Stamp(-(1 << 63), -(1 << 63))
 """the stamp of a shard that a pack says nothing of"""
 _LOOSE, _GONE = 0xFFFFFFFF, 0xFFFFFFFE
 
@@ -71,12 +73,15 @@ class Record(NamedTuple):
 class Shard(NamedTuple):
     """One shard, as a pack's table has it."""
 
-    stamp: int
+    stamp: Stamp
     keys: list[str]
     signatures: bytes
     lengths: bytes
     size: int
     checksum: int
+
+    def signature(self, position: int) -> bytes:
+        return self.signatures[len(UNKNOWN) * position : len(UNKNOWN) * (position + 1)]
 
     def any_gone(self) -> bool:
         """Whether some key may be gone: a cheap look that errs on this side."""
@@ -103,7 +108,7 @@ class Pack:
             table = self._source.read(record.offset, record.size)
             if zlib.crc32(table) != record.checksum:
                 raise ValueError(f"the checksum of pack {record.name} doesn't match")
-            shards = [Shard(*shard) for shard in parse_table(table)]
+            shards = [Shard(Stamp(*one[0]), *one[1:]) for one in parse_table(table)]
         except BaseException:
             self.close()
             raise
@@ -140,7 +145,7 @@ class Writer:
         self._draft.write(_MAGIC)
         self._shards: dict[str, Shard] = {}
 
-    def add(self, shard: str, stamp: int, statements: Iterable[Statement]) -> None:
+    def add(self, shard: str, stamp: Stamp, statements: Iterable[Statement]) -> None:
         """In the order of the keys' digests. OSError if it can't be written: drop it."""
         keys, signatures, lengths, values = [], [], [], []
         for key, signature, value in statements:
@@ -196,7 +201,7 @@ def merged(store: Store, packs: list[Pack], last: bool) -> Record:
                 for at, (key, value, gone) in enumerate(
                     zip(shard.keys, pack.values(name), shard.gone())
                 ):
-                    signature = None if gone else shard.signatures[24 * at : 24 * at + 24]
+                    signature = None if gone else shard.signature(at)
                     known[key] = Statement(key, signature, value)
             if stamp != SILENT:
                 kept = [one for one in known.values() if one.signature is not None or not last]

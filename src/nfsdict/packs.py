@@ -8,7 +8,7 @@ written again a few times while the store grows by orders of magnitude.
 The head ``_index.nfsdict-pkl`` (or ``-json``, ``-bin``, …), all numbers little-endian::
 
     offset  size
-    0       8     magic: "nfsdidx" and the format's version, one byte, 2
+    0       8     magic: "nfsdidx" and the format's version, one byte, 3
     8       4     CRC-32 of all that follows
     12            each pack, the lowest first:
       0     12      the random part of its name: _pack.nfsdict-pkl-<24 hex digits>
@@ -31,7 +31,7 @@ from .store import Store
 
 log = logging.getLogger("nfsdict")
 
-_MAGIC = b"nfsdidx\x02"
+_MAGIC = b"nfsdidx\x03"
 _CHECKSUM = struct.Struct("<I")
 _RECORD = struct.Struct("<12sQQI")
 _BODY = len(_MAGIC) + _CHECKSUM.size

@@ -19,7 +19,7 @@ from .locks import Locks
 from .notes import Notes, Packing
 from .parallel import in_parallel
 from .progress import Progress
-from .store import SHARDS, Store
+from .store import SHARDS, Stamp, Store
 from .survey import View, look
 
 log = logging.getLogger("nfsdict")
@@ -155,7 +155,7 @@ class Scanner:
                 del replaced  # may run the values' own code
             self._known.index.listed = True
 
-    def _stamps(self, shards: list[str]) -> Iterator[tuple[str, int | None]]:
+    def _stamps(self, shards: list[str]) -> Iterator[tuple[str, Stamp | None]]:
         pieces = [shards[start : start + _STAMPS] for start in range(0, len(shards), _STAMPS)]
         for piece, stamps in zip(pieces, in_parallel(self._store.stamps, pieces, self._workers)):
             yield from zip(piece, stamps)

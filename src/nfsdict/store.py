@@ -14,17 +14,36 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from .core import read_stamps
-from .files import TEMPORARY, mtime_of, signature_of
+from .files import TEMPORARY, mtime_of, same_but_for_ctime, signature_of, times_of
 from .hints import Hints
 
 SHARDS = [f"{number:02x}" for number in range(256)]
 
 
+class Stamp(NamedTuple):
+    """A shard directory's times in ns. One that is still the same has had no change since.
+
+    Making, renaming and removing a file in it sets both. ``cp -a``, ``rsync -a``, ``tar`` and
+    restores set the mtime back afterwards; the ctime is set by that, and by chmod, and nobody can
+    give it another time (inode(7)).
+    """
+
+    mtime: int
+    ctime: int
+
+    def __bool__(self) -> bool:
+        """Whether it is known."""
+        return self != NO_STAMP
+
+
+NO_STAMP = Stamp(0, 0)
+
+
 class Listing(NamedTuple):
     """One shard directory, listed with attributes."""
 
-    stamp: int
-    """mtime in ns, as the server gave it after revalidation and before the listing"""
+    stamp: Stamp
+    """as the server gave it after revalidation and before the listing"""
     signatures: dict[str, bytes]
     """of each value file, by digest; 24 zeros, which no file has, where it can't be told"""
     temporary: dict[str, int]
@@ -73,29 +92,29 @@ class Store(Hints):
             with suppress(OSError):
                 self._again(self._list, self.directory)
 
-    def stamps(self, shards: Sequence[str]) -> list[int | None]:
-        """The shard directories' mtimes in ns, by the server's word; None where there is none."""
-        stamps: list[int | None] = []
+    def stamps(self, shards: Sequence[str]) -> list[Stamp | None]:
+        """The shard directories' stamps, by the server's word; None where there is none."""
+        stamps: list[Stamp | None] = []
         paths = list(map(self._shard, shards))
         latest = 0
         for path, times in zip(paths, read_stamps(paths)):
             if isinstance(times, tuple):
-                mtime, ctime = times
-                latest = max(latest, ctime)
-                stamps.append(mtime)
+                stamp = Stamp(*times)
+                latest = max(latest, stamp.ctime)
+                stamps.append(stamp)
             else:
                 status = self._revalidate(path)
-                stamps.append(None if status is None else mtime_of(signature_of(status)))
+                stamps.append(None if status is None else Stamp(*times_of(status)))
         self.times.seen(latest)
         return stamps
 
     def list(self, shard: str) -> Listing:
         """The shard directory's files with their attributes; none if it isn't there."""
         try:
-            stamp, _, entries = self._again(self._listed, self._shard(shard))
+            mtime, ctime, entries = self._again(self._listed, self._shard(shard))
         except FileNotFoundError:
-            return Listing(0, {}, {}, [])
-        listing = Listing(stamp, {}, {}, [])
+            return Listing(NO_STAMP, {}, {}, [])
+        listing = Listing(Stamp(mtime, ctime), {}, {}, [])
         for file, mode, signature, ctime in entries:
             name = self._value_name.fullmatch(file)
             # A mode of 0 can't be told: only reading can tell whether it is a value file.
@@ -105,8 +124,8 @@ class Store(Hints):
             path = os.path.join(self._shard(shard), file)
             if stat.S_ISREG(mode) and file.startswith(TEMPORARY):
                 # A rename shows in the ctime alone: what was taken is as old as the taking.
-                mtime = mtime_of(signature)
-                listing.temporary[path] = ctime if self.taken(path) else min(mtime, ctime)
+                changed = mtime_of(signature)
+                listing.temporary[path] = ctime if self.taken(path) else min(changed, ctime)
             else:
                 listing.strangers.append(path)
         return listing
@@ -136,7 +155,7 @@ class Store(Hints):
         except FileNotFoundError:
             return None
         self._relearn(aside)
-        if signature_of(os.lstat(aside)) == signature:
+        if same_but_for_ctime(signature_of(os.lstat(aside)), signature):
             return aside
         self._put_back(aside, path)
         return None

@@ -10,7 +10,7 @@ from .errors import CorruptValueError
 from .index import UNREAD, Known
 from .notes import PACKED
 from .pack import UNKNOWN
-from .store import Store
+from .store import NO_STAMP, Stamp, Store
 
 log = logging.getLogger("nfsdict")
 
@@ -21,8 +21,8 @@ class View(NamedTuple):
     shard: str
     number: int
     """of the look: they are numbered in the order in which they begin"""
-    stamp: int
-    """0: not all that is there could be read, so that the next survey shall list it again"""
+    stamp: Stamp
+    """NO_STAMP: not all that is there could be read, so that the next survey shall list it again"""
     entries: dict[str, Known]
     """what is there, by digest"""
     values: dict[str, Any]
@@ -42,7 +42,7 @@ def look(
     entries: Entries,
     shard: str,
     number: int,
-    stamp: int | None,
+    stamp: Stamp | None,
     known: dict[str, Known],
     unpacked: dict[str, Any],
     wanted: Callable[[Known, bool], bool],
@@ -70,7 +70,7 @@ def look(
                 unread.append(name)
                 continue
             view.entries[name] = Known(old.key, signature, None)
-            if old.signature not in (signature, UNKNOWN) and signature != UNKNOWN:
+            if signature != UNKNOWN and old.differs(signature):
                 view.changed.add(old.key)
         else:
             unread.append(name)
@@ -93,10 +93,10 @@ def look(
             view.entries[name] = Known(old.key, UNKNOWN, None)
             view.unread.add(old.key)
     view.gone.update(old.key for name, old in known.items() if name not in view.entries)
-    return view if complete else view._replace(stamp=0)
+    return view if complete else view._replace(stamp=NO_STAMP)
 
 
 def _replaced(old: Known, entry: Entry) -> bool:
     if old.fingerprint not in (None, UNREAD):
         return old.fingerprint != entry.fingerprint
-    return old.signature not in (entry.signature, UNKNOWN)
+    return old.differs(entry.signature)

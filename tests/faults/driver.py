@@ -26,6 +26,9 @@ from typing import Any, NamedTuple
 import nfsdict
 from nfsdict import directories, notes, scanner
 
+sys.path.append(str(Path(__file__).parent.parent))
+from aging import age
+
 BEFORE, AFTER, FOR_GOOD, KILL, SHORT = 1, 2, 4, 8, 16
 BEGIN = {"a": 1, "b": 2, "c": 3}
 # What may have been carried out when its reply is lost, which a soft mount reports as EIO.
@@ -71,9 +74,7 @@ def everything(d: Any) -> Any:
 
 def pack(base: Path) -> None:
     """And all is so old that the index proves it."""
-    past = (1_600_000_000, 1_600_000_000)
-    for path in base.glob("store/??"):
-        os.utime(path, past)
+    age(base)
     opened(base).pack()
 
 

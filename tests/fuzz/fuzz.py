@@ -107,11 +107,11 @@ def one_input(data: bytes) -> None:
 
 
 def seeds() -> list[bytes]:
-    silent = [(-(2**63), [], b"", b"", 0, 0)] * 254
-    small = [(5, ["a", "\udcff\u65e5"], bytes(48), struct.pack("<II", 5, 0xFFFFFFFE), 5, 7)]
+    silent = [((-(2**63), -(2**63)), [], b"", b"", 0, 0)] * 254
+    small = [((5, 6), ["a", "\udcff\u65e5"], bytes(64), struct.pack("<II", 5, 0xFFFFFFFE), 5, 7)]
     one = pickle.dumps(("key", 1))
     found = {
-        table: [_core.encode_table([*small, (7, [], b"", b"", 0, 0), *silent])],
+        table: [_core.encode_table([*small, ((7, 8), [], b"", b"", 0, 0), *silent])],
         values: [b"\2" + struct.pack("<II", 4, 0xFFFFFFFF) + b"four", b""],
         head: [packs._MAGIC + bytes(4), packs._MAGIC + b"\x8d\xef\x02\xd2" + bytes(32)],
         pickled: [PICKLE.dumps(("key", 1)), one],
