@@ -11,7 +11,7 @@ from .core import digest
 from .directories import failure
 from .errors import CorruptValueError
 from .files import Content
-from .serializers import Damaged, Serializer
+from .serializers import Damaged, Foreign, Serializer
 from .store import Store
 
 log = logging.getLogger("nfsdict")
@@ -51,7 +51,7 @@ class Entries:
         """
         path = self._store.path(key)
         content = self._store.find(key, fresh)
-        return None if content is None else self._load(path, content)
+        return None if content is None else self._load(path, content, key)
 
     def take(self, name: str) -> Entry | None:
         """Take the entry of this digest from the store, None if there is none. See ``Store.take``.
@@ -111,25 +111,27 @@ class Entries:
                 values[key] = value
         return values
 
-    def _load(self, path: str, content: Content) -> Entry:
+    def _load(self, path: str, content: Content, asked: str | None = None) -> Entry:
+        """The entry in a file; ``asked`` is the key that was asked for, if one was."""
         data, signature = content
+
+        def corrupt(reason: str, foreign: bool = False) -> CorruptValueError:
+            error = CorruptValueError(path, reason, signature, asked, foreign)
+            if self._reported.get(path) != signature:
+                self._reported[path] = signature
+                log.warning("%s", error)
+            return error
+
         try:
             pair = self._loads(data)
         except Damaged as error:
-            raise self._corrupt(path, signature, str(error)) from error
+            raise corrupt(str(error), isinstance(error, Foreign)) from error
         try:
             key, value = pair
         except (TypeError, ValueError):
-            raise self._corrupt(path, signature, "it holds no pair of key and value") from None
+            raise corrupt("it holds no pair of key and value") from None
         if not isinstance(key, str):
-            raise self._corrupt(path, signature, f"its key is of type {type(key).__name__}")
+            raise corrupt(f"its key is of type {type(key).__name__}")
         if self._store.path_of(digest(key)) != path:
-            raise self._corrupt(path, signature, f"it holds another key: {key!r:.200}")
+            raise corrupt(f"it holds another key: {key!r:.200}")
         return Entry(key, value, signature, data)
-
-    def _corrupt(self, path: str, signature: bytes, reason: str) -> CorruptValueError:
-        error = CorruptValueError(path, reason, signature)
-        if self._reported.get(path) != signature:
-            self._reported[path] = signature
-            log.warning("%s", error)
-        return error
