@@ -180,6 +180,28 @@ def test_a_value_whose_class_fails_is_an_error_and_no_absent_key(
     assert error.__name__ in complaint(command("get", "s", "k"), 2)
 
 
+def test_an_error_that_cannot_be_told_is_an_error_all_the_same(
+    command, store, monkeypatch, tmp_path
+):
+    source = (
+        "class Untold(RuntimeError):\n"
+        "    def __str__(self):\n"
+        "        raise ZeroDivisionError\n"
+        "def fail(): raise Untold\n"
+        "class C:\n"
+        "    def __reduce__(self): return fail, ()\n"
+    )
+    (tmp_path / "untold.py").write_text(source)
+    module = types.ModuleType("untold")
+    exec(source, module.__dict__)
+    monkeypatch.setitem(sys.modules, "untold", module)
+    store({"k": module.C()})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert "Untold" in complaint(command("get", "s", "k"), 2)
+    assert command("verify", "s").returncode == 1
+    assert command("repair", "s").returncode == 1
+
+
 @pytest.mark.parametrize("name", [*READING, "get", "del"])
 def test_a_store_that_is_not_there_is_an_error_and_is_not_made(command, tmp_path, name):
     key = () if name in READING else ("k",)

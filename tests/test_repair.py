@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import importlib
+import logging
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -92,3 +94,87 @@ def test_a_damaged_file_that_is_gone_meanwhile_is_no_failure(damaged, Store, mon
     done = damaged.repair()
     assert set(done.set_aside) == {str(value_file(damaged, "b"))}
     assert done.failed == {}
+
+
+class Fails:
+    """A value that is whole, and can't be unpickled here."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __reduce__(self):
+        return fail, (self.error,)
+
+
+def fail(error):
+    raise error
+
+
+class Unprintable(RuntimeError):
+    def __str__(self) -> str:
+        raise ZeroDivisionError
+
+
+@pytest.fixture
+def plain(opened, tmp_path):
+    """Writes a pickle without a checksum, as release 0.2.1 does."""
+    opened()
+
+    def plain(key: str, value: object) -> Path:
+        path = value_file(opened(lazy=True), key)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(pickle.dumps((key, value)))
+        return path
+
+    return plain
+
+
+def test_a_plain_pickle_whose_code_fails_stays(opened, plain):
+    path = plain("key", Fails(KeyError("no GPU")))
+    plain("good", 1)
+    d = opened()
+    assert dict(d) == {"good": 1}
+    with pytest.raises(KeyError, match="no GPU"):
+        d["key"]
+    for report in (d.verify(), d.repair().report):
+        assert (report.entries, report.damaged) == (1, {})
+        assert report.unreadable == {str(path): "KeyError: 'no GPU'"}
+    assert path.exists()
+    path.write_bytes(path.read_bytes()[:-2] + b".")
+    assert list(d.repair().set_aside) == [str(path)]
+
+
+def test_an_exception_that_cannot_be_told_stops_nothing(opened, caplog):
+    d = opened()
+    d.update({"bad": Fails(Unprintable()), "good": 1, "damaged": 2})
+    value_file(d, "damaged").write_bytes(b"junk")
+    with caplog.at_level(logging.WARNING, "nfsdict"):
+        d = opened()
+    assert any("Unprintable" in record.getMessage() for record in caplog.records)
+    report = d.verify()
+    assert report.entries == 1 and list(report.damaged) == [str(value_file(d, "damaged"))]
+    [text] = report.unreadable.values()
+    assert text.startswith("Unprintable: ")
+    done = d.repair()
+    assert list(done.set_aside) == [str(value_file(d, "damaged"))]
+    assert value_file(d, "bad").exists()
+
+
+def test_a_users_damage_that_cannot_be_told_is_damage(nfsdict, tmp_path):
+    class Untold(ValueError):
+        def __str__(self) -> str:
+            raise ZeroDivisionError
+
+    class Odd:
+        extension = ".odd"
+
+        def dumps(self, obj):
+            return b"odd"
+
+        def loads(self, data):
+            raise Untold
+
+    d = nfsdict.NfsDict("s", tmp_path, Odd())
+    d["key"] = 1
+    assert len(d.verify().damaged) == 1
+    assert len(d.repair().set_aside) == 1

@@ -132,6 +132,100 @@ def test_a_class_that_is_not_here_is_no_damage(pickled):
         pickled.loads(b"cno_such_module_here\nName\n.")
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_a_plain_pickle_whose_code_fails_is_no_damage(pickled, protocol):
+    with pytest.raises(ZeroDivisionError):
+        pickled.loads(pickle.dumps(("key", Refuses()), protocol))
+
+
+class Raises:
+    """Raises when it is unpickled."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __reduce__(self):
+        return throw, (self.error,)
+
+
+def throw(error):
+    raise error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("x"),
+        ValueError("x"),
+        RuntimeError("x"),
+        pickle.UnpicklingError("x"),
+        EOFError("x"),
+        RecursionError("x"),
+        MemoryError("x"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_the_error_of_a_whole_plain_pickle_comes_out(pickled, error):
+    with pytest.raises(type(error)) as caught:
+        pickled.loads(pickle.dumps(("key", Raises(error)), 4))
+    assert caught.value.args == ("x",)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pickle.dumps(("key", 1), 0) + pickle.dumps(("key", 2), 0),
+        b"\x80\x05h\x07.",
+        b"\x80\x05\x95\xff\x00\x00\x00\x00\x00\x00\x00N.",
+        b"\x80\x05NN\x86\x86.",
+        b"\x80\x05Nu.",
+        b"\x80\x05}(Nu.",
+        b"\x80\x05(\x94N.",
+        b"\x80\x05X\xff\x00\x00\x00abc.",
+        b"\x80\x05\xfe.",
+    ],
+    ids=[
+        "two",
+        "memo",
+        "frame",
+        "stack",
+        "mark",
+        "odd",
+        "nothing memoized",
+        "short text",
+        "no opcode",
+    ],
+)
+def test_opcodes_that_no_pickler_writes_are_damage(serializers, data):
+    flaw = serializers.serializer_named("pickle").flaw(data)
+    assert flaw and flaw.startswith("no pickle: ")
+
+
+class Node:
+    def __init__(self):
+        self.itself = self
+        self.others = [self, (self,), {1: self}]
+
+
+def awkward():
+    own: list = []
+    own.append((own, {1: own}))
+    yield from (None, 10**50, "x" * 300, b"y" * 70_000, own, (own,), Node(), {1, 2}, frozenset("a"))
+    yield from ([1, 2, 3] * 2000, {i: (i, str(i), b"%d" % i) for i in range(3000)}, [[]] * 5)
+    yield from (bytearray(b"x"), 1.5, (1, 2, 3, 4), ValueError("x"), Node, len, 1j, range(3))
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_no_pickle_of_python_has_a_flaw(pickled, protocol):
+    for value in awkward():
+        assert pickled.flaw(pickle.dumps(("key", value), protocol)) is None
+
+
+def test_good_files_are_not_looked_at_twice(pickled, serializers, monkeypatch):
+    monkeypatch.setattr(serializers, "pickle_flaw", None)
+    assert pickled.loads(pickle.dumps(PAIR)) == pickled.loads(pickled.dumps(PAIR)) == PAIR
+
+
 # --- JSON ------------------------
 
 

@@ -140,6 +140,16 @@ def forged(signed, serializers):
     }
 
 
+# Of these nobody without the other key can say that they are damaged.
+WELL_FORMED = {
+    "another key",
+    "nothing but zeros for a code",
+    "its own hash",
+    "signed for another purpose",
+    "of another serializer",
+}
+
+
 def test_what_was_not_written_with_the_key_is_never_unpickled(
     signed, serializers, made, nfsdict
 ) -> None:
@@ -156,7 +166,9 @@ def test_what_was_not_written_with_the_key_is_never_unpickled(
         assert dict(made()) == {"other": 1}, name
         d.sync()
         assert dict(d) == {"other": 1}
-        assert list(d.verify().damaged) == [str(path)]
+        report = d.verify()
+        assert (list(report.damaged) == [str(path)]) == (name not in WELL_FORMED)
+        assert (list(report.unreadable) == [str(path)]) == (name in WELL_FORMED)
     d["key"] = 2
     assert dict(made()) == {"key": 2, "other": 1}
 
@@ -176,6 +188,58 @@ def test_with_another_key_nothing_is_read(made, signed, opened, nfsdict):
     with pytest.raises(nfsdict.CorruptValueError, match="another key"):
         stranger["key"]
     assert dict(made()) == {"key": "value"}
+
+
+def contents(store):
+    return {path: path.read_bytes() for path in store.glob("??/*")}
+
+
+@pytest.mark.parametrize("inner", ["pickle", "json", "bytes"])
+def test_repair_with_a_wrong_key_moves_no_file(signed, opened, nfsdict, inner):
+    d = opened(serializer=signed(inner, key=KEY))
+    d.update({str(number): b"%d" % number if inner == "bytes" else "é" for number in range(20)})
+    d.close()
+    before = contents(d.path)
+    stranger = opened(serializer=signed(inner, key=OTHER), lazy=True)
+    done = stranger.repair()
+    assert (done.set_aside, done.failed, done.report.damaged) == ({}, {}, {})
+    assert len(done.report.unreadable) == 20 and not done.report.ok
+    assert all("another key" in reason for reason in done.report.unreadable.values())
+    assert contents(d.path) == before
+    assert dict(opened(serializer=signed(inner, key=KEY))) == dict(d)
+    with pytest.raises(nfsdict.CorruptValueError) as caught:
+        stranger["1"]
+    assert caught.value.foreign and caught.value.key == "1"
+
+
+@pytest.mark.parametrize("inner", ["pickle", "json", "bytes"])
+def test_repair_with_a_wrong_key_moves_what_is_damaged_for_everybody(signed, opened, inner):
+    d = opened(serializer=signed(inner, key=KEY))
+    d.update(a=b"one" if inner == "bytes" else "one", b=b"two" if inner == "bytes" else "two")
+    path = value_file(d, "a", d._store.extension)
+    data = path.read_bytes()
+    for wrong in (data[:1] + b"\x9b" + data[2:], data[:-1], data[20:], b"", data + b"."):
+        path.write_bytes(wrong)
+        done = opened(serializer=signed(inner, key=OTHER), lazy=True).repair()
+        assert list(done.set_aside) == list(done.report.damaged) == [str(path)]
+    assert dict(opened(serializer=signed(inner, key=KEY))) == {"b": d["b"]}
+
+
+def test_repair_with_a_wrong_key_knows_nothing_of_a_users_own_format(signed, opened):
+    d = opened(serializer=signed(Lines(), key=KEY))
+    d["key"] = "line"
+    before = contents(d.path)
+    done = opened(serializer=signed(Lines(), key=OTHER), lazy=True).repair()
+    assert (done.set_aside, len(done.report.unreadable)) == ({}, 1)
+    assert contents(d.path) == before
+
+
+def test_an_unsigned_pickle_signed_by_others_is_not_run_to_be_judged(signed, opened):
+    path = value_file(opened(serializer=signed(key=KEY)), "key")
+    path.parent.mkdir()
+    path.write_bytes(signed(key=OTHER).dumps(("key", Evil())))
+    d = opened(serializer=signed(key=KEY))
+    assert list(d.repair().report.unreadable) == [str(path)] and path.exists()
 
 
 def test_every_byte_and_every_truncation(signed, serializers):

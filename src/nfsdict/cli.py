@@ -22,6 +22,7 @@ from . import (
     UntrustedPickleWarning,
     __version__,
 )
+from .errors import described, text_of
 from .serializers import serializer_named
 
 DONE, NO, ERROR = 0, 1, 2  # exit statuses, as grep's: an error is never taken for an absent key
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         discard_output()  # it may be what failed, and would fail again at interpreter exit
         return complain(error)
     except (NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
-        return complain(error)
+        return complain(text_of(error))
     return status
 
 
@@ -185,7 +186,7 @@ def get(arguments: argparse.Namespace) -> int:
     except Exception as error:  # unpickling runs the code of the value's class
         if arguments.key not in store:
             return no_such_key(arguments)
-        raise NfsDictError(f"can't load the value: {type(error).__name__}: {error}") from error
+        raise NfsDictError(f"can't load the value: {described(error)}") from error
     if arguments.json:
         emit_json(value)
     elif isinstance(value, str):

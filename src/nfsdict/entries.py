@@ -10,7 +10,7 @@ from .core import digest
 from .errors import CorruptValueError
 from .files import Content, same_but_for_ctime
 from .locks import Locks
-from .serializers import Damaged, Serializer
+from .serializers import Damaged, Foreign, Serializer
 from .store import Store
 
 A = TypeVar("A")
@@ -54,7 +54,7 @@ class Entries:
         """
         path = self._store.path(key)
         content = self._store.find(key, fresh)
-        return None if content is None else self._load(path, content)
+        return None if content is None else self._load(path, content, key)
 
     def load_taken(self, name: str, content: Content) -> Entry:
         """The entry of this digest in a file that was taken. Errors as of ``find``."""
@@ -106,26 +106,28 @@ class Entries:
         with decoding:
             return loads(data)
 
-    def _load(self, path: str, content: Content) -> Entry:
+    def _load(self, path: str, content: Content, asked: str | None = None) -> Entry:
+        """The entry in a file; ``asked`` is the key that was asked for, if one was."""
         data, signature = content
+
+        def corrupt(reason: str, foreign: bool = False) -> CorruptValueError:
+            error = CorruptValueError(path, reason, signature, asked, foreign)
+            # pop renames the file, and gives it its name again.
+            if not same_but_for_ctime(self._reported.get(path, b""), signature):
+                self._reported[path] = signature
+                log.warning("%s", error)
+            return error
+
         try:
             pair = self._decode(self._loads, data)
         except Damaged as error:
-            raise self._corrupt(path, signature, str(error)) from error
+            raise corrupt(str(error), isinstance(error, Foreign)) from error
         try:
             key, value = pair
         except (TypeError, ValueError):
-            raise self._corrupt(path, signature, "it holds no pair of key and value") from None
+            raise corrupt("it holds no pair of key and value") from None
         if not isinstance(key, str):
-            raise self._corrupt(path, signature, f"its key is of type {type(key).__name__}")
+            raise corrupt(f"its key is of type {type(key).__name__}")
         if self._store.path_of(digest(key)) != path:
-            raise self._corrupt(path, signature, f"it holds another key: {key!r:.200}")
+            raise corrupt(f"it holds another key: {key!r:.200}")
         return Entry(key, value, signature, data)
-
-    def _corrupt(self, path: str, signature: bytes, reason: str) -> CorruptValueError:
-        error = CorruptValueError(path, reason, signature)
-        # pop renames the file, and gives it its name again.
-        if not same_but_for_ctime(self._reported.get(path, b""), signature):
-            self._reported[path] = signature
-            log.warning("%s", error)
-        return error

@@ -18,21 +18,34 @@ class NfsDictError(Exception):
 
 
 class CorruptValueError(NfsDictError, KeyError):
-    """A value file is damaged: one key is lost, and no other.
+    """A value file is damaged, or signed with another key: one key is lost, and no other.
 
     A KeyError, so that code which computes what is missing computes this again. Assigning to the
-    key replaces the file, deleting it removes the file, ``repair()`` moves the file aside.
+    key replaces the file, deleting it removes the file, ``repair()`` moves a damaged file aside.
     """
 
-    def __init__(self, path: str, reason: str, signature: bytes = b"") -> None:
-        super().__init__(path, reason, signature)
+    def __init__(
+        self,
+        path: str,
+        reason: str,
+        signature: bytes = b"",
+        key: str | None = None,
+        foreign: bool = False,
+    ) -> None:
+        super().__init__(path, reason, signature, key, foreign)
         self.path = path
         self.reason = reason
         self.signature = signature
         """of the file that was read: its inode, size and mtime"""
+        self.key = key
+        """the key that was asked for; None where files were read without one"""
+        self.foreign = foreign
+        """whether the file may be whole, and signed with another key than this dictionary's"""
 
     def __str__(self) -> str:  # KeyError's own would quote it
-        return f"damaged value file {self.path}: {self.reason}"
+        kind = "refused" if self.foreign else "damaged"
+        key = "" if self.key is None else f" of {self.key!r:.200}"
+        return f"{kind} value file{key}: {self.path}: {self.reason}"
 
 
 class ReadOnlyError(NfsDictError, PermissionError):
@@ -66,3 +79,16 @@ class BatchError(NfsDictError, OSError):
 
     def __reduce__(self) -> tuple[type[BatchError], tuple[dict[str, OSError]]]:
         return type(self), (self.failed,)
+
+
+def described(error: BaseException) -> str:
+    """Type and text of an exception that anybody's code may have raised."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def text_of(error: BaseException) -> str:
+    """What the exception says. Its ``__str__`` may be anybody's code too, and raise."""
+    try:
+        return str(error)
+    except Exception:
+        return "(no text: its __str__ raises)"

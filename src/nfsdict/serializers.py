@@ -9,12 +9,19 @@ import struct
 import zlib
 from typing import Any, Protocol, runtime_checkable
 
+from .errors import text_of
+from .opcodes import pickle_flaw
+
 # A file name's end; ".nfsdict-…" and "_…" are taken by the store itself.
 _EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Damaged(ValueError):
     """These bytes aren't what ``dumps`` made."""
+
+
+class Foreign(Damaged):
+    """These bytes may be whole, and be what a serializer with another key made."""
 
 
 @runtime_checkable
@@ -37,6 +44,11 @@ class Serializer(Protocol):
 
 class Own:
     """One of this package: it raises ``Damaged`` itself, and what else it raises is no damage."""
+
+    def flaw(self, data: bytes, /) -> str | None:
+        """What shows that ``dumps`` can't have made these bytes, or None if nothing does. Runs no
+        code that they name."""
+        raise NotImplementedError
 
 
 class Pickle(Own):
@@ -61,20 +73,32 @@ class Pickle(Own):
         return body + self._TRAILER.pack(zlib.crc32(body), self._MAGIC)
 
     def loads(self, data: bytes, /) -> Any:
-        if data.endswith(self._MAGIC):
-            end = len(data) - self._TRAILER.size
-            if end <= 0 or self._TRAILER.unpack_from(data, end)[0] != zlib.crc32(data[:end]):
-                raise Damaged("the checksum doesn't match")
-            # The bytes are those that were written: what fails now is no damage.
-            return self.loads_whole(data)
-        if not data.endswith(pickle.STOP):
-            raise Damaged("cut short or overwritten" if data else "the file is empty")
+        flaw = self._flaw_at_the_end(data)
+        if flaw:
+            raise Damaged(flaw)
         try:
             return self.loads_whole(data)
-        except (ImportError, AttributeError, MemoryError):
-            raise  # a class that this process can't import, more likely than damage
         except Exception as error:
-            raise Damaged(f"no pickle: {error}") from error
+            # Either damage, or the code of a value's class, which is no damage: the bytes tell.
+            flaw = self.flaw(data)
+            if flaw:
+                raise Damaged(flaw) from error
+            raise
+
+    def flaw(self, data: bytes, /) -> str | None:
+        flaw = self._flaw_at_the_end(data)
+        # With a checksum that is right the bytes are those that were written.
+        return flaw or (None if data.endswith(self._MAGIC) else pickle_flaw(data))
+
+    def _flaw_at_the_end(self, data: bytes) -> str | None:
+        if not data.endswith(self._MAGIC):
+            if data.endswith(pickle.STOP):
+                return None
+            return "cut short or overwritten" if data else "the file is empty"
+        end = len(data) - self._TRAILER.size
+        if end > 0 and self._TRAILER.unpack_from(data, end)[0] == zlib.crc32(data[:end]):
+            return None
+        return "the checksum doesn't match"
 
 
 class Json(Own):
@@ -90,6 +114,13 @@ class Json(Own):
             return json.loads(data)
         except (ValueError, RecursionError) as error:
             raise Damaged(f"no JSON: {error}") from error
+
+    def flaw(self, data: bytes, /) -> str | None:
+        try:
+            self.loads(data)
+        except Damaged as error:
+            return str(error)
+        return None
 
 
 class Bytes(Own):
@@ -114,11 +145,10 @@ class Bytes(Own):
         return self._MAGIC + self._CHECKSUM.pack(zlib.crc32(checked)) + checked
 
     def loads(self, data: bytes, /) -> Any:
-        if len(data) < self._CHECKED + self._LENGTH.size or not data.startswith(self._MAGIC):
-            raise Damaged("cut short or overwritten" if data else "the file is empty")
+        flaw = self.flaw(data)
+        if flaw:
+            raise Damaged(flaw)
         checked = memoryview(data)[self._CHECKED :]
-        if self._CHECKSUM.unpack_from(data, len(self._MAGIC))[0] != zlib.crc32(checked):
-            raise Damaged("the checksum doesn't match")
         start = self._LENGTH.size
         end = start + self._LENGTH.unpack_from(checked)[0]
         if end > len(checked):
@@ -128,6 +158,14 @@ class Bytes(Own):
         except UnicodeDecodeError as error:
             raise Damaged(f"its key is no text: {error}") from error
         return key, bytes(checked[end:])
+
+    def flaw(self, data: bytes, /) -> str | None:
+        if len(data) < self._CHECKED + self._LENGTH.size or not data.startswith(self._MAGIC):
+            return "cut short or overwritten" if data else "the file is empty"
+        checksum = zlib.crc32(memoryview(data)[self._CHECKED :])
+        if self._CHECKSUM.unpack_from(data, len(self._MAGIC))[0] != checksum:
+            return "the checksum doesn't match"
+        return None
 
 
 class _Custom:
@@ -148,7 +186,7 @@ class _Custom:
         try:
             return self._loads(data)
         except ValueError as error:
-            raise Damaged(str(error)) from error
+            raise Damaged(text_of(error)) from error
 
 
 _KNOWN: dict[str, Serializer] = {"pickle": Pickle(), "json": Json(), "bytes": Bytes()}

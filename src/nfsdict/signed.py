@@ -5,7 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Any
 
-from .serializers import Damaged, Own, Serializer, serializer_named
+from .serializers import Damaged, Foreign, Own, Serializer, serializer_named
 
 _MAGIC = b"nfsdmac\x01"
 _CODE = 32  # bytes of HMAC-SHA-256
@@ -20,8 +20,10 @@ def signed(serializer: str | Serializer = "pickle", *, key: bytes) -> Serializer
 
     Each value file is what ``serializer`` makes, and after that an HMAC-SHA-256 (RFC 2104) of it
     and eight bytes that tell the format. It is checked before anything is unpickled, for bytes
-    out of a pack as well. What doesn't pass is damage: CorruptValueError. As the key of the entry
-    is among what is signed, a file moved under another key's name is refused too.
+    out of a pack as well. What doesn't pass is refused: CorruptValueError. As the key of the entry
+    is among what is signed, a file moved under another key's name is refused too. A file that may
+    be whole, and signed with another key, is no damage to ``verify`` but unreadable, and ``repair``
+    leaves it where it is: a store opened with the wrong key keeps its files.
     The files end in ``.pkl.signed`` where the serializer's own do in ``.pkl``, so that signed and
     unsigned values are never taken for each other, also in one directory.
 
@@ -50,7 +52,7 @@ class _Signed(Own):
     def __init__(self, serializer: str | Serializer, key: bytes) -> None:
         self._serializer = serializer
         self._key = key
-        inner = serializer_named(serializer)
+        self._inner = inner = serializer_named(serializer)
         self.extension = f"{inner.extension}.signed"
         # Nor are the bytes of one serializer to be read by another.
         self._prefix = _PREFIX + inner.extension.encode() + b"\0"
@@ -64,12 +66,29 @@ class _Signed(Own):
         return data + self._code(data) + _MAGIC
 
     def loads(self, data: bytes, /) -> Any:
-        if len(data) < _TRAILER or not data.endswith(_MAGIC):
-            raise Damaged("it isn't signed, or was cut short" if data else "the file is empty")
+        flaw = self._flaw_at_the_end(data)
+        if flaw:
+            raise Damaged(flaw)
         body = data[:-_TRAILER]
-        if not hmac.compare_digest(data[-_TRAILER : -len(_MAGIC)], self._code(body)):
-            raise Damaged("it was changed, or signed with another key")
-        return self._loads(body)
+        if hmac.compare_digest(data[-_TRAILER : -len(_MAGIC)], self._code(body)):
+            return self._loads(body)
+        flaw = self._flaw(body)
+        if flaw:
+            raise Damaged(flaw)
+        raise Foreign("it was signed with another key, or changed")
+
+    def flaw(self, data: bytes, /) -> str | None:
+        return self._flaw_at_the_end(data) or self._flaw(data[:-_TRAILER])
+
+    @staticmethod
+    def _flaw_at_the_end(data: bytes) -> str | None:
+        if len(data) >= _TRAILER and data.endswith(_MAGIC):
+            return None
+        return "it isn't signed, or was cut short" if data else "the file is empty"
+
+    def _flaw(self, body: bytes) -> str | None:
+        # Of a user's own serializer nothing can be told without running it.
+        return self._inner.flaw(body) if isinstance(self._inner, Own) else None
 
     def _code(self, data: bytes) -> bytes:
         # hmac.digest takes 2 GiB at most.

@@ -6,7 +6,7 @@ import logging
 from typing import Any, Callable, NamedTuple
 
 from .entries import Entries, Entry
-from .errors import CorruptValueError
+from .errors import CorruptValueError, described
 from .index import UNREAD, Known
 from .notes import PACKED
 from .pack import UNKNOWN
@@ -88,7 +88,7 @@ def look(
         complete = complete and entry is None
         if entry is None or isinstance(entry, CorruptValueError):
             continue  # removed meanwhile, or one key lost and reported
-        log.warning("can't read %s: %s", store.path_of(name), entry)
+        log.warning("can't read %s: %s", store.path_of(name), described(entry))
         if old is not None:
             view.entries[name] = Known(old.key, UNKNOWN, None)
             view.unread.add(old.key)

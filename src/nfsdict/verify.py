@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from .entries import Entries, Entry
-from .errors import CorruptValueError
+from .errors import CorruptValueError, described
 from .parallel import in_parallel
 from .store import Store
 
@@ -19,7 +19,8 @@ class Report:
     damaged: dict[str, str] = field(default_factory=dict)
     """paths of damaged value files, and what is wrong with each"""
     unreadable: dict[str, str] = field(default_factory=dict)
-    """paths of value files that could not be read or unpickled here, and why; they may be whole"""
+    """paths of value files that could not be read or unpickled here, or are signed with another
+    key, and why; they may be whole"""
     temporary: dict[str, int] = field(default_factory=dict)
     """paths of temporary files, and since when, in ns by the server's clock: writes under way, or
     left by a crash"""
@@ -52,14 +53,16 @@ def verify(store: Store, entries: Entries, workers: int) -> Report:
     def examine(shard: str) -> Report:
         listing = store.list(shard)
         names = list(listing.signatures)
-        whole, damaged, unreadable = 0, {}, {}
+        whole = 0
+        damaged: dict[str, str] = {}
+        unreadable: dict[str, str] = {}
         for name, entry in zip(names, entries.read(names)):
             if isinstance(entry, Entry):
                 whole += 1
             elif isinstance(entry, CorruptValueError):
-                damaged[entry.path] = entry.reason
+                (unreadable if entry.foreign else damaged)[entry.path] = entry.reason
             elif entry is not None:
-                unreadable[store.path_of(name)] = f"{type(entry).__name__}: {entry}"
+                unreadable[store.path_of(name)] = described(entry)
         return Report(whole, damaged, unreadable, listing.temporary, listing.strangers)
 
     whole = 0
@@ -95,7 +98,7 @@ def repair(store: Store, entries: Entries, workers: int, grace: float) -> Repair
         try:
             # Since it was looked at, somebody may have computed and written this value anew.
             [entry] = entries.read([store.digest_of(path)])
-            if isinstance(entry, CorruptValueError):
+            if isinstance(entry, CorruptValueError) and not entry.foreign:
                 aside = store.set_aside(path, entry.signature)
                 if aside:
                     done.set_aside[path] = aside

@@ -1,0 +1,57 @@
+"""Opcodes: what a pickle's own bytes say of its being whole. No code that it names is run."""
+
+from __future__ import annotations
+
+import pickletools
+
+_MARK = pickletools.markobject
+_FRAME_HEADER = 9  # the opcode, and the length of the frame after it
+_PUTS = ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE")
+_PAIRS = ("DICT", "SETITEMS")
+_GETS = ("GET", "BINGET", "LONG_BINGET")
+
+
+def pickle_flaw(data: bytes) -> str | None:
+    """What shows that no pickler can have made these bytes, or None if nothing does.
+
+    The opcodes have to run to a STOP that is the last byte, and stack and memo have to hold what
+    each of them takes. This costs more than unpickling: it is for bytes that couldn't be unpickled,
+    or must not be. None as well where memory doesn't suffice to tell.
+    """
+    try:
+        _check(data)
+    except MemoryError:
+        return None
+    except IndexError:
+        return "no pickle: an opcode takes more than there is"
+    except Exception as error:  # pickletools raises ValueError, and others for some arguments
+        return f"no pickle: {error}"
+    return None
+
+
+def _check(data: bytes) -> None:
+    stack: list[object] = []
+    memo: set[object] = set()
+    at = 0
+    for opcode, argument, position in pickletools.genops(data):
+        at, taken = position or 0, opcode.stack_before
+        if opcode.name == "FRAME" and (argument or 0) > len(data) - at - _FRAME_HEADER:
+            raise ValueError("a frame runs past the end")
+        if opcode.name in _GETS and argument not in memo:
+            raise ValueError("it refers to what it doesn't hold")
+        if opcode.name in _PUTS:
+            stack[-1]
+            memo.add(len(memo) if opcode.name == "MEMOIZE" else argument)
+        if _MARK in taken:
+            count = 0
+            while stack.pop() is not _MARK:
+                count += 1
+            if opcode.name in _PAIRS and count % 2:
+                raise ValueError("a key without a value")
+            taken = taken[: taken.index(_MARK)]
+        for _ in taken:
+            if stack.pop() is _MARK and opcode.name != "POP":
+                raise ValueError("an opcode takes a mark for an object")
+        stack.extend(opcode.stack_after)
+    if at != len(data) - 1:
+        raise ValueError("bytes follow the end")
