@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from index_layout import age, open_
+from aging import age
+from index_layout import open_
 from layout import digest, value_file
 
 pytestmark = pytest.mark.skipif(

@@ -11,7 +11,8 @@ import time
 
 import pytest
 
-from index_layout import age, open_
+from aging import age
+from index_layout import open_
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="leases are Linux's")
 

@@ -194,11 +194,11 @@ def test_twenty_openers_write_one_pack(nfsdict, settled):
 
     with pytest.MonkeyPatch.context() as patch:
         # Each has read the head before any has written.
-        loads = [one._known._notes.load for one in openers]
+        loads = [one._notes.load for one in openers]
         for load in loads:
             load()
         for one in openers:
-            patch.setattr(one._known._notes, "load", lambda: None)
+            patch.setattr(one._notes, "load", lambda: None)
         patch.setattr(Packs, "push", push)
         for one in openers:
             assert len(one) == len(MANY)

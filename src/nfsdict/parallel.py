@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import threading
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
+from queue import SimpleQueue
 from typing import Callable, TypeVar
 
 A = TypeVar("A")
@@ -70,23 +71,80 @@ def in_parallel(
             threads = workers
         elif without_gil and computed >= _WAITED:
             threads = min(workers, _processors())
-    rest = items[done:]
-    if len(rest) < 2:
-        yield from map(function, rest)
+    yield from _in_threads(function, items[done:], threads)
+
+
+def _in_threads(function: Callable[[A], B], items: list[A], threads: int) -> Iterator[B]:
+    """In so many threads; in the calling one what those that can be started don't do.
+
+    None can be where the system's limit is reached, or the interpreter shuts down. None is where
+    this call has interrupted another one that starts threads: that holds locks of ``threading``.
+    """
+    size = max(1, -(-len(items) // (_PIECES * threads)))
+    pieces = [items[start : start + size] for start in range(0, len(items), size)]
+    if len(pieces) < 2 or _mine.starting.locked():
+        yield from map(function, items)
         return
-    size = -(-len(rest) // (_PIECES * threads))
-    pieces = [rest[start : start + size] for start in range(0, len(rest), size)]
+    waiting = deque(enumerate(pieces))
+    ended: list[bool] = []
+    started: list[threading.Thread] = []
+    results: SimpleQueue[tuple[int, list[B], BaseException | None] | None] = SimpleQueue()
 
-    ended = threading.Event()
-
-    def of_piece(piece: Sequence[A]) -> list[B]:
-        return [function(item) for item in piece if not ended.is_set()]
-
-    with ThreadPoolExecutor(min(threads, len(pieces)), "nfsdict") as pool:
+    def work() -> None:
         try:
-            for results in pool.map(of_piece, pieces):
-                yield from results
-        except BaseException:
-            ended.set()
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+            while waiting:
+                try:
+                    number, piece = waiting.popleft()
+                except IndexError:
+                    break  # another thread took the last one
+                try:
+                    found = [function(item) for item in piece if not ended]
+                    results.put((number, found, None))
+                except BaseException as error:
+                    results.put((number, [], error))
+        finally:
+            results.put(None)
+
+    done: dict[int, tuple[list[B], BaseException | None]] = {}
+    try:
+        _start(work, min(threads, len(pieces)), started)
+        running = len(started)
+        for number in range(len(pieces)):
+            while number not in done:
+                if not running:
+                    work()
+                    running = 1
+                result = results.get()
+                if result is None:
+                    running -= 1
+                else:
+                    done[result[0]] = result[1:]
+            values, error = done.pop(number)
+            if error is not None:
+                raise error
+            yield from values
+    finally:
+        ended.append(True)
+        waiting.clear()
+        for thread in started:
+            thread.join()
+
+
+class _Mine(threading.local):
+    def __init__(self) -> None:
+        self.starting = threading.Lock()
+
+
+_mine = _Mine()
+
+
+def _start(work: Callable[[], None], count: int, started: list[threading.Thread]) -> None:
+    """Start so many threads, or as many as can be."""
+    with _mine.starting:
+        for _ in range(count):
+            thread = threading.Thread(target=work, name="nfsdict", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:
+                break
+            started.append(thread)
