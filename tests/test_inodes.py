@@ -22,6 +22,7 @@ pytestmark = pytest.mark.skipif(
 
 SOURCE = Path(__file__).with_name("faults") / "inode.c"
 KEYS = {str(number): number for number in range(9)}
+VALUE = f"{digest('3')}.pkl"
 REST = {key: value for key, value in KEYS.items() if key != "3"}
 
 PROLOGUE = """
@@ -56,15 +57,15 @@ def library(tmp_path_factory):
 
 @pytest.fixture(params=["EUCLEAN", "EIO", "EINVAL"])
 def run(request, nfsdict, library, tmp_path):
-    """Run this where the file of "3" has a damaged inode; what it prints, as JSON."""
+    """Run this where the file of "3" has a damaged inode. What it logs, and prints as JSON."""
     number = str(getattr(errno, request.param))
 
-    def run(script, lazy=False):
+    def run(script, lazy=False, inode=VALUE):
         done = subprocess.run(
             [sys.executable, "-c", PROLOGUE + script, tmp_path, "lazy" if lazy else "eager"],
             env={
                 **os.environ,
-                **{"LD_PRELOAD": str(library), "INODE": digest("3"), "NUMBER": number},
+                **{"LD_PRELOAD": str(library), "INODE": inode, "NUMBER": number},
             },
             capture_output=True,
             text=True,
@@ -181,3 +182,36 @@ print("\\n" + json.dumps([status]))
 """
     )
     assert done == [0]
+
+
+@LAZY
+def test_a_shard_that_cannot_be_looked_at_is_an_error(nfsdict, tmp_path, run, lazy):
+    """Its keys aren't absent."""
+    open_(nfsdict, tmp_path).update(KEYS)
+    age(tmp_path)
+    open_(nfsdict, tmp_path).close()
+    _, (single, whole, kept, after) = run(
+        """
+name = os.environ.pop("INODE")
+d = opened()
+len(d)
+os.environ["INODE"] = name
+fresh = nfsdict.NfsDict("store", base, lazy=True)
+single = [refused(call) for call in (
+    lambda: fresh["3"], lambda: "3" in fresh, lambda: fresh.get("3", fresh=True),
+    lambda: fresh.add("3", 0), lambda: fresh.__setitem__("3", 0),
+)]
+whole = [refused(call) for call in (
+    lambda: len(fresh), fresh.refresh, fresh.sync, fresh.verify, fresh.repair, fresh.clear,
+    lambda: nfsdict.NfsDict("store", base), d.sync,
+)]
+kept = sorted(d)
+del os.environ["INODE"]
+print(json.dumps([single, whole, kept, [dict(d), sorted(d.refresh()), dict(opened())]]))
+""",
+        lazy,
+        inode=digest("3")[:2],
+    )
+    assert None not in single and None not in whole
+    assert kept == sorted(KEYS)
+    assert after == [KEYS, [], KEYS]

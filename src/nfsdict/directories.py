@@ -34,6 +34,7 @@ What a Linux NFS client does, and what is done about it here and in ``store``:
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
@@ -41,6 +42,8 @@ from typing import Callable, TypeVar
 
 from .clock import Clock
 from .core import list_directory
+
+log = logging.getLogger("nfsdict")
 
 T = TypeVar("T")
 
@@ -58,6 +61,8 @@ READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW
 READ_FLAGS |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _NFS = ("nfs", "nfs4")
 _NO_SYNC_NEEDED = (*_NFS, "tmpfs")
+# Where there is no /proc, or none that may be read.
+_NO_PROC = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 # What file systems without an fsync for directories answer.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
 
@@ -68,20 +73,59 @@ def failure(number: int, path: str) -> OSError:
 
 
 def mounted_as(path: str) -> str:
-    """The type of the file system that holds the path ("nfs4", "ext4"), "" if it can't be told.
+    """The type of the file system that holds the path ("nfs4", "ext4"), "" where the system doesn't
+    tell. OSError if it can't be found out now, as without a free descriptor.
 
-    On Linux, see proc_pid_mountinfo(5).
+    On Linux, see proc_pid_mountinfo(5): by the mount's number, as btrfs gives each subvolume a
+    device that isn't found there, or by the device where /proc has no such numbers.
     """
+    if hasattr(os, "O_PATH"):
+        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)  # asks no server
+        try:
+            return _mount_of(os.fstat(descriptor).st_dev, f"/proc/self/fdinfo/{descriptor}")
+        finally:
+            os.close(descriptor)
+    return _mount_of(os.stat(path).st_dev, os.devnull)
+
+
+def _mount_of(device: int, information: str) -> str:
+    """The type of the mount with the number in this file, or of one of this device."""
+    found = ""
     try:
-        device = os.stat(path).st_dev
+        with open(information, encoding="ascii") as lines:
+            number = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
             for mount in mounts:
-                fields = mount.split(" - ")
-                if fields[0].split()[2] == f"{os.major(device)}:{os.minor(device)}":
-                    return fields[1].split()[0]
-    except (OSError, IndexError):
-        pass
-    return ""
+                fields, _, file_system = mount.partition(" - ")
+                own, _, devices = fields.split()[:3]
+                if own == number:
+                    return file_system.split()[0]
+                if devices == f"{os.major(device)}:{os.minor(device)}":
+                    found = found or file_system.split()[0]
+    except OSError as error:
+        if error.errno not in _NO_PROC:
+            raise
+    return found
+
+
+def is_directory(path: str) -> bool:
+    """Whether the path leads to one. Unlike ``os.path.isdir`` it takes no error for absence."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        check_absent(path)
+        return False
+
+
+def check_absent(path: str) -> None:
+    """To be called after ENOENT: NotADirectoryError if a symbolic link has this name. It may lead
+    to a disk that isn't mounted, and what lies there isn't known to be absent."""
+    try:
+        linked = stat.S_ISLNK(os.lstat(path).st_mode)
+    except FileNotFoundError:
+        return
+    if linked:
+        raise OSError(errno.ENOTDIR, "A symbolic link that leads nowhere", path)
 
 
 def _read_anew(descriptor: int, name: str) -> bool:
@@ -140,7 +184,7 @@ class Directories:
         """
         missing = []
         path = self.directory
-        while not os.path.isdir(path):
+        while not is_directory(path):
             missing.append(path)
             path, name = os.path.split(path)
             if not name:
@@ -162,14 +206,18 @@ class Directories:
                 setgid = os.stat(path).st_mode & stat.S_ISGID
                 os.chmod(path, self._mode | readable >> 2 | setgid)
         except FileExistsError:
-            if not os.path.isdir(path):
+            if not is_directory(path):
                 raise
         if self._durable:
             self._sync_directory(os.path.dirname(path))
 
-    def _mounted_as(self, path: str) -> str:
+    def _mounted_as(self, path: str) -> str | None:
+        """See ``mounted_as``. None: not found out yet, so that the most careful rules hold."""
         if self._file_system is None:
-            self._file_system = mounted_as(path)
+            try:
+                self._file_system = mounted_as(path)
+            except OSError as error:
+                log.info("can't tell what %s is mounted as: %s", path, error)
         return self._file_system
 
     def _synchronous(self, path: str) -> bool:
@@ -179,7 +227,8 @@ class Directories:
     def _over_nfs(self) -> bool:
         """Whether a client stands between, which may know by a directory's times alone that it
         changed."""
-        return self._mounted_as(self.directory) in _NFS
+        mounted = self._mounted_as(self.directory)
+        return mounted is None or mounted in _NFS
 
     def _sync_directory(self, path: str) -> None:
         if self._synchronous(path):
@@ -196,11 +245,12 @@ class Directories:
     def _revalidate(self, path: str) -> os.stat_result | None:
         """Have the client ask the server what the directory's state is: one GETATTR.
 
-        None if there is no such directory. ``stat`` would answer from the attribute cache, and
-        ``fstat`` of a descriptor held open as well.
+        None if there is no such directory, or a link that leads nowhere: ``check_absent`` tells.
+        ``stat`` would answer from the attribute cache, and ``fstat`` of a descriptor held open as
+        well.
         """
         if os.name == "nt":
-            return os.stat(path) if os.path.isdir(path) else None
+            return os.stat(path) if is_directory(path) else None
         try:
             descriptor = self._again(lambda path: os.open(path, _FLAGS), path)
         except FileNotFoundError:
@@ -255,11 +305,15 @@ class Directories:
     def _look_into(self, directory: str, name: str) -> bool | None:
         """Revalidate the directory. Whether it may have this name, None if it isn't there."""
         if not self._over_nfs():
-            return None if self._revalidate(directory) is None else True
-        try:
-            return self._again(lambda path: self._may_have(path, name), directory)
-        except FileNotFoundError:
-            return None
+            if self._revalidate(directory) is not None:
+                return True
+        else:
+            try:
+                return self._again(lambda path: self._may_have(path, name), directory)
+            except FileNotFoundError:
+                pass
+        check_absent(directory)
+        return None
 
     def _may_have(self, directory: str, name: str) -> bool:
         descriptor = os.open(directory, _FLAGS)

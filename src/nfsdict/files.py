@@ -7,7 +7,6 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import TypeVar
 
 from .core import read_files, value_path, write_file, write_files
@@ -94,6 +93,8 @@ class Files(Directories):
     def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
         super().__init__(directory, mode, durable)
         self.extension = extension
+        # What ``_syncs`` gives; None as long as that isn't found out.
+        self._synced: bool | None = None
 
     def path(self, key: str) -> str:
         """Where the key's value file is, or would be."""
@@ -172,9 +173,14 @@ class Files(Directories):
 
     # --- writing -------------------------------------------------------------------------------
 
-    @cached_property
-    def _synced(self) -> bool:
-        return self._durable and not self._synchronous(self.directory)
+    def _syncs(self) -> bool:
+        """Whether a directory is to be synced after a change in it."""
+        if self._synced is not None:
+            return self._synced
+        synced = self._durable and not self._synchronous(self.directory)
+        if self._file_system is not None:
+            self._synced = synced
+        return synced
 
     def put(self, name: str, data: bytes) -> bytes:
         """Replace the file of this digest; atomic, durable on return. The new signature.
@@ -183,7 +189,10 @@ class Files(Directories):
         OSError it isn't. No temporary file stays behind.
         """
         path = f"{self.directory}/{name[:2]}/{name}{self.extension}"
-        outcome = write_file(path, data, self._mode, self._durable, self._synced)
+        synced = self._synced
+        if synced is None:
+            synced = self._syncs()
+        outcome = write_file(path, data, self._mode, self._durable, synced)
         if type(outcome) is bytes:
             if self._file_system == "nfs":
                 self.times.seen(mtime_of(outcome))
@@ -204,7 +213,7 @@ class Files(Directories):
     def _tried(
         self, files: list[tuple[str, bytes]], exclusive: bool = False
     ) -> list[bytes | tuple[int, int]]:
-        return write_files(files, self._mode, self._durable, self._synced, exclusive)
+        return write_files(files, self._mode, self._durable, self._syncs(), exclusive)
 
     def _mended(
         self,

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from .core import read_stamps
+from .directories import check_absent, is_directory
 from .files import TEMPORARY, mtime_of, same_but_for_ctime, signature_of, times_of
 from .hints import Hints
 
@@ -69,21 +70,25 @@ class Store(Hints):
         """The shard directories that exist, in order. One GETATTR while none is made or removed.
 
         Listed with their attributes: on NFS that spares a LOOKUP for each afterwards.
-        FileNotFoundError if the whole store is gone.
+        FileNotFoundError if the whole store is gone, OSError if one of them can't be reached.
         """
         if self._shards is not None and [self._shards[0]] == read_stamps([self.directory]):
             return self._shards[1]
         mtime, ctime, entries = self._again(self._listed, self.directory)
         settled = self.times.passed(max(mtime, ctime))
         found = {
-            name
-            for name, mode, _, _ in entries
-            if name in _SHARD_NAMES
-            and (stat.S_ISDIR(mode) or (stat.S_ISLNK(mode) and os.path.isdir(self._shard(name))))
+            name for name, mode, _, _ in entries if name in _SHARD_NAMES and self._is(name, mode)
         }
         shards = [shard for shard in SHARDS if shard in found]
         self._shards = ((mtime, ctime), shards) if settled else None
         return shards
+
+    def _is(self, shard: str, mode: int) -> bool:
+        """Whether what has this name and mode is a shard directory, or a link to one. OSError if
+        that can't be told: a link may lead to a disk that isn't mounted."""
+        if stat.S_ISLNK(mode) or not mode:
+            return is_directory(self._shard(shard))
+        return stat.S_ISDIR(mode)
 
     def prefetch(self) -> None:
         """On NFS, learn of all shards together: that spares each first lookup in one a call."""
@@ -104,6 +109,8 @@ class Store(Hints):
                 stamps.append(stamp)
             else:
                 status = self._revalidate(path)
+                if status is None:
+                    check_absent(path)
                 stamps.append(None if status is None else Stamp(*times_of(status)))
         self.times.seen(latest)
         return stamps
@@ -113,6 +120,7 @@ class Store(Hints):
         try:
             mtime, ctime, entries = self._again(self._listed, self._shard(shard))
         except FileNotFoundError:
+            check_absent(self._shard(shard))
             return Listing(NO_STAMP, {}, {}, [])
         listing = Listing(Stamp(mtime, ctime), {}, {}, [])
         for file, mode, signature, ctime in entries:

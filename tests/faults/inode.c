@@ -1,5 +1,5 @@
-/* Preloaded: a damaged inode. Whatever has INODE in its path can't be opened or stat'ed: NUMBER is
-   the errno. Its name is there, and can be listed. */
+/* Preloaded: a damaged inode. What is called INODE, and what lies below it, can't be opened or
+   stat'ed: NUMBER is the errno. Its name is there, and can be listed. */
 
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -13,11 +13,16 @@
 static int damaged(const char *path)
 {
     const char *inode = getenv("INODE"), *number = getenv("NUMBER");
+    size_t length = inode == NULL ? 0 : strlen(inode);
 
-    if (inode == NULL || strstr(path, inode) == NULL)
-        return 0;
-    errno = atoi(number);
-    return 1;
+    for (const char *at = path; length != 0 && at != NULL; at = strchr(at, '/')) {
+        at += *at == '/';
+        if (strncmp(at, inode, length) == 0 && (at[length] == '/' || at[length] == '\0')) {
+            errno = atoi(number);
+            return 1;
+        }
+    }
+    return 0;
 }
 
 #define MODE(mode, flags)                                                                          \
