@@ -98,6 +98,7 @@ class Bulk:
         """Remove each value file that is there now. Paths that failed."""
         self._flush.keys_change()
         failed: dict[str, OSError] = {}
+        self._store.find_root()
         shards = sorted(self._known.shards().union(self._store.shards()))
         for part in in_parallel(self._clear, shards, self._workers):
             failed.update(part)

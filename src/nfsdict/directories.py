@@ -46,8 +46,8 @@ STALE = (errno.ESTALE, errno.EBADF)
 TRIES = 20
 _PAUSE = 0.005
 _FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-_NFS = ("nfs", "nfs4")
-_NO_SYNC_NEEDED = (*_NFS, "tmpfs")
+NFS = ("nfs", "nfs4")
+_NO_SYNC_NEEDED = (*NFS, "tmpfs")
 # What file systems without an fsync for directories answer.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
 
@@ -158,7 +158,7 @@ class Directories:
             self._sync_directory(os.path.dirname(path))
 
     def _mounted_as(self, path: str) -> str:
-        if self._file_system is None:
+        if not self._file_system:  # it couldn't be told: the directory wasn't there yet
             self._file_system = mounted_as(path)
         return self._file_system
 
@@ -169,7 +169,7 @@ class Directories:
     def _over_nfs(self) -> bool:
         """Whether a client stands between, which may know by a directory's times alone that it
         changed."""
-        return self._mounted_as(self.directory) in _NFS
+        return self._mounted_as(self.directory) in NFS
 
     def _sync_directory(self, path: str) -> None:
         if self._synchronous(path):

@@ -56,6 +56,8 @@ class Knowledge:
         self._lazy = lazy
         self._proving = proving
         self._workers = workers
+        # The directory that the index is about.
+        self._root: tuple[int, int] | None = None
         # Shards whose listed keys aren't all in the cache yet: putting a million there takes longer
         # than reading them all from the index.
         self._unfilled: set[str] = set()
@@ -175,6 +177,12 @@ class Knowledge:
     def survey(self, reread: bool = False) -> set[str]:
         """Bring cache and index up to date with the store; the keys that others changed."""
         with self._locks.survey:
+            if self._lazy or self.index.listed:  # else it was found just now, at opening
+                self._store.find_root()
+            if self._store.root != self._root:
+                self._root = self._store.root
+                with self._locks.known:
+                    self.index.distrust()
             if not self.index.listed:
                 self._notes.load()
             with self._locks.known:
