@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import json
+import os
 import pickle
 import random
 from pathlib import Path
@@ -261,3 +262,26 @@ def test_who_reads_values_that_no_pack_has_packs_them(nfsdict, tmp_path, replace
         assert dict(d) == wanted and len(reads) == 20
     reads.clear()
     assert dict(open_(nfsdict, tmp_path)) == wanted and reads == []
+
+
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+@pytest.mark.parametrize("looks", [False, True], ids=["", "verified"])
+def test_another_store_in_its_place(nfsdict, tmp_path, monkeypatch, lists, lazy, looks):
+    """Its directories may have the same times: both stores were written within one tick."""
+    within_one_tick(monkeypatch, tmp_path)
+    for name in ("store", "other"):
+        with nfsdict.NfsDict(name, tmp_path, durable=False, workers=1) as d:
+            d.update({"a": name, "b": name, f"only {name}": name})
+    age(tmp_path)
+    for name in ("store", "other"):
+        nfsdict.NfsDict(name, tmp_path).close()
+    d = open_(nfsdict, tmp_path, lazy=lazy)
+    assert dict(d) == {"a": "store", "b": "store", "only store": "store"}
+    os.rename(tmp_path / "store", tmp_path / "away")
+    os.rename(tmp_path / "other", tmp_path / "store")
+    if looks:
+        assert d.verify().entries == 3
+    assert d.refresh() == {"a", "b", "only store", "only other"}
+    assert dict(d) == {"a": "other", "b": "other", "only other": "other"}
+    lists.clear()
+    assert d.refresh() == set() and lists == []

@@ -127,10 +127,15 @@ def test_a_refresh_with_nothing_changed_takes_1_for_each_shard_and_at_most_3(
     assert len(here) == shards
     time.sleep(SETTLED)  # the root was changed by ``here`` when it learnt the time
     assert here.refresh() == set()
+    more = []
     for _ in range(3):
         with lab.rpcs("a") as rpcs:
             assert here.refresh() == set()
-        assert rpcs == {"GETATTR": shards + 1}
+        assert rpcs.keys() == {"GETATTR"}
+        more.append(rpcs.total - shards)
+    # One for the root, and one for its parent, as another directory may have its name by now. On
+    # v4 there is one after the root was listed: the client no longer knows when it was read.
+    assert more[0] <= 3 and more[1:] == [2, 2]
     there[chosen["00"]] = "new"
     with lab.rpcs("a") as rpcs:
         assert here.refresh() == {chosen["00"]}
@@ -195,10 +200,10 @@ def test_a_store_without_index_opens_with_4_calls_a_key(package, lab: Lab, settl
 
 
 @pytest.mark.nfs(version=BOTH)
-def test_a_lazy_opening_takes_5_calls_and_a_first_read_4(package, lab: Lab, settled) -> None:
+def test_a_lazy_opening_takes_6_calls_and_a_first_read_4(package, lab: Lab, settled) -> None:
     with lab.rpcs("a") as rpcs:
         d = package.NfsDict("store", lab.a, lazy=True)
-    assert rpcs.total <= 5
+    assert rpcs.total <= 6
     for key, value in list(settled.items())[:2]:
         with lab.rpcs("a") as rpcs:
             assert d[key] == value

@@ -108,6 +108,7 @@ class Bulk:
         """Remove each value file that is there now. Paths that failed."""
         self._flush.keys_change()
         failed: dict[str, OSError] = {}
+        self._store.find_root()
         with self._locks.guard:
             known = self._known.shards()
         shards = sorted(known.union(self._store.shards()))

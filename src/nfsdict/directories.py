@@ -59,8 +59,8 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 
 # For files. A FIFO doesn't block, a link isn't followed.
 READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 READ_FLAGS |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-_NFS = ("nfs", "nfs4")
-_NO_SYNC_NEEDED = (*_NFS, "tmpfs")
+NFS = ("nfs", "nfs4")
+_NO_SYNC_NEEDED = (*NFS, "tmpfs")
 # Where there is no /proc, or none that may be read.
 _NO_PROC = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 # What file systems without an fsync for directories answer.
@@ -228,7 +228,7 @@ class Directories:
         """Whether a client stands between, which may know by a directory's times alone that it
         changed."""
         mounted = self._mounted_as(self.directory)
-        return mounted is None or mounted in _NFS
+        return mounted is None or mounted in NFS
 
     def _sync_directory(self, path: str) -> None:
         if self._synchronous(path):

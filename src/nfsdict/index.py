@@ -248,6 +248,11 @@ class Index:
                 shard.stamp = NO_STAMP
         self._shards[name] = shard
 
+    def distrust(self) -> None:
+        """The store's directory isn't the one that was listed: no shard is as it was known."""
+        for shard in self._shards.values():
+            shard.stamp = NO_STAMP
+
     # --- what the packs on disk don't say yet --------------------------------------------------
 
     def changes(self) -> int:

@@ -45,6 +45,8 @@ class Knowledge:
         self._locks = locks
         self._lazy = lazy
         self._bound = None if cache_bytes is None else CacheBound(cache, cache_bytes)
+        # The directory that the index is about.
+        self._root: tuple[int, int] | None = None
         # Shards whose listed keys aren't all in the cache yet: putting a million there takes longer
         # than reading them all from the index.
         self._unfilled: set[str] = set()
@@ -302,12 +304,15 @@ class Knowledge:
 
     # --- scans ---------------------------------------------------------------------------------
 
-    def begin_scan(self) -> set[str]:
-        """A scan begins, beside others perhaps. To be ended by ``end_scan`` with what this gives:
-        the keys that this process changes or looks up meanwhile."""
+    def begin_scan(self, root: tuple[int, int] | None) -> set[str]:
+        """A scan of this directory begins, beside others perhaps. To be ended by ``end_scan`` with
+        what this gives: the keys that this process changes or looks up meanwhile."""
         overtaken: set[str] = set()
         with self._locks.state:
             self._settle_interrupted()
+            if root != self._root:
+                self._root = root
+                self.index.distrust()
             self.generation = object()
             self._overtaken = [*self._overtaken, overtaken]
         return overtaken

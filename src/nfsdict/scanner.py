@@ -71,8 +71,10 @@ class Scanner:
         guard = self._locks.guard
         first = not self._known.index.listed
         before = set(self._cache) if first else None
+        if self._lazy or not first:  # else it was found just now, at opening
+            self._store.find_root()
         with guard:
-            overtaken = self._known.begin_scan()
+            overtaken = self._known.begin_scan(self._store.root)
         try:
             if first:
                 with guard:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from .core import read_stamps
-from .directories import check_absent, is_directory
+from .directories import NFS, check_absent, is_directory, mounted_as
 from .files import TEMPORARY, mtime_of, same_but_for_ctime, signature_of, times_of
 from .hints import Hints
 
@@ -62,6 +62,55 @@ class Store(Hints):
         self._value_name = re.compile(rf"([0-9a-f]{{64}}){name}")
         # The root's mtime and ctime, and what it held then; None while those could come again.
         self._shards: tuple[tuple[int, int], list[str]] | None = None
+        self.root: tuple[int, int] | None = None
+        """device and inode of the directory that ``find_root`` found last, None if there was none
+        or it couldn't be told"""
+        self._inner: bool | None = None  # what _parent_over_nfs found out
+
+    def check(self) -> None:
+        """FileNotFoundError or NotADirectoryError unless the store's directory is there."""
+        self.find_root()
+        super().check()
+
+    def create(self) -> None:
+        """Make the store's directory and its parents, unless they are there.
+
+        NotADirectoryError if a file is in the way.
+        """
+        self.find_root()
+        super().create()
+        if self.root is None:
+            self.find_root()
+
+    def find_root(self) -> None:
+        """Look up anew which directory has the store's path, and note it as ``root``.
+
+        Another host can put another directory there (``mv``, a restored backup). An NFS client
+        goes on with the one that it remembers, whose handle stays good, until it has revalidated
+        the parent directory. What was seen in the directories of the other one says nothing then.
+        """
+        if self._parent_over_nfs():
+            # In a parent that only lets through, the client remembers the name for its own time.
+            with suppress(PermissionError):
+                self._look_into(*os.path.split(self.directory))
+        status = self.status()
+        root = None if status is None else (status.st_dev, status.st_ino)
+        if root != self.root:
+            self.root = root
+            self._shards = None
+            self._racy.clear()
+
+    def _parent_over_nfs(self) -> bool:
+        """Whether an NFS client stands before the parent directory too. Not where the store's is
+        what was mounted: then its parent is of another file system, and has another clock."""
+        if self._inner is None:
+            parent = os.path.dirname(self.directory)
+            status = self.status()
+            with suppress(OSError):
+                kind = mounted_as(parent)
+                other = status is not None and os.stat(parent).st_dev != status.st_dev
+                self._inner = kind in NFS and not other
+        return bool(self._inner)
 
     def _shard(self, shard: str) -> str:
         return f"{self.directory}/{shard}"

@@ -65,6 +65,7 @@ def verify(store: Store, entries: Entries, workers: int) -> Report:
                 unreadable[store.path_of(name)] = described(entry)
         return Report(whole, damaged, unreadable, listing.temporary, listing.strangers)
 
+    store.find_root()
     whole = 0
     total = Report(temporary=store.temporary_files())
     for part in in_parallel(examine, store.shards(), workers):

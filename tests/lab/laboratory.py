@@ -8,7 +8,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from .client import Client
@@ -100,7 +100,10 @@ class Lab:
             self._bench.server.start()
             self._bench.release()
             self._bench.server.end_grace()
-        shutil.rmtree(self.server)
+        while self.server.exists():
+            # A client removes its .nfsXXXX files when it is done with closing them, also now.
+            with suppress(FileNotFoundError):
+                shutil.rmtree(self.server)
 
     def rpcs(self, client: str) -> AbstractContextManager[Rpcs]:
         """Count what client "a" or "b" sends inside the `with`; see `Rpcs`."""
