@@ -750,6 +750,54 @@ def test_what_began_before_a_sync_is_no_newer(opened, files, monkeypatch, call):
     assert d["k"] == "last"
 
 
+def test_a_refresh_that_raises_keeps_what_it_had_found(opened, monkeypatch):
+    d, other = opened(workers=1), opened()
+    other.update({f"key {n}": n for n in range(50)})
+    d.refresh()
+    other.update({f"key {n}": -1 - n for n in range(50)})
+    listed, shards = d._store.list, []
+
+    def fails(shard):
+        shards.append(shard)
+        if len(shards) == 10:
+            raise OSError(errno.EIO, "no")
+        return listed(shard)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(d._store, "list", fails)
+        with pytest.raises(OSError):
+            d.refresh()
+    assert d.refresh() == {f"key {n}" for n in range(50)}
+    assert d.refresh() == set()
+
+
+def test_a_key_that_was_popped_while_a_refresh_read_is_not_listed(opened, monkeypatch):
+    d, other = opened(lazy=True), opened()
+    assert len(d) == 0
+    other["k"] = 1
+    read = d._entries.read
+
+    def late(digests):
+        found = list(read(digests))
+        assert d.pop("k") == 1
+        return found
+
+    with monkeypatch.context() as patch:
+        patch.setattr(d._entries, "read", late)
+        d.refresh()
+    assert list(d) == [] and len(d) == 0
+
+
+def test_wait_for_looks_at_the_disk_and_not_the_cache(opened):
+    d = opened()
+    d["k"] = "old"
+    opened()["k"] = "new"
+    assert d.wait_for("k", timeout=0) == "new"
+    del opened()["k"]
+    with pytest.raises(TimeoutError):
+        d.wait_for("k", timeout=0)
+
+
 def test_wait_for_returns_what_is_there(opened):
     d = opened()
     opened()["k"] = None

@@ -620,3 +620,46 @@ def test_popitem_costs_the_same_in_a_large_store(opened, count):
     finally:
         sys.settrace(None)
     assert lines < 10 * 600
+
+
+# --- no threads -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("started", [0, 2])
+def test_where_no_thread_can_be_started(opened, monkeypatch, started):
+    """As with a limit of processes that is reached, at once or after a few."""
+    parallel = importlib.import_module("nfsdict.parallel")
+    monkeypatch.setattr(parallel, "_WAITED", -1.0)  # threads from the second item on
+    start, left = threading.Thread.start, [started]
+
+    def refused(self):
+        if left[0] == 0:
+            raise RuntimeError("can't start new thread")
+        left[0] -= 1
+        start(self)
+
+    pairs = {f"key {n}": n for n in range(500)}
+    d = opened(durable=False, workers=8)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refused)
+        for act in (lambda: d.update(pairs), d.sync, lambda: d.verify().ok, d.clear):
+            left[0] = started
+            act()
+            assert dict(opened(workers=1)) == ({} if act == d.clear else pairs)
+
+
+def test_at_the_end_of_the_interpreter(nfsdict, tmp_path):
+    code = """
+    import atexit, sys
+    from nfsdict import NfsDict, parallel
+    parallel._WAITED = -1.0
+    d = NfsDict("s", sys.argv[1], durable=False, workers=8)
+
+    @atexit.register
+    def end():
+        d.update({f"key {n}": n for n in range(500)})
+        d.sync()
+        del d["key 0"]
+        print(len(d))
+    """
+    assert run(code, tmp_path) == "499\n"

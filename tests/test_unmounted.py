@@ -6,7 +6,8 @@ import os
 
 import pytest
 
-from index_layout import age, open_
+from aging import age
+from index_layout import open_
 from layout import digest, value_file
 
 KEYS = {str(number): number for number in range(20)}

@@ -17,14 +17,14 @@ class CacheBound:
 
     def __init__(self, cache: dict[str, Any], limit: int) -> None:
         self._cache = cache
-        self._limit = limit
+        self.limit = limit
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._total = 0
 
     @property
     def room(self) -> int:
         """Bytes that fit without anything going out."""
-        return self._limit - self._total
+        return self.limit - self._total
 
     def drop(self, key: str) -> None:
         """The key's value isn't in the cache, or is no longer wanted there."""
@@ -38,10 +38,10 @@ class CacheBound:
         """
         self.drop(key)
         evicted = [self._cache.get(key)]
-        if value is MISSING or size > self._limit:
+        if value is MISSING or size > self.limit:
             self._cache[key] = MISSING
             return evicted
-        while self._total + size > self._limit:
+        while self._total + size > self.limit:
             oldest, gone = self._sizes.popitem(last=False)
             self._total -= gone
             if oldest in self._cache:

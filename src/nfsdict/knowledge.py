@@ -328,9 +328,12 @@ class Knowledge:
             self._looks += 1
             return self._looks, self.index.shard(shard).entries()
 
-    def room(self) -> int | None:
-        """Bytes of values that fit into the cache; None: any number."""
-        return None if self._bound is None else self._bound.room
+    def room(self, reread: bool = False) -> int | None:
+        """Bytes of values that fit into the cache, in place of all when they are read again; None:
+        any number."""
+        if self._bound is None:
+            return None
+        return self._bound.limit if reread else self._bound.room
 
     def leave_unfilled(self, shards: set[str]) -> None:
         """The keys of these shards are in the index, and go into the cache when they are needed."""
@@ -384,7 +387,7 @@ class Knowledge:
                 # A lazy dictionary reads an unknown file for its key, and keeps no value of it.
                 held = self._cache.get(key, MISSING) is not MISSING
                 if key in view.values and (not self._lazy or (held and not reread)):
-                    hold = self._hold if held else self._hold_if_room
+                    hold = self._hold if held or reread else self._hold_if_room
                     replaced.append(hold(key, view.values[key], known.size))
                 elif reread or key in view.unread:
                     replaced.append(self._hold(key, MISSING, 0))

@@ -122,7 +122,7 @@ class Scanner:
                 known.leave_unfilled(clean)
         elif first:
             unpacked = self._unpack(clean)
-        room = known.room()
+        room = known.room(reread)
 
         def wanted(entry: Known, proven: bool) -> bool:
             nonlocal room
