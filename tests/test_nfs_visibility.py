@@ -178,7 +178,7 @@ def test_a_miss_between_two_changes_of_one_tick_is_not_remembered(
     lab: Lab, package, a, b, read, pause
 ) -> None:
     """A misses a key between two changes in one tick; whenever it asks again it finds it."""
-    keys = one_shard(package)[:60]
+    keys = one_shard(package)[:300]  # few pairs meet in a tick on a busy machine
     copies = Copies(lab, b(lazy=True), keys)
     here = a(lazy=True)
     racy = 0
@@ -204,7 +204,7 @@ def test_a_listing_between_two_changes_of_one_tick_is_not_remembered(
     lab: Lab, package, a, b, how
 ) -> None:
     """A lists the shard between two changes in one tick; whatever lists it next sees both."""
-    keys = one_shard(package)[:60]
+    keys = one_shard(package)[:300]  # few pairs meet in a tick on a busy machine
     copies = Copies(lab, b(lazy=True), keys)
     here = a(lazy=how == "lazy refresh")
     len(here)
@@ -256,7 +256,7 @@ def test_a_listing_between_two_changes_of_one_tick_is_not_remembered(
 @pytest.mark.nfs(version=("3", "4.2"), export=("tmpfs", "ext4"))
 def test_a_key_renamed_away_in_one_tick_is_missed_by_a_fresh_get(lab: Lab, package, a, b) -> None:
     """As ``pop`` on another host does it: the file lives on under its private name."""
-    keys = one_shard(package)[:60]
+    keys = one_shard(package)[:300]  # few pairs meet in a tick on a busy machine
     copies = Copies(lab, b(lazy=True), keys)
     here = a(lazy=True)
     racy = 0
