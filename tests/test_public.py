@@ -22,6 +22,7 @@ PUBLIC = [
     "Serializer",
     "UncertainWriteError",
     "UntrustedPickleWarning",
+    "WrongSerializerError",
     "__version__",
     "signed",
 ]

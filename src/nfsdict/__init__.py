@@ -9,6 +9,7 @@ from .errors import (
     NfsDictError,
     ReadOnlyError,
     UncertainWriteError,
+    WrongSerializerError,
 )
 from .mapping import NfsDict
 from .serializers import Serializer
@@ -30,6 +31,7 @@ __all__ = [
     "Serializer",
     "UncertainWriteError",
     "UntrustedPickleWarning",
+    "WrongSerializerError",
     "__version__",
     "signed",
 ]

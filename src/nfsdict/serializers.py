@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 from .errors import text_of
 from .opcodes import pickle_flaw
 
-# A file name's end; ".nfsdict-…" and "_…" are taken by the store itself.
-_EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
+# A file name's end.
+EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Damaged(ValueError):
@@ -189,20 +189,37 @@ class _Custom:
             raise Damaged(text_of(error)) from error
 
 
-_KNOWN: dict[str, Serializer] = {"pickle": Pickle(), "json": Json(), "bytes": Bytes()}
+# A user's own extension is none of these, in any case: some file systems know only one.
+_TAKEN = {
+    r"^\.nfsdict": "the index's files",
+    r"\.damaged-": "files that repair() moves aside",
+    r"\.signed$": "what nfsdict.signed() writes",
+}
+# The name of a value file has 64 digits more, that of a pack 38, and what repair() appends has 21.
+_LONGEST = 64
+
+KNOWN: dict[str, Serializer] = {"pickle": Pickle(), "json": Json(), "bytes": Bytes()}
 
 
 def serializer_named(serializer: str | Serializer) -> Serializer:
     """The serializer of that name, or the user's own. ValueError lists the known names."""
     if isinstance(serializer, str):
-        if serializer not in _KNOWN:
-            raise ValueError(f"unknown serializer {serializer!r}; known are {', '.join(_KNOWN)}")
-        return _KNOWN[serializer]
+        if serializer not in KNOWN:
+            raise ValueError(f"unknown serializer {serializer!r}; known are {', '.join(KNOWN)}")
+        return KNOWN[serializer]
     if not isinstance(serializer, Serializer):
         raise ValueError(
-            f"{serializer!r} is no serializer: one of {', '.join(_KNOWN)}, "
+            f"{serializer!r} is no serializer: one of {', '.join(KNOWN)}, "
             "or an object with extension, dumps and loads"
         )
-    if not _EXTENSION.fullmatch(serializer.extension):
-        raise ValueError(f"{serializer.extension!r} can't end a file name; try one like '.npy'")
-    return serializer if isinstance(serializer, Own) else _Custom(serializer)
+    if isinstance(serializer, Own):
+        return serializer
+    extension = serializer.extension
+    if not isinstance(extension, str) or not EXTENSION.fullmatch(extension):
+        raise ValueError(f"{extension!r} can't end a file name; try one like '.npy'")
+    for part, owner in _TAKEN.items():
+        if re.search(part, extension, re.IGNORECASE):
+            raise ValueError(f"{extension!r} is for {owner}; try one like '.npy'")
+    if len(extension) > _LONGEST:
+        raise ValueError(f"an extension has {_LONGEST} characters at most: {extension!r}")
+    return _Custom(serializer)
