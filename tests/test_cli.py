@@ -130,6 +130,21 @@ def test_stores_of_other_serializers(command, store, serializer):
     assert output(command("get", "s", "k", "--serializer", serializer)) == b"text"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("k", b"v\xff"), (b"k\xff", "v"), ("k", "--json", b'"\xff"'), ("k", "--json", "NaN")],
+)
+def test_what_is_no_json_is_refused(command, store, arguments):
+    path = store({"k": 1}, "json")
+    before = snapshot(path)
+    complaint(command("set", "s", *arguments), 2)
+    complaint(command("set", "s", *arguments, "--serializer", "json"), 2)
+    assert snapshot(path) == before
+    complaint(command("set", "s", "k", "-", stdin=b"\xff"), 2)
+    output(command("set", "s", "k", "-", stdin="ü\n".encode()))
+    assert output(command("get", "s", "k")) == "ü\n".encode()
+
+
 @pytest.mark.parametrize("serializer", ["json", "bytes", "pickle"])
 def test_it_finds_the_serializer_itself(nfsdict, command, store, tmp_path, serializer):
     value = b"text" if serializer == "bytes" else "text"

@@ -24,6 +24,7 @@ PUBLIC = [
     "UntrustedPickleWarning",
     "WrongSerializerError",
     "__version__",
+    "json_format",
     "signed",
 ]
 

@@ -12,7 +12,7 @@ from .errors import (
     WrongSerializerError,
 )
 from .mapping import NfsDict
-from .serializers import Serializer
+from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
 from .verify import Repair, Report
@@ -33,5 +33,6 @@ __all__ = [
     "UntrustedPickleWarning",
     "WrongSerializerError",
     "__version__",
+    "json_format",
     "signed",
 ]

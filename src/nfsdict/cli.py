@@ -209,16 +209,23 @@ def set_value(arguments: argparse.Namespace) -> int:
     data = os.fsencode(arguments.value) if arguments.value != "-" else sys.stdin.buffer.read()
     value: Any = data
     if arguments.json:
-        value = json.loads(data)
+        value = json.loads(data, parse_constant=no_json)
     elif serializer == "json":
-        value = data.decode()  # what is no UTF-8 is no text, and JSON has nothing else for it
+        value = data.decode()  # JSON has text alone, and what is no UTF-8 is none
     elif serializer != "bytes":
         # Bytes that are no UTF-8 become lone surrogates, as in the program's arguments, and `get`
         # turns them back.
         value = data.decode("utf-8", "surrogateescape")
+    if serializer == "json":
+        os.fsencode(arguments.key).decode()
     with writing(arguments) as store:
         store[arguments.key] = value
     return DONE
+
+
+def no_json(constant: str) -> Any:
+    """Called by ``json.loads`` for NaN and the infinities."""
+    raise ValueError(f"{constant} is no JSON")
 
 
 def delete(arguments: argparse.Namespace) -> int:
