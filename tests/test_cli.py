@@ -130,6 +130,59 @@ def test_stores_of_other_serializers(command, store, serializer):
     assert output(command("get", "s", "k", "--serializer", serializer)) == b"text"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("k", b"v\xff"), (b"k\xff", "v"), ("k", "--json", b'"\xff"'), ("k", "--json", "NaN")],
+)
+def test_what_is_no_json_is_refused(command, store, arguments):
+    path = store({"k": 1}, "json")
+    before = snapshot(path)
+    complaint(command("set", "s", *arguments), 2)
+    complaint(command("set", "s", *arguments, "--serializer", "json"), 2)
+    assert snapshot(path) == before
+    complaint(command("set", "s", "k", "-", stdin=b"\xff"), 2)
+    output(command("set", "s", "k", "-", stdin="ü\n".encode()))
+    assert output(command("get", "s", "k")) == "ü\n".encode()
+
+
+@pytest.mark.parametrize("serializer", ["json", "bytes", "pickle"])
+def test_it_finds_the_serializer_itself(nfsdict, command, store, tmp_path, serializer):
+    value = b"text" if serializer == "bytes" else "text"
+    path = store({"k": value, "gone": value}, serializer)
+    assert output(command("ls", "s")) == b"gone\nk\n"
+    assert output(command("get", "s", "k")) == b"text"
+    output(command("set", "s", "new", "text"))
+    output(command("del", "s", "gone"))
+    complaint(command("get", "s", "gone"), 1)
+    assert dict(nfsdict.NfsDict("s", tmp_path, serializer)) == {"k": value, "new": value}
+    assert json.loads(output(command("stats", "s", "--json")))["keys"] == 2
+    assert json.loads(output(command("verify", "s", "--json")))["entries"] == 2
+    assert json.loads(output(command("repair", "s", "--json")))["entries"] == 2
+    output(command("pack", "s"))
+    assert len({file.suffix for file in path.glob("??/*")}) == 1
+
+
+def test_a_serializer_that_is_not_the_stores_is_an_error(command, store):
+    store({"k": 1}, "json")
+    for arguments in (("get", "s", "k"), ("ls", "s"), ("verify", "s"), ("repair", "s")):
+        line = complaint(command(*arguments, "--serializer", "pickle"), 2)
+        assert "'json'" in line and ".json" in line
+
+
+def test_several_kinds_of_values_are_an_error_that_lists_them(nfsdict, command, tmp_path):
+    for serializer in ("json", "pickle"):
+        nfsdict.NfsDict("s", tmp_path, serializer, lazy=True)["k"] = "text"
+    for arguments in (("get", "s", "k"), ("set", "s", "k", "v"), ("ls", "s")):
+        line = complaint(command(*arguments), 2)
+        assert all(word in line for word in (".json", ".pkl", "--serializer pickle"))
+    assert output(command("get", "s", "k", "--serializer", "json")) == b"text"
+
+
+def test_values_that_it_cannot_read_are_an_error(nfsdict, command, tmp_path):
+    nfsdict.NfsDict("s", tmp_path, nfsdict.signed(key=bytes(16)))["k"] = "text"
+    assert ".pkl.signed" in complaint(command("get", "s", "k"), 2)
+
+
 def test_ls_prints_sorted_keys(command, store):
     store({"b": 1, "": 2, "ä": 3, "a": 4})
     assert output(command("ls", "s")) == "\na\nb\nä\n".encode()

@@ -90,6 +90,47 @@ def test_names_may_have_parts(opened, tmp_path):
     assert opened(name="a/b").path == tmp_path / "a" / "b"
 
 
+@pytest.mark.parametrize("name", ["x/y/", "x//y", "./x/y", "x/./y/.", Path("x/y")])
+def test_a_name_that_says_the_same(opened, tmp_path, name):
+    opened(name="x/y").update(a=1)
+    d = opened(name=name)
+    assert str(d.path) == str(tmp_path / "x" / "y") and dict(d) == {"a": 1}
+    d["b"] = 2
+    assert dict(copy.copy(d)) == dict(opened(name="x/y", read_only=True)) == {"a": 1, "b": 2}
+    assert repr(d) == repr(opened(name="x/y"))
+
+
+@pytest.mark.parametrize("option", ["name", "base_dir"])
+@pytest.mark.parametrize("path", [b"bytes", 5])
+def test_a_path_that_is_none(opened, tmp_path, option, path):
+    with pytest.raises(TypeError):
+        opened(**{option: path})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_directory_is_expanded(nfsdict, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for base in ("~/x", Path("~/x")):
+        d = nfsdict.NfsDict("s", base)
+        assert d.path == tmp_path / "x" / "s"
+        d["key"] = 1
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    assert nfsdict.NfsDict("~/s", "~/x").path == tmp_path / "x" / "~" / "s"
+
+
+@pytest.mark.parametrize("mode", ["660", "0o660", 0o660 + 0.0, True, b"660"])
+def test_a_mode_that_is_no_int(opened, tmp_path, mode):
+    with pytest.raises(TypeError, match="0o660"):
+        opened(mode=mode)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mode_that_was_meant_octal(opened):
+    with pytest.raises(ValueError, match="660"):
+        opened(mode=660)
+
+
 def test_an_unknown_serializer_makes_nothing(opened, tmp_path):
     with pytest.raises(ValueError, match="pickle, json, bytes"):
         opened(serializer="yaml")

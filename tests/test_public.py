@@ -22,7 +22,9 @@ PUBLIC = [
     "Serializer",
     "UncertainWriteError",
     "UntrustedPickleWarning",
+    "WrongSerializerError",
     "__version__",
+    "json_format",
     "signed",
 ]
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
+import os
 import pickle
 import pickletools
 import struct
+import time
 import zlib
 
 import pytest
@@ -243,6 +246,78 @@ def test_json_of_lone_surrogates(jsoned):
     assert jsoned.loads(jsoned.dumps(tuple(pair))) == pair
 
 
+@pytest.mark.parametrize(
+    "text", ["k\ud800", "\udc80", "\udfff\ud800", "\ud800x\udc00", "é\ud800😀"]
+)
+def test_json_of_lone_surrogates_is_valid(jsoned, text):
+    data = jsoned.dumps((text, {text: [text]}))
+    assert json.loads(data.decode()) == [text, {text: [text]}]
+
+
+def test_json_of_what_it_cannot_say_is_read_all_the_same(jsoned):
+    """Two surrogates that are not one character: their escapes would be."""
+    pair = ["\ud83d\ude00", "\ud800"]
+    assert jsoned.loads(jsoned.dumps(tuple(pair))) == pair != ["😀", "\ud800"]
+
+
+def test_json_that_release_0_2_1_wrote_is_read(jsoned):
+    assert jsoned.loads('["k\ud800", 1]'.encode("utf-8", "surrogatepass")) == ["k\ud800", 1]
+    _, values = jsoned.loads(b'["k", [NaN, Infinity, -Infinity]]')
+    assert str(values) == "[nan, inf, -inf]"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("options", [None, {"indent": 2}])
+def test_json_has_no_nan(nfsdict, opened, number, options):
+    d = opened(serializer=nfsdict.json_format(**options) if options else "json")
+    d["key"] = 1
+    before = {path: path.read_bytes() for path in d.path.rglob("*") if path.is_file()}
+    for value in (number, [{"a": number}]):
+        with pytest.raises(ValueError, match="JSON"):
+            d["key"] = value
+        with pytest.raises(ValueError, match="JSON"):
+            d.add("other", value)
+        with pytest.raises(ValueError, match="JSON"):
+            d.update(other=value)
+        with pytest.raises(ValueError, match="JSON"):
+            d.setdefault("other", value)
+    assert dict(d) == {"key": 1}
+    assert {path: path.read_bytes() for path in d.path.rglob("*") if path.is_file()} == before
+
+
+def test_json_for_people(nfsdict, opened):
+    d = opened(serializer=nfsdict.json_format(indent=2, sort_keys=True))
+    d["ké"] = {"b": [1], "a": "ü"}
+    [path] = d.path.glob("??/*.json")
+    assert path.read_text() == (
+        '[\n  "ké",\n  {\n    "a": "ü",\n    "b": [\n      1\n    ]\n  }\n]\n'
+    )
+    plain = opened(serializer="json")
+    plain["other"] = 1
+    for again in (plain, copy.copy(d), pickle.loads(pickle.dumps(d))):
+        assert again["ké"] == {"b": [1], "a": "ü"} and again["other"] == 1
+    copy.copy(d)["third"] = [1]
+    assert b"\n" in (d.path / d._store.path("third")).read_bytes()
+    assert repr(nfsdict.json_format(indent=2)) == "json_format(indent=2, sort_keys=False)"
+
+
+def test_json_for_people_signed(nfsdict, opened):
+    serializer = nfsdict.signed(nfsdict.json_format(indent="\t"), key=bytes(16))
+    opened(serializer=serializer)["key"] = [1]
+    assert dict(opened(serializer=nfsdict.signed("json", key=bytes(16)))) == {"key": [1]}
+
+
+def test_an_indent_that_is_no_json(nfsdict):
+    with pytest.raises(ValueError, match="indent"):
+        nfsdict.json_format(indent="//")
+
+
+@pytest.mark.parametrize("name", [None, 5])
+def test_json_of_random_text_for_people(serializers, name):
+    serializer = serializers.Json(name, True)
+    assert serializer.loads(serializer.dumps(("k\ud800\n", "\udc00"))) == ["k\ud800\n", "\udc00"]
+
+
 def test_json_that_a_person_edited(jsoned):
     assert jsoned.loads(b'\n[ "key" ,\n\t{"a": 1} ]\n') == ["key", {"a": 1}]
     assert jsoned.loads(b"\xef\xbb\xbf" + b'["key", 1]') == ["key", 1]
@@ -383,6 +458,64 @@ def test_an_unknown_name(serializers, name):
 def test_no_serializer(serializers, thing):
     with pytest.raises(ValueError, match="extension, dumps and loads"):
         serializers.serializer_named(thing)
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [".nfsdict-pkl", ".NFSDICT-pkl", ".damaged-x", ".x.damaged-0", ".pkl.signed", ".x.Signed"],
+)
+def test_an_extension_that_is_the_stores_own(nfsdict, serializers, extension):
+    serializer = Lines()
+    serializer.extension = extension
+    with pytest.raises(ValueError, match="is for"):
+        serializers.serializer_named(serializer)
+    with pytest.raises(ValueError, match="is for"):
+        nfsdict.signed(serializer, key=bytes(16))
+
+
+@pytest.mark.parametrize("extension", [None, 5, b".x", "." + "x" * 64])
+def test_an_extension_that_is_no_text_or_too_long(serializers, extension):
+    serializer = Lines()
+    serializer.extension = extension
+    with pytest.raises(ValueError, match=r"end a file name|characters at most"):
+        serializers.serializer_named(serializer)
+
+
+@pytest.mark.parametrize(
+    "extension",
+    [
+        ".pkl-x",
+        ".pkl-0123456789abcdef01234567",
+        ".pkl_",
+        ".pk",
+        ".tmp",
+        ".PKL",
+        ".tar.gz",
+        ".x" * 32,
+    ],
+)
+def test_extensions_that_begin_alike(nfsdict, opened, extension, monkeypatch):
+    """Neither store takes the other's files for its own, packs and index included."""
+    packs = importlib.import_module("nfsdict.packs")
+    monkeypatch.setattr(packs, "_GRACE_NS", -(10**18))  # whatever no head names is swept
+    serializer = Lines()
+    serializer.extension = extension
+    pickles, lines = opened(), opened(serializer=serializer)
+    pickles.update({str(number): number for number in range(20)})
+    lines.update({str(number): "x" for number in range(20)})
+    path = pickles.path
+    past = time.time_ns() - 3600 * 10**9
+    for file in sorted(path.rglob("*"), reverse=True):
+        os.utime(file, ns=(past, past))
+    for d in (pickles, lines, pickles, lines):
+        d.sync()
+        d.pack()
+    assert len(list(path.glob("_pack.*"))) == 2 and len(list(path.glob("_index.*"))) == 2
+    lines.repair()
+    assert len(list(path.glob("_pack.nfsdict-pkl-*"))) >= 1
+    assert len(opened()) == len(opened(serializer=serializer)) == 20
+    lines.clear()
+    assert len(opened()) == 20
 
 
 @pytest.mark.parametrize("extension", ["", ".", "pkl", "./x", ".a/b", ".a\0", "..", ". ", ".é"])

@@ -257,7 +257,7 @@ def test_every_byte_and_every_truncation(signed, serializers):
             own.loads(data[at + 1 :])
 
 
-def test_signed_and_unsigned_do_not_meet(made, opened):
+def test_signed_and_unsigned_do_not_meet(made, opened, nfsdict):
     ours, plain = made(), opened()
     ours["key"], plain["key"] = "ours", "plain"
     # Planted under the other's name by who can write there.
@@ -266,7 +266,11 @@ def test_signed_and_unsigned_do_not_meet(made, opened):
     assert dict(made()) == {"key": "ours"}
     assert dict(opened()) == {"key": "plain", "planted": 1}
     ours.clear()
-    assert dict(made()) == {} and len(opened()) == 2
+    assert len(opened()) == 2
+    with pytest.raises(nfsdict.WrongSerializerError):
+        made()
+    made(lazy=True)["again"] = "ours"
+    assert dict(made()) == {"again": "ours"} and len(opened()) == 2
 
 
 # --- packs -----------------------------------------------------------------------------------

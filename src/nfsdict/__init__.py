@@ -9,9 +9,10 @@ from .errors import (
     NfsDictError,
     ReadOnlyError,
     UncertainWriteError,
+    WrongSerializerError,
 )
 from .mapping import NfsDict
-from .serializers import Serializer
+from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
 from .verify import Repair, Report
@@ -30,6 +31,8 @@ __all__ = [
     "Serializer",
     "UncertainWriteError",
     "UntrustedPickleWarning",
+    "WrongSerializerError",
     "__version__",
+    "json_format",
     "signed",
 ]

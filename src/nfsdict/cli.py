@@ -23,9 +23,13 @@ from . import (
     __version__,
 )
 from .errors import described, text_of
-from .serializers import serializer_named
+from .kinds import kinds_in
+from .mapping import store_directory
+from .serializers import KNOWN, serializer_named
 
 DONE, NO, ERROR = 0, 1, 2  # exit statuses, as grep's: an error is never taken for an absent key
+
+AUTO = "auto"
 
 EPILOG = """\
 exit status:
@@ -33,8 +37,8 @@ exit status:
   1  get, del: no such key; verify, repair: files that can't be read; demo: a mismatch
   2  an error: wrong usage, no such store, a damaged value, the system said no
 
-A pickle can run any code when it is read. Open stores of the default serializer,
-pickle, only where you trust everybody who can write to them.
+A pickle can run any code when it is read. Open stores of pickles only where you
+trust everybody who can write to them; --serializer json or bytes reads no pickle.
 """
 
 
@@ -85,9 +89,10 @@ def parser() -> argparse.ArgumentParser:
     )
     store.add_argument(
         "--serializer",
-        metavar="pickle|json|bytes",
-        default="pickle",
-        help="how the store's values are written (default: %(default)s)",
+        metavar="auto|pickle|json|bytes",
+        default=AUTO,
+        help="how the store's values are written (default: %(default)s, found from its files; "
+        "pickle for a new store)",
     )
 
     def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
@@ -121,8 +126,8 @@ def parser() -> argparse.ArgumentParser:
         "set",
         set_value,
         "Store a value: text, or bytes where the serializer is bytes.\n\n"
-        "The store is made if it is not there. Arguments that begin with a hyphen go after\n"
-        "`--`.",
+        "The store is made if it is not there, of pickles unless --serializer says else.\n"
+        "Arguments that begin with a hyphen go after `--`.",
     )
     added.add_argument("key", metavar="KEY")
     added.add_argument("value", metavar="VALUE", help="- reads it from standard input, exactly")
@@ -200,17 +205,27 @@ def get(arguments: argparse.Namespace) -> int:
 
 
 def set_value(arguments: argparse.Namespace) -> int:
-    # Bytes that are no UTF-8 become lone surrogates, as in the program's arguments, and `get`
-    # turns them back.
+    serializer = chosen(arguments)
     data = os.fsencode(arguments.value) if arguments.value != "-" else sys.stdin.buffer.read()
     value: Any = data
     if arguments.json:
-        value = json.loads(data)
-    elif arguments.serializer != "bytes":
+        value = json.loads(data, parse_constant=no_json)
+    elif serializer == "json":
+        value = data.decode()  # JSON has text alone, and what is no UTF-8 is none
+    elif serializer != "bytes":
+        # Bytes that are no UTF-8 become lone surrogates, as in the program's arguments, and `get`
+        # turns them back.
         value = data.decode("utf-8", "surrogateescape")
+    if serializer == "json":
+        os.fsencode(arguments.key).decode()
     with writing(arguments) as store:
         store[arguments.key] = value
     return DONE
+
+
+def no_json(constant: str) -> Any:
+    """Called by ``json.loads`` for NaN and the infinities."""
+    raise ValueError(f"{constant} is no JSON")
 
 
 def delete(arguments: argparse.Namespace) -> int:
@@ -227,7 +242,7 @@ def delete(arguments: argparse.Namespace) -> int:
 
 def stats(arguments: argparse.Namespace) -> int:
     store = reading(arguments)
-    extension = serializer_named(arguments.serializer).extension
+    extension = serializer_named(chosen(arguments)).extension
     value_name = re.compile("[0-9a-f]{64}" + re.escape(extension))
     size = shards = others = 0
     index = {}
@@ -291,10 +306,38 @@ def run_demo(arguments: argparse.Namespace) -> int:
     return demo.run(arguments.directory)
 
 
+def chosen(arguments: argparse.Namespace) -> str:
+    """The serializer that the user named, or else the one that the store's files show."""
+    if arguments.serializer == AUTO:
+        arguments.serializer = found(store_directory(arguments.name, arguments.base_dir))
+    return str(arguments.serializer)
+
+
+def found(directory: str) -> str:
+    """The name of the serializer whose value files lie there, pickle if there are none."""
+    try:
+        kinds = kinds_in(directory)
+    except FileNotFoundError:
+        kinds = {}
+    names = {serializer.extension: name for name, serializer in KNOWN.items()}
+    if not kinds:
+        return "pickle"
+    if len(kinds) == 1 and kinds.keys() <= names.keys():
+        [extension] = kinds
+        return names[extension]
+    there = ", ".join(f"{count} or more of {kind}" for kind, count in sorted(kinds.items()))
+    known = [f"--serializer {names[kind]}" for kind in sorted(kinds) if kind in names]
+    advice = " or ".join(known) or "Python: this command knows only " + ", ".join(names)
+    raise NfsDictError(
+        f"{directory} holds value files of several serializers, or of one that "
+        f"isn't known here: {there}. Use {advice}"
+    )
+
+
 def reading(arguments: argparse.Namespace) -> NfsDict[Any]:
     """The store, opened so that nothing is written; FileNotFoundError where there is none."""
     store = NfsDict[Any](
-        arguments.name, arguments.base_dir, arguments.serializer, lazy=True, read_only=True
+        arguments.name, arguments.base_dir, chosen(arguments), lazy=True, read_only=True
     )
     os.stat(store.path)  # a mistyped name is an error, not an empty store
     return store
@@ -302,7 +345,7 @@ def reading(arguments: argparse.Namespace) -> NfsDict[Any]:
 
 def writing(arguments: argparse.Namespace) -> NfsDict[Any]:
     """The store, made if it is not there."""
-    return NfsDict[Any](arguments.name, arguments.base_dir, arguments.serializer, lazy=True)
+    return NfsDict[Any](arguments.name, arguments.base_dir, chosen(arguments), lazy=True)
 
 
 def encode(text: str) -> bytes:

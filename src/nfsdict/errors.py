@@ -10,6 +10,7 @@ __all__ = [
     "NfsDictError",
     "ReadOnlyError",
     "UncertainWriteError",
+    "WrongSerializerError",
 ]
 
 
@@ -46,6 +47,31 @@ class CorruptValueError(NfsDictError, KeyError):
         kind = "refused" if self.foreign else "damaged"
         key = "" if self.key is None else f" of {self.key!r:.200}"
         return f"{kind} value file{key}: {self.path}: {self.reason}"
+
+
+class WrongSerializerError(NfsDictError):
+    """The store holds entries of other serializers than the one it was opened with, and none of it.
+
+    Raised by an opening, or when lazy by the first lookup of a key that isn't there or whatever
+    lists the store. To put entries of another serializer beside those on purpose, open with
+    ``lazy=True`` and write one first: where both have entries, both go on working.
+    """
+
+    def __init__(self, directory: str, extension: str, found: dict[str, int], advice: str) -> None:
+        super().__init__(directory, extension, found, advice)
+        self.directory = directory
+        self.extension = extension
+        """of the serializer that it was opened with"""
+        self.found = found
+        """extensions of the value files that are there, and how many of each were seen"""
+        self.advice = advice
+
+    def __str__(self) -> str:
+        found = ", ".join(f"{count} or more of {kind}" for kind, count in self.found.items())
+        return (
+            f"{self.directory} holds no {self.extension} files, which this serializer writes, "
+            f"but value files of another: {found}. Pass {self.advice}"
+        )
 
 
 class ReadOnlyError(NfsDictError, PermissionError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -20,6 +21,7 @@ log = logging.getLogger("nfsdict")
 
 _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITE |= getattr(os, "O_BINARY", 0)
+_PACK_ID = re.compile("[0-9a-f]{24}")
 # So much of a new file is kept in memory: what is dropped before never was on disk.
 _BUFFER = 1 << 20
 
@@ -203,7 +205,9 @@ class Hints(Contests):
         return {
             name[len(self._pack) :]: mtime_of(signature)
             for name, mode, signature, _ in self._again(self._listed, self.directory)[2]
-            if name.startswith(self._pack) and mode  # how old it is can't be told without
+            # Those alone whose age can be told, and not those of a serializer whose extension
+            # begins like this one's.
+            if name.startswith(self._pack) and _PACK_ID.fullmatch(name[len(self._pack) :]) and mode
         }
 
     def remove_old_index(self) -> None:

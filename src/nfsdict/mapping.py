@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import random
+import re
 import time
 import weakref
 from collections.abc import Iterator, MutableMapping
@@ -22,6 +23,7 @@ from .errors import BatchError, CorruptValueError, ReadOnlyError
 from .flush import Flush
 from .index import UNREAD, Index
 from .interrupting import Interrupting
+from .kinds import Kinds
 from .knowledge import Knowledge
 from .locks import Locks
 from .notes import Notes, Packing
@@ -53,7 +55,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     Args:
         name: the store, a relative path below ``base_dir``.
-        base_dir: where stores lie; None is ``platformdirs.user_data_dir("nfsdict")``.
+        base_dir: where stores lie; None is ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at
+            its beginning is a home directory.
         serializer: ``"pickle"``, ``"json"``, ``"bytes"``, or an object with ``extension``,
             ``dumps((key, value))`` and ``loads(data)``. Unpickling runs code: open pickles only
             where you trust everybody who can write (see ``UntrustedPickleWarning``), or ``signed``.
@@ -85,12 +88,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         OSError: what the system said. It is never turned into KeyError: KeyError means that
             the key has no file.
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
-        TypeError: a key that isn't a ``str``.
+        WrongSerializerError: the store holds only entries of other serializers. Raised by the
+            opening, or when lazy by the first miss or listing.
+        TypeError: a key that isn't a ``str``; a ``mode`` that is no int.
     """
 
     def __init__(
         self,
-        name: str = "default",
+        name: str | os.PathLike[str] = "default",
         base_dir: str | os.PathLike[str] | None = None,
         serializer: str | Serializer = "pickle",
         lazy: bool = False,
@@ -106,10 +111,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             raise ValueError(f"workers must be at least 1, not {workers}")
         if cache_bytes is not None and cache_bytes < 0:
             raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
-        if mode is not None and not 0 <= mode <= 0o777:
-            raise ValueError(f"mode must be permission bits, 0 to 0o777, not {mode:#o}")
-        base = os.path.abspath(user_data_dir("nfsdict") if base_dir is None else base_dir)
-        directory = os.path.join(base, _checked_name(name))
+        mode = _checked_mode(mode)
+        name = _checked_name(name)
+        base = base_directory(base_dir)
+        directory = os.path.join(base, name)
         format = serializer_named(serializer)
         self._arguments = (name, base, serializer, lazy)
         self._options = {
@@ -124,6 +129,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._store = Store(directory, format.extension, mode, durable)
         self._locks = Locks()
         self._entries = Entries(self._store, format, self._locks)
+        self._kinds = Kinds(self._store)
         index = Index()
         self._notes = Notes(index, self._store, self._entries, self._locks, writes=not read_only)
         self._known = Knowledge(index, self._cache, self._locks, lazy, cache_bytes)
@@ -132,6 +138,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._notes,
             self._cache,
             self._store,
+            self._kinds,
             self._entries,
             self._locks,
             Progress(name, progress_bar),
@@ -164,6 +171,12 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     # may run its ``__del__``, which is to find no lock held.
 
     def _lookup(self, key: str, fresh: bool, /) -> Any:
+        value = self._find(key, fresh)
+        if value is MISSING:
+            self._check_serializer()
+        return value
+
+    def _find(self, key: str, fresh: bool) -> Any:
         name = digest(key)
         if self._locks.interrupted:
             return self._interrupting.lookup(key, fresh)
@@ -204,6 +217,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         finally:
             with guard:
                 self._known.end_read(read)
+        if signature is None:
+            self._check_serializer()
         return signature is not None
 
     def __setitem__(self, key: str, value: V) -> None:
@@ -290,6 +305,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         except BaseException:
             self._undo(taking, key)
             raise
+        self._check_serializer()
         if default is _RAISE:
             raise KeyError(key)
         return default
@@ -355,6 +371,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         # A known key that is gone: somebody else deleted it, or the reply to our own first call
         # was lost. Either way it is deleted now.
         if not outcome and not known:
+            self._check_serializer()
             raise KeyError(key)
 
     # --- many keys -----------------------------------------------------------------------------
@@ -448,6 +465,12 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             time.sleep(min(pause, left))
             pause = min(1.5 * pause, 1.0)
 
+    def _check_serializer(self) -> None:
+        """WrongSerializerError where nothing of this dictionary's serializer is known, nor found,
+        but entries of others. Asks the disk once at most."""
+        if not self._kinds.checked:
+            self._kinds.check(any_known=bool(self._cache or len(self._known.index)))
+
     def _list_once(self) -> None:
         if not self._known.index.listed:
             self._scanner.scan()
@@ -457,6 +480,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
         OSError if a directory can't be listed.
         """
+        self._check_serializer()
         return verify(self._store, self._entries, self._workers)
 
     def repair(self, grace: float = 3600.0) -> Repair:
@@ -607,11 +631,42 @@ def _reopen(kind: type[NfsDict[V]], arguments: Any, options: Any) -> NfsDict[V]:
     return kind(name, base, serializer, True, **options)
 
 
-def _checked_name(name: str) -> str:
-    path = PurePath(name)
-    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in name:
-        raise ValueError(f"name must be a relative path without '..' or NUL, not {name!r}")
-    return name
+def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
+    """Where stores lie, absolute, ``~`` expanded."""
+    base = os.fspath(user_data_dir("nfsdict") if base_dir is None else base_dir)
+    if not isinstance(base, str):
+        raise TypeError(f"base_dir is a path in text, not {type(base).__name__}")
+    return os.path.abspath(os.path.expanduser(base))
+
+
+def store_directory(
+    name: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None
+) -> str:
+    """The directory of the store that ``NfsDict`` opens for these."""
+    return os.path.join(base_directory(base_dir), _checked_name(name))
+
+
+def _checked_name(name: str | os.PathLike[str]) -> str:
+    """The name as the path below ``base_dir`` that it stands for, nothing in it that says nothing:
+    ``x//y/./`` is ``x/y``."""
+    text = os.fspath(name)
+    if not isinstance(text, str):
+        raise TypeError(f"name is a path in text, not {type(text).__name__}")
+    path = PurePath(text)
+    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in text:
+        raise ValueError(f"name must be a relative path without '..' or NUL, not {text!r}")
+    return str(path)
+
+
+def _checked_mode(mode: int | None) -> int | None:
+    if mode is None:
+        return None
+    if not isinstance(mode, int) or isinstance(mode, bool):
+        meant = f", so perhaps 0o{mode}" if re.fullmatch("[0-7]{3}", str(mode)) else ""
+        raise TypeError(f"mode is an int of permission bits such as 0o660, not {mode!r}{meant}")
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"mode must be permission bits, 0 to 0o777, not {mode} ({mode:#o})")
+    return mode
 
 
 def _plain(key: str) -> str:

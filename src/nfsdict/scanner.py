@@ -14,6 +14,7 @@ from typing import Any
 from .core import MISSING
 from .entries import Entries
 from .index import GRANULARITY, Known
+from .kinds import Kinds
 from .knowledge import Knowledge
 from .locks import Locks
 from .notes import Notes, Packing
@@ -41,6 +42,7 @@ class Scanner:
         notes: Notes,
         cache: dict[str, Any],
         store: Store,
+        kinds: Kinds,
         entries: Entries,
         locks: Locks,
         progress: Progress,
@@ -53,6 +55,7 @@ class Scanner:
         self._notes = notes
         self._cache = cache
         self._store = store
+        self._kinds = kinds
         self._entries = entries
         self._locks = locks
         self._progress = progress
@@ -155,6 +158,9 @@ class Scanner:
                     )
                     notes.add(view.shard, view.data)
                 del replaced  # may run the values' own code
+            if first:
+                # Before anything is written about a store of another serializer.
+                self._kinds.check(any_known=known.count() > 0)
             self._known.index.listed = True
 
     def _stamps(self, shards: list[str]) -> Iterator[tuple[str, Stamp | None]]:

@@ -12,8 +12,8 @@ from typing import Any, Protocol, runtime_checkable
 from .errors import text_of
 from .opcodes import pickle_flaw
 
-# A file name's end; ".nfsdict-…" and "_…" are taken by the store itself.
-_EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
+# A file name's end.
+EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
 class Damaged(ValueError):
@@ -102,12 +102,41 @@ class Pickle(Own):
 
 
 class Json(Own):
-    """JSON text ``[key, value]`` in UTF-8, which a person may edit. It has no checksum."""
+    """JSON text ``[key, value]`` in UTF-8, which a person may edit. It has no checksum.
+
+    NaN and the infinities, which JSON doesn't have, are refused; files of release 0.2.1 that hold
+    them are read. Lone surrogates are written as escapes. Only a high one with a low one after it
+    can't be: JSON takes their escapes for one character. They are written as release 0.2.1 does, in
+    bytes that are no UTF-8.
+    """
 
     extension = ".json"
+    _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+
+    def __init__(self, indent: int | str | None = None, sort_keys: bool = False) -> None:
+        if isinstance(indent, str) and indent.strip(" \t"):
+            raise ValueError(f"indent is a number, or blanks and tabs, not {indent!r}")
+        self._indent = indent
+        self._sort_keys = sort_keys
+
+    def __repr__(self) -> str:
+        return f"json_format(indent={self._indent!r}, sort_keys={self._sort_keys!r})"
 
     def dumps(self, obj: Any, /) -> bytes:
-        return json.dumps(obj, ensure_ascii=False).encode("utf-8", "surrogatepass")
+        text = json.dumps(
+            obj,
+            ensure_ascii=False,
+            allow_nan=False,
+            indent=self._indent,
+            sort_keys=self._sort_keys,
+        )
+        if self._indent is not None:
+            text += "\n"
+        try:
+            return text.encode()
+        except UnicodeEncodeError:
+            paired = self._PAIR.search(text)
+            return text.encode("utf-8", "surrogatepass" if paired else "backslashreplace")
 
     def loads(self, data: bytes, /) -> Any:
         try:
@@ -189,20 +218,53 @@ class _Custom:
             raise Damaged(text_of(error)) from error
 
 
-_KNOWN: dict[str, Serializer] = {"pickle": Pickle(), "json": Json(), "bytes": Bytes()}
+# A user's own extension is none of these, in any case: some file systems know only one.
+_TAKEN = {
+    r"^\.nfsdict": "the index's files",
+    r"\.damaged-": "files that repair() moves aside",
+    r"\.signed$": "what nfsdict.signed() writes",
+}
+# The name of a value file has 64 digits more, that of a pack 38, and what repair() appends has 21.
+_LONGEST = 64
+
+KNOWN: dict[str, Serializer] = {"pickle": Pickle(), "json": Json(), "bytes": Bytes()}
+
+
+def json_format(*, indent: int | str | None = None, sort_keys: bool = False) -> Serializer:
+    """The serializer ``"json"``, which writes files for people who read and edit them.
+
+    It reads what ``"json"`` writes and the other way round: both are of one store.
+
+    Args:
+        indent: begin a line for each item, indented by so many blanks, or by this text of blanks
+            and tabs; None writes one line.
+        sort_keys: write the keys of each object in order.
+
+    Raises:
+        ValueError: an ``indent`` that isn't blank.
+    """
+    return Json(indent, sort_keys)
 
 
 def serializer_named(serializer: str | Serializer) -> Serializer:
     """The serializer of that name, or the user's own. ValueError lists the known names."""
     if isinstance(serializer, str):
-        if serializer not in _KNOWN:
-            raise ValueError(f"unknown serializer {serializer!r}; known are {', '.join(_KNOWN)}")
-        return _KNOWN[serializer]
+        if serializer not in KNOWN:
+            raise ValueError(f"unknown serializer {serializer!r}; known are {', '.join(KNOWN)}")
+        return KNOWN[serializer]
     if not isinstance(serializer, Serializer):
         raise ValueError(
-            f"{serializer!r} is no serializer: one of {', '.join(_KNOWN)}, "
+            f"{serializer!r} is no serializer: one of {', '.join(KNOWN)}, "
             "or an object with extension, dumps and loads"
         )
-    if not _EXTENSION.fullmatch(serializer.extension):
-        raise ValueError(f"{serializer.extension!r} can't end a file name; try one like '.npy'")
-    return serializer if isinstance(serializer, Own) else _Custom(serializer)
+    if isinstance(serializer, Own):
+        return serializer
+    extension = serializer.extension
+    if not isinstance(extension, str) or not EXTENSION.fullmatch(extension):
+        raise ValueError(f"{extension!r} can't end a file name; try one like '.npy'")
+    for part, owner in _TAKEN.items():
+        if re.search(part, extension, re.IGNORECASE):
+            raise ValueError(f"{extension!r} is for {owner}; try one like '.npy'")
+    if len(extension) > _LONGEST:
+        raise ValueError(f"an extension has {_LONGEST} characters at most: {extension!r}")
+    return _Custom(serializer)
