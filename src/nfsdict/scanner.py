@@ -160,7 +160,9 @@ class Scanner:
                 del replaced  # may run the values' own code
             if first:
                 # Before anything is written about a store of another serializer.
-                self._kinds.check(any_known=known.count() > 0)
+                with guard:
+                    any_known = known.count() > 0
+                self._kinds.check(any_known)
             self._known.index.listed = True
 
     def _stamps(self, shards: list[str]) -> Iterator[tuple[str, Stamp | None]]:
