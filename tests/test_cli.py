@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 import types
@@ -342,6 +343,19 @@ def test_verify_and_repair_of_a_store_with_one_damaged_value(command, store):
     assert not damaged.exists()
     assert output(command("verify", "s"))
     assert output(command("ls", "s")) == b"other\n"
+
+
+def test_verify_tells_what_the_index_contradicts(command, store):
+    path = store({"a": "old"})
+    output(command("pack", "s"))
+    [file] = path.glob("??/*.pkl")
+    file.write_bytes(pickle.dumps(("a", "new")))
+    done = command("verify", "s", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["contradicted"].keys() == {str(file)}
+    assert str(file) in command("verify", "s").stdout.decode()
+    assert output(command("repair", "s"))
+    assert output(command("verify", "s"))
 
 
 def test_pack_makes_one_file_of_the_values_that_it_counts(command, store):

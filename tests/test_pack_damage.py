@@ -175,6 +175,13 @@ def test_a_pack_of_another_version(settled, withstood):
         withstood({pack: packed[:7] + version + packed[8:]})
 
 
+def test_packing_an_empty_store_whose_head_is_damaged(nfsdict, tmp_path):
+    with open_(nfsdict, tmp_path) as d:
+        (tmp_path / "store" / "_index.nfsdict-pkl").write_bytes(b"junk")
+        assert d.pack() == (0, 0, 0)
+    assert dict(open_(nfsdict, tmp_path)) == {}
+
+
 def test_head_or_pack_is_missing(nfsdict, tmp_path, settled, put, lists):
     for missing in settled:
         for lazy in (False, True):

@@ -34,7 +34,8 @@ AUTO = "auto"
 EPILOG = """\
 exit status:
   0  done
-  1  get, del: no such key; verify, repair: files that can't be read; demo: a mismatch
+  1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
+     index contradicts; demo: a mismatch
   2  an error: wrong usage, no such store, a damaged value, the system said no
 
 A pickle can run any code when it is read. Open stores of pickles only where you

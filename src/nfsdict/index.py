@@ -248,10 +248,10 @@ class Index:
                 shard.stamp = NO_STAMP
         self._shards[name] = shard
 
-    def distrust(self) -> None:
-        """The store's directory isn't the one that was listed: no shard is as it was known."""
-        for shard in self._shards.values():
-            shard.stamp = NO_STAMP
+    def distrust(self, names: Iterable[str] = SHARDS) -> None:
+        """These shards aren't as they were listed, whatever their stamps."""
+        for name in names:
+            self._shards[name].stamp = NO_STAMP
 
     # --- what the packs on disk don't say yet --------------------------------------------------
 

@@ -296,6 +296,11 @@ class Knowledge:
         with self._locks.state:
             return {name: self.index.shard(name).stamp for name in SHARDS}
 
+    def distrust(self, shards: set[str]) -> None:
+        """The next scan lists these, whatever their stamps."""
+        with self._locks.state:
+            self.index.distrust(shards)
+
     def settled(self) -> bool:
         """Whether the listings of all shards with keys are proven."""
         shards = self.shards()

@@ -476,12 +476,17 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._scanner.scan()
 
     def verify(self) -> Report:
-        """Read and check every file of the store; see ``Report``. Changes nothing.
+        """Read and check every file of the store, and compare with the index; see ``Report``.
 
-        OSError if a directory can't be listed.
+        Changes nothing on disk. OSError if a directory can't be listed.
         """
         self._check_serializer()
-        return verify(self._store, self._entries, self._workers)
+        report = verify(self._store, self._entries, self._workers)
+        shards = {self._store.digest_of(path)[:2] for path in report.contradicted}
+        if shards and not self._locks.interrupted:
+            with self._locks.guard:
+                self._known.distrust(shards)
+        return report
 
     def repair(self, grace: float = 3600.0) -> Repair:
         """Sweep old temporary files, move damaged value files aside, rebuild the index.
@@ -502,7 +507,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def pack(self) -> Packing:
         """Write the index now, and all small values into one file, as openers do when it pays.
 
-        The next one to open the whole store reads that file, and not one for each key. Takes 3 s
+        The next one to open the whole store reads that file, and not one for each key. Every
+        directory is listed, so that a file that was written in place is packed anew. Takes 3 s
         more if something was changed within that time, which proves nothing before. OSError if
         it can't be written; EBUSY if other processes go on writing the index.
         """

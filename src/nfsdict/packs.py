@@ -141,7 +141,10 @@ class Packs:
 
     def sweep(self) -> None:
         """Remove packs that a crash has left."""
-        named = {record.name for record in _parsed(self._store.read_head())}
+        try:
+            named = {record.name for record in _parsed(self._store.read_head())}
+        except ValueError:
+            return  # a damaged head that had nothing to be written over it: there are no keys
         limit = self._store.clock() - _GRACE_NS
         for name, moment in self._store.packs().items():
             if name not in named and moment < limit:

@@ -63,8 +63,10 @@ class Scanner:
         self._may_probe_clock = may_probe_clock
         self._workers = workers
 
-    def scan(self, reread: bool = False) -> None:
+    def scan(self, reread: bool = False, relist: bool = False) -> None:
         """Bring cache and index up to date; ``Knowledge.take_changes`` tells what others changed.
+
+        ``relist``: list every shard, whatever its stamp; ``reread``: and read every file.
 
         Nothing is done where the calling thread is decoding a value of this dictionary, or has
         interrupted another call of it: what is known has to do there.
@@ -83,7 +85,7 @@ class Scanner:
                 with guard:
                     self._notes.load()
             try:
-                self._look_at_shards(reread, first, before, overtaken)
+                self._look_at_shards(reread, relist or reread, first, before, overtaken)
             finally:
                 if first:
                     with guard:
@@ -94,7 +96,7 @@ class Scanner:
 
     def pack(self) -> Packing:
         """Bring all that is known and all small values into one pack; see ``NfsDict.pack``."""
-        self.scan()
+        self.scan(relist=True)  # what was written in place shows in its file's ctime alone
         packing = self._notes.pack(self._workers)
         if packing.fresh or not self._settled():
             time.sleep(GRANULARITY / 1e9)
@@ -107,14 +109,19 @@ class Scanner:
             return self._known.settled()
 
     def _look_at_shards(
-        self, reread: bool, first: bool, before: set[str] | None, overtaken: set[str]
+        self,
+        reread: bool,
+        relist: bool,
+        first: bool,
+        before: set[str] | None,
+        overtaken: set[str],
     ) -> None:
         guard, known = self._locks.guard, self._known
         present = set(self._store.shards())
         with guard:
             stamps = known.stamps()
             kept = known.shards() - present
-        believed = [] if reread else [name for name in SHARDS if name in present and stamps[name]]
+        believed = [] if relist else [name for name in SHARDS if name in present and stamps[name]]
         clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
         # Asked before anything is listed: what changes from here on bears this time or a later one.
         moment = None if clean == present else self._clock()

@@ -46,7 +46,7 @@ class Listing(NamedTuple):
     stamp: Stamp
     """as the server gave it after revalidation and before the listing"""
     signatures: dict[str, bytes]
-    """of each value file, by digest; 24 zeros, which no file has, where it can't be told"""
+    """of each value file, by digest; zeros, which no file has, where it can't be told"""
     temporary: dict[str, int]
     """paths of temporary files, and their times in ns: mtime, or when a value was taken"""
     strangers: list[str]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
+from .core import digest
 from .entries import Entries, Entry
 from .errors import CorruptValueError, described
+from .packs import Packs
 from .parallel import in_parallel
-from .store import Store
+from .store import Listing, Store
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class Report:
     unreadable: dict[str, str] = field(default_factory=dict)
     """paths of value files that could not be read or unpickled here, or are signed with another
     key, and why; they may be whole"""
+    contradicted: dict[str, str] = field(default_factory=dict)
+    """paths of value files that are whole and that something has written in place, and what of:
+    openings go on serving the old value, which the index has, until ``repair``, ``sync`` or
+    ``pack`` puts it right"""
     temporary: dict[str, int] = field(default_factory=dict)
     """paths of temporary files, and since when, in ns by the server's clock: writes under way, or
     left by a crash"""
@@ -29,8 +35,8 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether every value file is whole and could be read."""
-        return not self.damaged and not self.unreadable
+        """Whether every value file is whole, could be read, and is what openings serve."""
+        return not (self.damaged or self.unreadable or self.contradicted)
 
 
 @dataclass(frozen=True)
@@ -49,32 +55,70 @@ class Repair:
 
 def verify(store: Store, entries: Entries, workers: int) -> Report:
     """Read and decode every value file. OSError if a directory can't be listed."""
+    packs = Packs(store)
 
     def examine(shard: str) -> Report:
         listing = store.list(shard)
         names = list(listing.signatures)
+        believed = _believed(packs, shard, listing)
         whole = 0
         damaged: dict[str, str] = {}
         unreadable: dict[str, str] = {}
+        contradicted: dict[str, str] = {}
         for name, entry in zip(names, entries.read(names)):
             if isinstance(entry, Entry):
                 whole += 1
+                packed = believed.get(entry.key, entry.data)
+                # What was replaced since the listing, nobody believes the index of; bytes that
+                # can't be decoded are read from the file.
+                if (
+                    packed != entry.data
+                    and entry.signature == listing.signatures[name]
+                    and entries.unpack({entry.key: packed})
+                ):
+                    reason = f"the index has another value of {entry.key!r:.200}"
+                    contradicted[store.path_of(name)] = reason
             elif isinstance(entry, CorruptValueError):
                 (unreadable if entry.foreign else damaged)[entry.path] = entry.reason
             elif entry is not None:
                 unreadable[store.path_of(name)] = described(entry)
-        return Report(whole, damaged, unreadable, listing.temporary, listing.strangers)
+        return Report(
+            whole, damaged, unreadable, contradicted, listing.temporary, listing.strangers
+        )
 
     store.find_root()
     whole = 0
     total = Report(temporary=store.temporary_files())
-    for part in in_parallel(examine, store.shards(), workers):
-        whole += part.entries
-        total.damaged.update(part.damaged)
-        total.unreadable.update(part.unreadable)
-        total.temporary.update(part.temporary)
-        total.strangers.extend(part.strangers)
+    packs.load()
+    try:
+        for part in in_parallel(examine, store.shards(), workers):
+            whole += part.entries
+            total.damaged.update(part.damaged)
+            total.unreadable.update(part.unreadable)
+            total.contradicted.update(part.contradicted)
+            total.temporary.update(part.temporary)
+            total.strangers.extend(part.strangers)
+    finally:
+        packs.close()
     return replace(total, entries=whole)
+
+
+def _believed(packs: Packs, shard: str, listing: Listing) -> dict[str, bytes]:
+    """The bytes by key that an opening takes from the packs in the place of this shard's files."""
+    told = packs.shards(shard)
+    if not told:
+        return {}
+    values = packs.values(shard)
+    if told[-1].stamp == listing.stamp:
+        return values  # it doesn't list the shard
+    signatures: dict[str, bytes] = {}
+    for one in told:
+        signatures.update((key, one.signature(at)) for at, key in enumerate(one.keys))
+    return {
+        key: value
+        for key, value in values.items()
+        if listing.signatures.get(digest(key)) == signatures[key]
+    }
 
 
 def repair(store: Store, entries: Entries, workers: int, grace: float) -> Repair:
