@@ -133,8 +133,8 @@ def test_an_interrupted_update_leaves_no_lock_behind(opened, interrupts):
     pairs = {f"key {n}": n for n in range(60)}
     d.update(pairs)
     for _ in range(60):
-        signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 2e-3))
         try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 2e-3))
             for _ in range(100):
                 d.update(pairs)
         except Interrupted:

@@ -231,11 +231,12 @@ def open_in_vain(w):
 
 def other_serializers(w):
     for serializer in ("json", "bytes", w.package.signed("json", key=bytes(16))):
-        d = w.package.NfsDict("others", w.base, serializer, durable=False)
+        name = f"others {type(serializer).__name__} {str(serializer)[:5]}"
+        d = w.package.NfsDict(name, w.base, serializer, durable=False)
         d["k"] = b"value" if serializer == "bytes" else "value"
         refused(TypeError, d.__setitem__, "k", object())
         d.sync()
-        [file] = w.base.glob(f"others/??/{digest('k')}{d._store.extension}")
+        [file] = w.base.glob(f"{name}/??/{digest('k')}{d._store.extension}")
         file.write_bytes(b"nfsb")
         refused(w.package.CorruptValueError, d.get, "k", fresh=True)
 
