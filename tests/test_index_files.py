@@ -174,8 +174,9 @@ def test_the_index_can_go_at_any_time(nfsdict, tmp_path):
 
 
 def test_stores_of_different_serializers_have_indexes_of_their_own(nfsdict, tmp_path):
+    dictionaries = {s: open_(nfsdict, tmp_path, serializer=s) for s in ("pickle", "json", "bytes")}
     for serializer, value in (("pickle", 1), ("json", 2), ("bytes", b"3")):
-        with open_(nfsdict, tmp_path, serializer=serializer) as d:
+        with dictionaries[serializer] as d:
             d["k"] = value
             assert dict(d) == {"k": value}
     names = sorted(path.name for path in Path(tmp_path, "store").iterdir() if path.is_file())
