@@ -8,9 +8,9 @@ import os
 import time
 from contextlib import suppress
 
-from .directories import TRIES, failure
+from .directories import TEMPORARY, TRIES, failure
 from .errors import UncertainWriteError
-from .files import REFUSED, TEMPORARY, Content, Files
+from .files import REFUSED, Content, Files
 
 log = logging.getLogger("nfsdict")
 

@@ -38,6 +38,7 @@ import logging
 import os
 import stat
 import time
+from contextlib import suppress
 from typing import Callable, TypeVar
 
 from .clock import Clock
@@ -47,6 +48,9 @@ log = logging.getLogger("nfsdict")
 
 T = TypeVar("T")
 
+TEMPORARY = ".nfsdict-"
+# Directories that aren't ready for their names yet.
+NEW_DIRECTORY = TEMPORARY + "directory-"
 STALE = (errno.ESTALE, errno.EBADF)
 LEASED = (errno.EAGAIN, errno.EWOULDBLOCK)
 # The holder of a lease has 45 s to give it back (/proc/sys/fs/lease-break-time), an NFS client that
@@ -128,6 +132,19 @@ def check_absent(path: str) -> None:
         raise OSError(errno.ENOTDIR, "A symbolic link that leads nowhere", path)
 
 
+def give_bits(path: str, bits: int) -> None:
+    """Add permission bits to a directory. A link that somebody puts there isn't followed."""
+    if os.name == "nt":
+        os.chmod(path, bits)
+        return
+    descriptor = os.open(path, _FLAGS | os.O_NOFOLLOW)
+    try:
+        # With those that it has: chmod would clear a setgid bit that the parent gave.
+        os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | bits)
+    finally:
+        os.close(descriptor)
+
+
 def _read_anew(descriptor: int, name: str) -> bool:
     """Whether the directory has this name, its listing forgotten by the client and read anew."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
@@ -162,6 +179,7 @@ class Directories:
         self._durable = durable
         self.times = Clock()
         self._file_system: str | None = None
+        self._writes = False
         # Directories that were looked at while their ctime, kept here, could still come again.
         self._racy: dict[str, int] = {}
 
@@ -180,7 +198,7 @@ class Directories:
     def create(self) -> None:
         """Make the store's directory and its parents, unless they are there.
 
-        NotADirectoryError if a file is in the way.
+        NotADirectoryError if a file is in the way. From here on the store may be changed.
         """
         missing = []
         path = self.directory
@@ -194,22 +212,53 @@ class Directories:
                 self._make_directory(path)
         except FileExistsError as error:
             raise failure(errno.ENOTDIR, path) from error
+        self._writes = True
 
     def _make_directory(self, path: str) -> None:
         """mkdir, durable. One that is there already is as good: somebody was faster, or the
         reply to our own call was lost."""
-        try:
-            os.mkdir(path)
-            if self._mode is not None:
-                readable = self._mode & 0o444
-                # chmod would clear a setgid bit that the parent gave.
-                setgid = os.stat(path).st_mode & stat.S_ISGID
-                os.chmod(path, self._mode | readable >> 2 | setgid)
-        except FileExistsError:
-            if not is_directory(path):
-                raise
+        if self._mode is None:
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                if not is_directory(path):
+                    raise
+        else:
+            self._make_with_bits(path, self._bits)
         if self._durable:
             self._sync_directory(os.path.dirname(path))
+
+    @property
+    def _bits(self) -> int:
+        """Those of directories. Without a ``mode`` none are asked for."""
+        mode = self._mode or 0
+        return mode | (mode & 0o444) >> 2
+
+    @staticmethod
+    def _make_with_bits(path: str, bits: int) -> None:
+        """Make the directory under another name and rename it, so that it never has this one
+        without its bits, of which mkdir takes what the umask takes.
+
+        An empty directory is replaced, one that isn't stays (rename(2)). A process that is killed
+        here leaves an empty one under the other name: ``repair`` sweeps it in a store.
+        """
+        new = os.path.join(os.path.dirname(path), NEW_DIRECTORY + os.urandom(12).hex())
+        try:
+            try:
+                os.mkdir(new, bits)
+            except FileExistsError:  # the reply to our own call was lost
+                if not stat.S_ISDIR(os.lstat(new).st_mode):
+                    raise
+            if bits & ~os.lstat(new).st_mode:
+                give_bits(new, bits)
+            os.rename(new, path)
+        except BaseException as error:
+            with suppress(OSError):
+                os.rmdir(new)
+            if not isinstance(error, OSError):
+                raise
+            if not is_directory(path):
+                raise failure(error.errno or errno.EIO, path) from error
 
     def _mounted_as(self, path: str) -> str | None:
         """See ``mounted_as``. None: not found out yet, so that the most careful rules hold."""

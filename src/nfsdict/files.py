@@ -7,17 +7,17 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TypeVar
 
 from .core import read_files, value_path, write_file, write_files
-from .directories import STALE, TRIES, Directories, failure
+from .directories import NEW_DIRECTORY, STALE, TEMPORARY, TRIES, Directories, failure
 from .errors import UncertainWriteError
 
 T = TypeVar("T")
 Content = tuple[bytes, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
 
-TEMPORARY = ".nfsdict-"
 _SIGNATURE = struct.Struct("<QQqq")
 _CTIME = 24  # where it begins
 _LAST = (1 << 63) - 1  # the time of what has one that 64 bits don't hold
@@ -324,8 +324,7 @@ class Files(Directories):
         return moment
 
     def sweep(self, path: str) -> None:
-        """Remove a temporary file."""
-        try:
-            os.unlink(path)
-        except FileNotFoundError:
-            pass
+        """Remove a temporary file, or an empty directory that never got its name."""
+        new = os.path.basename(path).startswith(NEW_DIRECTORY)
+        with suppress(FileNotFoundError):
+            (os.rmdir if new else os.unlink)(path)

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from .contests import Contests
-from .directories import READ_FLAGS, failure
-from .files import TEMPORARY, mtime_of
+from .directories import READ_FLAGS, TEMPORARY, failure
+from .files import mtime_of
 
 log = logging.getLogger("nfsdict")
 

@@ -14,8 +14,16 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from .core import read_stamps
-from .directories import NFS, check_absent, is_directory, mounted_as
-from .files import TEMPORARY, mtime_of, same_but_for_ctime, signature_of, times_of
+from .directories import (
+    NEW_DIRECTORY,
+    NFS,
+    TEMPORARY,
+    check_absent,
+    give_bits,
+    is_directory,
+    mounted_as,
+)
+from .files import mtime_of, same_but_for_ctime, signature_of, times_of
 from .hints import Hints
 
 SHARDS = [f"{number:02x}" for number in range(256)]
@@ -128,6 +136,12 @@ class Store(Hints):
         found = {
             name for name, mode, _, _ in entries if name in _SHARD_NAMES and self._is(name, mode)
         }
+        if self._mode is not None and self._writes:
+            for name, mode, _, _ in entries:
+                if name in found and stat.S_ISDIR(mode) and self._bits & ~mode:
+                    # As somebody makes it who gives no mode. Who isn't its owner can't help it.
+                    with suppress(OSError):
+                        give_bits(self._shard(name), self._bits)
         shards = [shard for shard in SHARDS if shard in found]
         self._shards = ((mtime, ctime), shards) if settled else None
         return shards
@@ -188,14 +202,16 @@ class Store(Hints):
         return listing
 
     def temporary_files(self) -> dict[str, int]:
-        """Paths of temporary files beside the index, and their mtimes in ns.
+        """Paths of temporary files beside the index and of directories that never got their names,
+        and their mtimes in ns.
 
         An mtime that lies ahead may be none, see ``Contests``: the ctime is taken.
         """
         return {
             os.path.join(self.directory, name): min(mtime_of(signature), ctime)
             for name, mode, signature, ctime in self._again(self._listed, self.directory)[2]
-            if name.startswith(TEMPORARY) and stat.S_ISREG(mode)
+            if name.startswith(TEMPORARY)
+            and (stat.S_ISDIR(mode) if name.startswith(NEW_DIRECTORY) else stat.S_ISREG(mode))
         }
 
     def set_aside(self, path: str, signature: bytes) -> str | None:
