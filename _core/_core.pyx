@@ -4,9 +4,10 @@
 The contract of both is ``_core.pyi``.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
+from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memcpy, strlen
@@ -24,6 +25,13 @@ cdef extern from "Python.h":
     object PyUnicode_DecodeUTF8(const char* data, Py_ssize_t size, const char* errors)
     object PyUnicode_DecodeFSDefault(const char* data)
     object PyUnicode_DecodeASCII(const char* data, Py_ssize_t size, const char* errors)
+    int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
+    void Py_XDECREF(PyObject* owned)
+
+cdef extern from "sys/uio.h":
+    cdef struct iovec:
+        void* iov_base
+        size_t iov_len
 
 cdef extern from "sha256.h":
     void nfsdict_sha256_select() nogil
@@ -41,13 +49,16 @@ cdef extern from "files.h":
         const char* path
         char* data
         size_t size
+        void* owner
         nfsdict_signature signature
         int error
 
+    ctypedef char* (*nfsdict_allocate)(size_t size, void** owner) noexcept nogil
+
     ctypedef struct nfsdict_writing:
         const char* target
-        const char* data
-        size_t size
+        iovec* parts
+        size_t count
         nfsdict_signature signature
         int error
         int step
@@ -77,7 +88,8 @@ cdef extern from "files.h":
     void nfsdict_look(nfsdict_looking* looking) nogil
     void nfsdict_list(nfsdict_listing* listing) nogil
     void nfsdict_listing_free(nfsdict_listing* listing) nogil
-    void nfsdict_read_file(nfsdict_reading* reading) nogil
+    void nfsdict_read_file(nfsdict_reading* reading, nfsdict_allocate allocate) nogil
+
     ctypedef struct nfsdict_manner:
         int mode
         int durable
@@ -404,6 +416,40 @@ cdef const char* path_bytes(path, list kept) except NULL:
     return text
 
 
+cdef char* allocate(size_t size, void** owner) noexcept with gil:
+    """A large content is read into the ``bytes`` that it becomes: memory holds it once."""
+    try:
+        data = PyBytes_FromStringAndSize(NULL, size)
+    except (MemoryError, OverflowError):
+        return NULL
+    Py_INCREF(data)
+    owner[0] = <void*> data
+    return PyBytes_AS_STRING(data)
+
+
+cdef bytes content(nfsdict_reading* reading):
+    """The content, which isn't the reading's any more."""
+    cdef PyObject* owner = <PyObject*> reading.owner
+    if owner is NULL:
+        data = PyBytes_FromStringAndSize(reading.data, reading.size)
+        free(reading.data)
+    else:
+        reading.owner = NULL
+        if <size_t> PyBytes_GET_SIZE(<object> owner) != reading.size:  # it was cut meanwhile
+            _PyBytes_Resize(&owner, reading.size)
+        data = <object> owner
+        Py_XDECREF(owner)
+    reading.data = NULL
+    return data
+
+
+cdef void release(nfsdict_reading* reading):
+    if reading.owner is NULL:
+        free(reading.data)
+    else:
+        Py_XDECREF(<PyObject*> reading.owner)
+
+
 def read_files(list paths not None, /):
     cdef list kept = []
     cdef Py_ssize_t count = len(paths), i
@@ -417,19 +463,17 @@ def read_files(list paths not None, /):
             readings[i].path = path_bytes(paths[i], kept)
         with nogil:
             for i in range(count):
-                nfsdict_read_file(&readings[i])
+                nfsdict_read_file(&readings[i], allocate)
         try:
             for i in range(count):
                 if readings[i].error != 0:
                     contents.append(readings[i].error)
                     continue
-                data = PyBytes_FromStringAndSize(readings[i].data, readings[i].size)
-                free(readings[i].data)
-                readings[i].data = NULL
+                data = content(&readings[i])
                 contents.append((data, signature_bytes(&readings[i].signature)))
         finally:
             for i in range(count):
-                free(readings[i].data)
+                release(&readings[i])
     finally:
         PyMem_Free(readings)
     return contents
@@ -489,45 +533,72 @@ cdef object outcome(nfsdict_writing* writing):
     return signature_bytes(&writing.signature)
 
 
-def write_file(target, bytes data not None, mode, bint durable, bint synced, /):
+cdef list parts_of(content):
+    """The parts of a file's content, in a list that nobody else changes."""
+    cdef list parts
+    if isinstance(content, bytes):
+        return [content]
+    if isinstance(content, list):
+        parts = list(content)
+        if all([isinstance(part, bytes) for part in parts]):
+            return parts
+    raise TypeError("a file's content is bytes, or a list of them")
+
+
+cdef inline void describe(iovec* part, bytes data) noexcept:
+    part.iov_base = PyBytes_AS_STRING(data)
+    part.iov_len = PyBytes_GET_SIZE(data)
+
+
+def write_file(target, data, mode, bint durable, bint synced, /):
     cdef list kept = []
     cdef nfsdict_manner manner
     cdef nfsdict_writing writing
+    cdef iovec part
+    if not isinstance(data, bytes):
+        return write_files([(target, data)], mode, durable, synced, False)[0]
     manner.mode = -1 if mode is None else mode
     manner.durable, manner.synced, manner.exclusive = durable, synced, False
     writing.target = path_bytes(target, kept)
-    writing.data = PyBytes_AS_STRING(data)
-    writing.size = len(data)
+    describe(&part, data)
+    writing.parts, writing.count = &part, 1
     with nogil:
         nfsdict_write_files(&writing, 1, &manner)
     return outcome(&writing)
 
 
 def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
-    cdef list kept = []
-    cdef Py_ssize_t count = len(files), i
+    cdef list kept = [], contents = [], parts
+    cdef Py_ssize_t count = len(files), total = 0, i
     cdef list outcomes = []
     cdef nfsdict_manner manner
-    cdef bytes data
-    cdef nfsdict_writing* writings
+    cdef nfsdict_writing* writings = NULL
+    cdef iovec* part = NULL
+    cdef iovec* all_parts = NULL
     manner.mode = -1 if mode is None else mode
     manner.durable, manner.synced, manner.exclusive = durable, synced, exclusive
-    writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
-    if writings is NULL:
-        raise MemoryError
+    for _, data in files:
+        parts = parts_of(data)
+        contents.append(parts)
+        total += len(parts)
     try:
+        writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
+        all_parts = part = <iovec*> PyMem_Malloc((total + 1) * sizeof(iovec))
+        if writings is NULL or all_parts is NULL:
+            raise MemoryError
         for i in range(count):
-            target, data = files[i]
-            if data is None:
-                raise TypeError("a file's content is bytes, not NoneType")
+            target, _ = files[i]
             writings[i].target = path_bytes(target, kept)
-            kept.append(data)
-            writings[i].data = PyBytes_AS_STRING(data)
-            writings[i].size = len(data)
+            parts = contents[i]
+            writings[i].parts, writings[i].count = part, len(parts)
+            for data in parts:
+                describe(part, data)
+                part += 1
         with nogil:
             nfsdict_write_files(writings, count, &manner)
         for i in range(count):
             outcomes.append(outcome(&writings[i]))
     finally:
+        PyMem_Free(all_parts)
         PyMem_Free(writings)
     return outcomes

@@ -24,6 +24,11 @@
 
 #define PREFIX ".nfsdict-"
 
+/* From here on a second copy of a content costs more than asking for the place of the first. */
+#define LARGE (1 << 20)
+/* Parts for one writev: POSIX promises 16 (_XOPEN_IOV_MAX), Linux and macOS take 1024. */
+#define PARTS 16
+
 #ifdef __APPLE__
 #define MTIME(status) ((status)->st_mtimespec)
 #define CTIME(status) ((status)->st_ctimespec)
@@ -60,7 +65,7 @@ static void sign(nfsdict_signature *signature, const struct stat *status)
 }
 
 /* Fills reading->data from the open descriptor; 0 or an errno. */
-static int read_all(int descriptor, nfsdict_reading *reading)
+static int read_all(int descriptor, nfsdict_reading *reading, nfsdict_allocate allocate)
 {
     struct stat status;
 
@@ -72,7 +77,7 @@ static int read_all(int descriptor, nfsdict_reading *reading)
     sign(&reading->signature, &status);
 
     size_t size = (size_t)status.st_size;
-    reading->data = malloc(size != 0 ? size : 1);
+    reading->data = size < LARGE ? malloc(size != 0 ? size : 1) : allocate(size, &reading->owner);
     if (reading->data == NULL)
         return ENOMEM;
     while (reading->size < size) {
@@ -87,22 +92,19 @@ static int read_all(int descriptor, nfsdict_reading *reading)
     return 0;
 }
 
-void nfsdict_read_file(nfsdict_reading *reading)
+void nfsdict_read_file(nfsdict_reading *reading, nfsdict_allocate allocate)
 {
     int descriptor = retried_open(AT_FDCWD, reading->path, READ_FLAGS, 0);
 
     reading->data = NULL;
     reading->size = 0;
+    reading->owner = NULL;
     if (descriptor < 0) {
         reading->error = errno;
         return;
     }
-    reading->error = read_all(descriptor, reading);
+    reading->error = read_all(descriptor, reading, allocate);
     close(descriptor);
-    if (reading->error != 0) {
-        free(reading->data);
-        reading->data = NULL;
-    }
 }
 
 /* Opening a directory revalidates it (close-to-open consistency, nfs(5)). */
@@ -248,21 +250,36 @@ static int give_mode(int descriptor, mode_t mode)
     return 0;
 }
 
+/* Write these parts one after another; 0 or an errno. What was written is taken from them. */
+static int write_parts(int descriptor, struct iovec *parts, size_t count)
+{
+    while (count > 0) {
+        ssize_t put = writev(descriptor, parts, count < PARTS ? (int)count : PARTS);
+        if (put < 0) {
+            if (errno != EINTR)
+                return errno;
+            continue;
+        }
+        size_t done = (size_t)put;
+        for (; count > 0 && done >= parts->iov_len; parts++, count--)
+            done -= parts->iov_len;
+        if (count > 0) {
+            parts->iov_base = (char *)parts->iov_base + done;
+            parts->iov_len -= done;
+        }
+    }
+    return 0;
+}
+
 static int write_all(int descriptor, nfsdict_writing *writing, int mode, int durable)
 {
     struct stat status;
-    size_t done = 0;
     int error;
 
     if (mode >= 0 && (error = give_mode(descriptor, (mode_t)mode)) != 0)
         return error;
-    while (done < writing->size) {
-        ssize_t put = write(descriptor, writing->data + done, writing->size - done);
-        if (put >= 0)
-            done += (size_t)put;
-        else if (errno != EINTR)
-            return errno;
-    }
+    if ((error = write_parts(descriptor, writing->parts, writing->count)) != 0)
+        return error;
     if (durable)
         while (fsync(descriptor) != 0)
             if (errno != EINTR)

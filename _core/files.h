@@ -6,6 +6,7 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 /* What tells one version of a value file from the next. */
 typedef struct {
@@ -17,25 +18,31 @@ typedef struct {
 
 typedef struct {
     const char *path;
-    char *data; /* malloc'ed on success; the caller frees it */
+    char *data; /* on success, so much of it as size tells */
     size_t size;
+    void *owner; /* what the caller's function made for the data, NULL: data is malloc'ed */
     nfsdict_signature signature;
     int error; /* 0 or an errno */
 } nfsdict_reading;
+
+/* Room for a large file's content, and its owner; NULL: there is none. The file is open meanwhile. */
+typedef char *(*nfsdict_allocate)(size_t size, void **owner);
 
 /* How far a write came; an error belongs to the step that it failed at. */
 enum { NFSDICT_WRITING, NFSDICT_PUBLISHING, NFSDICT_SYNCING };
 
 typedef struct {
     const char *target;
-    const char *data;
-    size_t size;
+    struct iovec *parts; /* of the content, one after another; used up */
+    size_t count;
     nfsdict_signature signature;
     int error; /* 0 or an errno */
     int step;
 } nfsdict_writing;
 
-void nfsdict_read_file(nfsdict_reading *reading);
+/* The caller frees data, or its owner, after an error too. Small contents are malloc'ed, so that many
+   are read without asking the caller; a large one is read into what the caller makes of it. */
+void nfsdict_read_file(nfsdict_reading *reading, nfsdict_allocate allocate);
 
 typedef struct {
     const char *path;

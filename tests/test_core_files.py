@@ -10,6 +10,7 @@ import socket
 import stat
 import struct
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -199,6 +200,29 @@ def test_a_large_file(twins, tmp_path):
         assert_written(signature, target)
 
 
+def test_a_large_file_that_is_cut_while_it_is_read(twins, tmp_path):
+    path = tmp_path / "large"
+    size = 4 << 20
+    path.write_bytes(bytes(size))
+    ended = threading.Event()
+
+    def cut():
+        while not ended.is_set():
+            os.truncate(path, 1)
+            os.truncate(path, size)
+
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    try:
+        for twin in twins * 100:
+            [(content, signature)] = twin.read_files([str(path)])
+            assert len(content) <= SIGNATURE.unpack(signature)[1] <= size
+            assert not content.strip(b"\0")
+    finally:
+        ended.set()
+        cutter.join()
+
+
 # --- writing files ------------------------
 
 BEFORE, AT_RENAME, AT_SYNC = range(3)
@@ -310,6 +334,46 @@ def test_write_file_refuses(twins, tmp_path, monkeypatch, arguments):
         agreed(twins, lambda twin: twin.write_file(*arguments, None, True, False)),
         (TypeError, ValueError),
     )
+    assert list(tmp_path.iterdir()) == []
+
+
+@given(contents=st.lists(st.lists(st.binary(max_size=9), max_size=40), min_size=1, max_size=4))
+@settings(max_examples=50)
+def test_a_content_in_parts(twins, contents):
+    with tempfile.TemporaryDirectory() as directory:
+        for number, parts in enumerate(contents):
+            for name, twin in enumerate(twins):
+                path = f"{directory}/{number}-{name}"
+                before = list(parts)
+                assert_written(twin.write_file(path, parts, None, False, False), path)
+                assert Path(path).read_bytes() == b"".join(parts) and parts == before
+        for twin in twins:
+            files = [(f"{directory}/{n}", parts) for n, parts in enumerate(contents)]
+            files[1:1] = [(f"{directory}/whole", b"whole")]
+            outcomes = twin.write_files(files, 0o600, True, True, False)
+            for (path, content), outcome in zip(files, outcomes):
+                assert_written(outcome, path)
+                assert Path(path).read_bytes() == (
+                    content if content == b"whole" else b"".join(content)
+                )
+
+
+def test_large_parts(twins, tmp_path):
+    parts = [os.urandom(size) for size in (1, 300_000, 0, 7, 200_000)] * 5
+    for twin in twins:
+        target = tmp_path / "target"
+        [_] = twin.write_files([(str(target), parts)], None, True, True, False)
+        assert target.read_bytes() == b"".join(parts)
+
+
+@pytest.mark.parametrize("content", [None, "text", [b"a", "b"], [None], (b"a",), bytearray(b"a")])
+def test_what_is_no_content(twins, tmp_path, content):
+    target = str(tmp_path / "target")
+    for call in (
+        lambda twin: twin.write_file(target, content, None, False, False),
+        lambda twin: twin.write_files([(target, content)], None, False, False, False),
+    ):
+        assert agreed(twins, call) is TypeError
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import ctypes
 import importlib
 import json
 import os
@@ -11,6 +12,7 @@ import pickletools
 import struct
 import time
 import zlib
+from array import array
 
 import pytest
 from hypothesis import given
@@ -379,10 +381,91 @@ def test_every_byte_and_every_truncation_of_bytes(raw, serializers):
         raw.loads(data + b"\0")
 
 
-@pytest.mark.parametrize("value", ["text", 5, None, [1]])
-def test_bytes_takes_bytes_alone(raw, value):
+NO_BYTES = [
+    "text",
+    5,
+    None,
+    [1],
+    array("d", [1.5]),
+    array("B", [1]),
+    memoryview(array("i", [1])),
+    memoryview(array("q", [1])).cast("B").cast("B", (2, 4)),
+    memoryview(b"abcd")[::2],
+    memoryview(b"abcd").cast("?"),
+    (ctypes.c_int * 3)(1, 2, 3),
+]
+
+
+@pytest.mark.parametrize("value", NO_BYTES, ids=repr)
+@pytest.mark.parametrize("signed", [False, True])
+def test_bytes_takes_bytes_alone(nfsdict, tmp_path, raw, value, signed):
     with pytest.raises(TypeError):
         raw.dumps(("key", value))
+    serializer = nfsdict.signed("bytes", key=bytes(16)) if signed else "bytes"
+    d = nfsdict.NfsDict("s", tmp_path, serializer, durable=False)
+    for write in (
+        lambda: d.__setitem__("key", value),
+        lambda: d.add("key", value),
+        lambda: d.setdefault("key", value),
+        lambda: d.update(first=b"first", key=value),
+    ):
+        with pytest.raises(TypeError, match=r"takes bytes.*bytes\(a\)"):
+            write()
+    assert len(d) == 0 and not list((tmp_path / "s").glob("??/*"))
+
+
+class Text(bytes):
+    def __bytes__(self):
+        return b"something else"
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize("how", ["put", "add", "setdefault", "update"])
+@pytest.mark.parametrize("size", [3, 300_000])
+def test_bytes_keeps_what_was_assigned(nfsdict, tmp_path, how, size, signed):
+    """And not the caller's buffer, which may change or go afterwards."""
+    serializer = nfsdict.signed("bytes", key=bytes(16)) if signed else "bytes"
+    d = nfsdict.NfsDict("s", tmp_path, serializer, durable=False)
+    content = b"x" * size
+
+    def assign(key, value):
+        if how == "put":
+            d[key] = value
+        elif how == "add":
+            assert d.add(key, value)
+        elif how == "setdefault":
+            assert type(d.setdefault(key, value)) is bytes
+        else:
+            d.update({key: value})
+
+    buffer, view, inner = bytearray(content), memoryview(content), bytearray(content)
+    part = memoryview(inner)
+    for key, value in {"buffer": buffer, "view": view, "part": part}.items():
+        assign(key, value)
+    assign("bytes", content)
+    assign("text", Text(content))
+    buffer[:] = b"y" * size
+    inner[:1] = b"z"
+    view.release()
+    part.release()
+    for key in ("buffer", "view", "part", "bytes", "text"):
+        assert d[key] == d.get(key, fresh=True) == content
+        assert type(d[key]) is bytes
+    assert nfsdict.NfsDict("s", tmp_path, serializer) == dict.fromkeys(d, content)
+
+
+def test_bytes_are_kept_as_they_are(nfsdict, tmp_path):
+    d = nfsdict.NfsDict("s", tmp_path, "bytes", durable=False)
+    value = bytes(100)
+    d["key"] = value
+    assert d["key"] is value
+
+
+def test_a_released_view_is_refused(raw):
+    view = memoryview(b"value")
+    view.release()
+    with pytest.raises(ValueError):
+        raw.dumps(("key", view))
 
 
 def test_a_sealed_key_longer_than_its_file_is_no_other_error(raw, serializers):

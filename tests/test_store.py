@@ -47,7 +47,7 @@ def files(store):
 
 # One line of strace -y: name, the paths in it, and how it ended.
 LINE = re.compile(r"(?:\d+ +)?(\w+)\((.*)\) += (-?\d+)(?:<[^>]*>)?(?: (E\w+).*)?$")
-TRACED = "open,openat,write,fsync,fdatasync,fstat,newfstatat,close,rename,renameat,renameat2"
+TRACED = "open,openat,write,writev,fsync,fdatasync,fstat,newfstatat,close,rename,renameat,renameat2"
 MKDIRS = "link,linkat,mkdir,mkdirat,unlink,unlinkat,chmod,fchmod,fchmodat"
 
 PROLOGUE = """
@@ -108,7 +108,8 @@ def told(line, store):
     if not match or store not in line:
         return None
     name, arguments, _, error = match.groups()
-    name = {"newfstatat": "fstat", "renameat2": "renameat"}.get(name, name)
+    names = {"newfstatat": "fstat", "renameat2": "renameat", "writev": "write"}  # PyPy: write
+    name = names.get(name, name)
     if name.endswith("at") and name != "fstat":  # below a descriptor
         arguments = re.sub(r'<([^>]*)>, "([^/"][^"]*)"', r'"\1/\2"', arguments)
     name = name[:-2] if name.endswith("at") and name != "fstat" else name
@@ -214,6 +215,8 @@ def test_a_miss_revalidates_and_looks_again(traced):
 
 # --- the kernel fails ------------------------
 
+WRITE = "writev" if hasattr(os, "writev") else "write"  # PyPy
+
 
 @pytest.fixture
 def failing(strace, nfsdict, tmp_path):
@@ -246,7 +249,7 @@ os._exit(0)
 
 @pytest.mark.parametrize(
     ("call", "number"),
-    [("write", "ENOSPC"), ("write", "EDQUOT"), ("fsync", "EIO"), ("fsync", "ENOSPC")],
+    [(WRITE, "ENOSPC"), (WRITE, "EDQUOT"), ("fsync", "EIO"), ("fsync", "ENOSPC")],
 )
 def test_a_failed_write_keeps_the_old_value(failing, call, number):
     (_, told_number, cached), data = failing(call, number)

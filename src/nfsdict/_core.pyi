@@ -85,15 +85,16 @@ def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO. A file under
     a lease is EAGAIN, and its holder has been asked to give it back.
     The signature is the file's inode, size, mtime and ctime in ns, 8 bytes each, little-endian.
+    A large content is in memory once, and one that memory can't hold is ENOMEM.
     """
 
 def write_file(
-    target: str, data: bytes, mode: int | None, durable: bool, synced: bool, /
+    target: str, data: bytes | list[bytes], mode: int | None, durable: bool, synced: bool, /
 ) -> bytes | tuple[int, int]:
     """``write_files`` for one, not exclusive."""
 
 def write_files(
-    files: list[tuple[str, bytes]],
+    files: list[tuple[str, bytes | list[bytes]]],
     mode: int | None,
     durable: bool,
     synced: bool,
@@ -102,6 +103,7 @@ def write_files(
 ) -> list[bytes | tuple[int, int]]:
     """Write each (target, content) under a temporary name beside it, and rename it.
 
+    A content is ``bytes``, or a list of them that are written one after another, uncopied.
     ``durable`` fsyncs each file; ``synced`` fsyncs each directory, once after a run of targets in
     it. ``mode`` is given against the umask, None leaves it to the umask. ``exclusive`` links
     instead of renaming, which is EEXIST where there is a file already. The outcome is the

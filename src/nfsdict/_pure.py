@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import mmap
 import os
 import stat
@@ -46,6 +47,7 @@ _WRITING, _PUBLISHING, _SYNCING = range(3)
 _LAST = (1 << 63) - 1
 _NANOSECONDS = _LAST - _LAST % 1_000_000_000
 _CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
+_PARTS = 16  # for one writev: POSIX promises these (_XOPEN_IOV_MAX), Linux and macOS take 1024
 
 
 class Missing:
@@ -225,25 +227,29 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
         # Only regular files are value files; O_NONBLOCK kept a FIFO from blocking the open.
         if not stat.S_ISREG(status.st_mode):
             return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
-        parts: list[bytes] = []
-        left = status.st_size
-        if left > _CHUNK:
-            mmap.mmap(
-                -1, left
-            ).close()  # what memory can't hold is refused now, and not when it is full
-        while left > 0:
-            part = os.read(descriptor, min(left, _CHUNK))
-            if not part:
-                break
-            parts.append(part)
-            left -= len(part)
-        return b"".join(parts), _sign(status)
+        return _read_all(descriptor, status.st_size), _sign(status)
     except OSError as error:
         return error.errno or errno.EIO
     except MemoryError:
         return errno.ENOMEM
     finally:
         os.close(descriptor)
+
+
+def _read_all(descriptor: int, size: int) -> bytes:
+    if size > _CHUNK:
+        # What memory can't hold is refused now, and not when it is full.
+        mmap.mmap(-1, size).close()
+        with io.FileIO(descriptor, closefd=False) as file:
+            return file.readall()  # into one ``bytes``, in as many calls as it takes
+    parts: list[bytes] = []
+    while size > 0:
+        part = os.read(descriptor, size)
+        if not part:
+            break
+        parts.append(part)
+        size -= len(part)
+    return b"".join(parts)  # of one part, as nearly always: that part
 
 
 def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
@@ -314,14 +320,14 @@ def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, byt
 
 
 def write_file(
-    target: str, data: bytes, mode: int | None, durable: bool, synced: bool, /
+    target: str, data: bytes | list[bytes], mode: int | None, durable: bool, synced: bool, /
 ) -> bytes | tuple[int, int]:
     [outcome] = write_files([(target, data)], mode, durable, synced, False)
     return outcome
 
 
 def write_files(
-    files: list[tuple[str, bytes]],
+    files: list[tuple[str, bytes | list[bytes]]],
     mode: int | None,
     durable: bool,
     synced: bool,
@@ -329,8 +335,9 @@ def write_files(
     /,
 ) -> list[bytes | tuple[int, int]]:
     outcomes: list[bytes | tuple[int, int]] = []
-    for directory, run in groupby(files, lambda file: os.path.dirname(file[0])):
-        written = [_write_file(target, data, mode, durable, exclusive) for target, data in run]
+    contents = [(target, _parts(data)) for target, data in files]
+    for directory, run in groupby(contents, lambda file: os.path.dirname(file[0])):
+        written = [_write_file(target, parts, mode, durable, exclusive) for target, parts in run]
         if synced and any(isinstance(outcome, bytes) for outcome in written):
             error = _sync_directory(directory)
             if error:
@@ -342,8 +349,15 @@ def write_files(
     return outcomes
 
 
+def _parts(data: bytes | list[bytes]) -> list[bytes]:
+    parts = [data] if isinstance(data, bytes) else data
+    if not isinstance(parts, list) or not all(isinstance(part, bytes) for part in parts):
+        raise TypeError("a file's content is bytes, or a list of them")
+    return parts
+
+
 def _write_file(
-    target: str, data: bytes, mode: int | None, durable: bool, exclusive: bool
+    target: str, parts: list[bytes], mode: int | None, durable: bool, exclusive: bool
 ) -> bytes | tuple[int, int]:
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
@@ -359,7 +373,7 @@ def _write_file(
             # The umask may have taken bits from open()'s mode that the caller asked for.
             if mode is not None and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
                 os.fchmod(descriptor, mode)
-            _write_all(descriptor, data)
+            _write_all(descriptor, parts)
             if durable:
                 os.fsync(descriptor)
             signature = _sign(os.fstat(descriptor))
@@ -405,11 +419,20 @@ def _link(temporary: str, target: str, signature: bytes) -> None:
             raise
 
 
-def _write_all(descriptor: int, data: bytes) -> None:
-    done = 0
-    view = memoryview(data)
-    while done < len(data):
-        done += os.write(descriptor, view[done : done + _CHUNK])
+def _write_all(descriptor: int, parts: list[bytes]) -> None:
+    views = [memoryview(part) for part in parts if part]
+    while views:
+        done = _writev(descriptor, views[:_PARTS])
+        while views and done >= len(views[0]):
+            done -= len(views.pop(0))
+        if views:
+            views[0] = views[0][done:]
+
+
+def _writev(descriptor: int, views: list[memoryview]) -> int:
+    if not hasattr(os, "writev"):  # PyPy
+        return os.write(descriptor, views[0][:_CHUNK])
+    return os.writev(descriptor, views)
 
 
 def _sync_directory(path: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from .content import Content, fingerprint, size_of
 from .core import digest
 from .entries import Entries
 from .flush import Flush
@@ -24,7 +25,7 @@ class _Item(NamedTuple):
     name: str
     key: str
     value: Any
-    data: bytes
+    data: Content
 
 
 def _shard(item: _Item) -> str:
@@ -56,9 +57,10 @@ class Bulk:
         batch: list[_Item] = []
         size = 0
         for key, value in pairs:
+            value = self._entries.freeze(value)
             item = _Item(digest(key), key, value, self._entries.dumps((key, value)))
             batch.append(item)
-            size += len(item.data)
+            size += size_of(item.data)
             if size >= _BATCH_BYTES:
                 failed.update(self._write_batch(batch))
                 batch, size = [], 0
@@ -93,7 +95,7 @@ class Bulk:
                 if isinstance(outcome, bytes):
                     replaced.append(
                         known.record_write(
-                            name, key, value, outcome, hash(data), len(data), generation
+                            name, key, value, outcome, fingerprint(data), size_of(data), generation
                         )
                     )
                 else:

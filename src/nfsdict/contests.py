@@ -8,9 +8,10 @@ import os
 import time
 from contextlib import suppress
 
+from .content import Content
 from .directories import TEMPORARY, TRIES, failure
 from .errors import UncertainWriteError
-from .files import REFUSED, Content, Files
+from .files import REFUSED, Files, Found
 
 log = logging.getLogger("nfsdict")
 
@@ -43,13 +44,13 @@ def rename_exclusively(source: str, target: str) -> None:
 class Contests(Files):
     """What one caller wins. A contest over a name is decided by the server, in one call."""
 
-    def add(self, name: str, data: bytes) -> bytes | None:
+    def add(self, name: str, data: Content) -> bytes | None:
         """Give this digest its file and return the signature, unless it has one: then None.
 
         Of any number of callers on any hosts exactly one gets a signature: ``link`` fails where
         there is a name (open(2), at O_EXCL, recommends it on NFS). Errors as of ``put``.
         """
-        files = [(self.path_of(name), data)]
+        files: list[tuple[str, Content]] = [(self.path_of(name), data)]
         lost: OSError
         for _ in range(TRIES):
             [result] = self._mended(files, self._tried(files, True), True)
@@ -65,7 +66,7 @@ class Contests(Files):
                 return None
         raise lost
 
-    def _add_by_claim(self, name: str, data: bytes) -> bytes | None:
+    def _add_by_claim(self, name: str, data: Content) -> bytes | None:
         """``add`` where hard links are refused: whoever creates the claim file may look and put.
 
         Create-once among those who add; a ``put`` of the same key between look and put is lost to
@@ -154,7 +155,7 @@ class Contests(Files):
                 raise UncertainWriteError(error.errno, error.strerror, path) from error
         return False
 
-    def read_taken(self, private: str) -> Content | None:
+    def read_taken(self, private: str) -> Found | None:
         """The content of a file that was taken, None if it is gone. OSError if it can't be read."""
         self._relearn(private)
         [content] = self.read([private])

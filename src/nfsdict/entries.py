@@ -6,9 +6,10 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, TypeVar
 
+from .content import Content, fingerprint
 from .core import digest
 from .errors import CorruptValueError
-from .files import Content, same_but_for_ctime
+from .files import Found, same_but_for_ctime
 from .locks import Locks
 from .serializers import Damaged, Foreign, Serializer
 from .store import Store
@@ -30,8 +31,12 @@ class Entry(NamedTuple):
 
     @property
     def fingerprint(self) -> int:
-        """Hash of the file's bytes, good within this process."""
-        return hash(self.data)
+        """Of the file's bytes; see ``content.fingerprint``."""
+        return fingerprint(self.data)
+
+
+def _as_it_is(value: Any) -> Any:
+    return value
 
 
 class Entries:
@@ -40,7 +45,8 @@ class Entries:
     def __init__(self, store: Store, serializer: Serializer, locks: Locks) -> None:
         self._store = store
         self._locks = locks
-        self.dumps = serializer.dumps
+        self.dumps: Callable[[Any], Content] = getattr(serializer, "parts", serializer.dumps)
+        self.freeze: Callable[[Any], Any] = getattr(serializer, "freeze", _as_it_is)
         self._loads = serializer.loads
         self._loads_whole = getattr(serializer, "loads_whole", serializer.loads)
         # Which damaged content of a file was reported: one record each, however often it is read.
@@ -56,7 +62,7 @@ class Entries:
         content = self._store.find(key, fresh)
         return None if content is None else self._load(path, content, key)
 
-    def load_taken(self, name: str, content: Content) -> Entry:
+    def load_taken(self, name: str, content: Found) -> Entry:
         """The entry of this digest in a file that was taken. Errors as of ``find``."""
         return self._load(self._store.path_of(name), content)
 
@@ -106,7 +112,7 @@ class Entries:
         with decoding:
             return loads(data)
 
-    def _load(self, path: str, content: Content, asked: str | None = None) -> Entry:
+    def _load(self, path: str, content: Found, asked: str | None = None) -> Entry:
         """The entry in a file; ``asked`` is the key that was asked for, if one was."""
         data, signature = content
 

@@ -10,12 +10,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
+from .content import Content, holds
 from .core import read_files, value_path, write_file, write_files
 from .directories import NEW_DIRECTORY, STALE, TEMPORARY, TRIES, Directories, failure
 from .errors import UncertainWriteError
 
 T = TypeVar("T")
-Content = tuple[bytes, bytes]
+Found = tuple[bytes, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
 
 _SIGNATURE = struct.Struct("<QQqq")
@@ -111,12 +112,12 @@ class Files(Directories):
 
     # --- reading -------------------------------------------------------------------------------
 
-    def read(self, paths: Sequence[str]) -> list[Content | OSError | None]:
+    def read(self, paths: Sequence[str]) -> list[Found | OSError | None]:
         """Each file's content, None where there is none, or what stopped it from being read.
 
         The directories are taken as they are remembered: for names out of a fresh listing.
         """
-        contents: list[Content | OSError | None] = []
+        contents: list[Found | OSError | None] = []
         for path, content in zip(paths, read_files(list(paths))):
             for number in range(TRIES):
                 if not isinstance(content, int):
@@ -132,7 +133,7 @@ class Files(Directories):
                 contents.append(None if content == errno.ENOENT else failure(content, path))
         return contents
 
-    def find(self, key: str, fresh: bool = False) -> Content | None:
+    def find(self, key: str, fresh: bool = False) -> Found | None:
         """The content of the key's file; None means that it isn't there, by the server's word.
 
         With ``fresh`` the directory is revalidated first, as NFSv4.1 and later open a file that
@@ -182,7 +183,7 @@ class Files(Directories):
             self._synced = synced
         return synced
 
-    def put(self, name: str, data: bytes) -> bytes:
+    def put(self, name: str, data: Content) -> bytes:
         """Replace the file of this digest; atomic, durable on return. The new signature.
 
         UncertainWriteError if it can't be known whether the new content is there; after any other
@@ -202,7 +203,7 @@ class Files(Directories):
             raise result
         return result
 
-    def write(self, entries: Iterable[tuple[str, bytes]]) -> list[bytes | OSError]:
+    def write(self, entries: Iterable[tuple[str, Content]]) -> list[bytes | OSError]:
         """As ``put``, for many (digest, content): signature or error of each.
 
         Each directory is made durable once, if the digests are in order.
@@ -211,13 +212,13 @@ class Files(Directories):
         return self._mended(files, self._tried(files))
 
     def _tried(
-        self, files: list[tuple[str, bytes]], exclusive: bool = False
+        self, files: list[tuple[str, Content]], exclusive: bool = False
     ) -> list[bytes | tuple[int, int]]:
         return write_files(files, self._mode, self._durable, self._syncs(), exclusive)
 
     def _mended(
         self,
-        files: list[tuple[str, bytes]],
+        files: list[tuple[str, Content]],
         outcomes: list[bytes | tuple[int, int]],
         exclusive: bool = False,
     ) -> list[bytes | OSError]:
@@ -239,7 +240,7 @@ class Files(Directories):
         return results
 
     def _result(
-        self, path: str, data: bytes, outcome: bytes | tuple[int, int], exclusive: bool
+        self, path: str, data: Content, outcome: bytes | tuple[int, int], exclusive: bool
     ) -> bytes | OSError:
         """The signature, or what a write that failed at some step comes to."""
         if isinstance(outcome, bytes):
@@ -250,7 +251,7 @@ class Files(Directories):
         if step == 1 and not exclusive:
             # Rename failed, or its reply was lost: what lies there tells.
             [content] = self.read([path])
-            if isinstance(content, tuple) and content[0] == data:
+            if isinstance(content, tuple) and holds(content[0], data):
                 return content[1]
         return UncertainWriteError(number, os.strerror(number), path)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from .content import Content
 from .core import MISSING, digest
 from .entries import Entries
 from .errors import BatchError
@@ -33,13 +34,13 @@ class Interrupting:
     def exists(self, name: str) -> bool:
         return self._store.look(name) is not None
 
-    def put(self, name: str, key: str, data: bytes) -> None:
+    def put(self, name: str, key: str, data: Content) -> None:
         try:
             self._store.put(name, data)
         finally:
             self._known.record_interrupting(name, key, there=True)
 
-    def add(self, name: str, key: str, data: bytes) -> bool:
+    def add(self, name: str, key: str, data: Content) -> bool:
         try:
             return self._store.add(name, data) is not None
         finally:

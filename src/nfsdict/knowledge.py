@@ -88,6 +88,7 @@ class Knowledge:
         Nothing is taken over if the key was changed here since: what is known is newer.
         """
         replaced = None
+        known = Known(entry.key, entry.signature, entry.fingerprint)
         with self._locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -97,7 +98,7 @@ class Knowledge:
                 return entry.value if held is MISSING else held, None
             if read.generation is self.generation:
                 replaced = self._hold(entry.key, entry.value, len(entry.data))
-                self.index.read(name, Known(entry.key, entry.signature, entry.fingerprint))
+                self.index.read(name, known)
             if read.generation is not self.generation:
                 self._mark_unknown(name, entry.key)
             self._overtake(entry.key)

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from platformdirs import user_data_dir
 
 from .bulk import Bulk
+from .content import fingerprint, size_of
 from .core import MISSING, ReadCache, digest
 from .directories import failure
 from .entries import Entries
@@ -224,6 +225,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def __setitem__(self, key: str, value: V) -> None:
         if self._read_only or type(key) is not str:
             key = self._changing(key)
+        value = self._entries.freeze(value)
         data = self._entries.dumps((key, value))
         name = digest(key)
         guard = self._locks.guard
@@ -238,7 +240,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             try:
                 signature = self._store.put(name, data)
                 replaced = self._known.record_write(
-                    name, key, value, signature, hash(data), len(data), generation
+                    name, key, value, signature, fingerprint(data), size_of(data), generation
                 )
             except BaseException as error:
                 replaced = replaced, self._known.invalidate_if_uncertain(name, key, error)
@@ -252,6 +254,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         (where the file system refuses hard links: see ``Store.add``). Errors as of ``d[k] = v``.
         """
         key = self._changing(key)
+        value = self._entries.freeze(value)
         data = self._entries.dumps((key, value))
         name = digest(key)
         guard = self._locks.guard
@@ -267,7 +270,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                 signature = self._store.add(name, data)
                 if signature is not None:
                     replaced = self._known.record_write(
-                        name, key, value, signature, hash(data), len(data), generation
+                        name, key, value, signature, fingerprint(data), size_of(data), generation
                     )
             except BaseException as error:
                 replaced = replaced, self._known.invalidate_if_uncertain(name, key, error)
@@ -278,6 +281,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The entry's value, which is ``default`` if this call created the entry; see ``add``."""
         value = self.get(key, MISSING)
+        if value is MISSING:
+            default = self._entries.freeze(default)
         while value is MISSING:
             if self.add(key, default):
                 return default

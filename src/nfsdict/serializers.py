@@ -9,6 +9,7 @@ import struct
 import zlib
 from typing import Any, Protocol, runtime_checkable
 
+from .content import SMALL, Content, whole
 from .errors import text_of
 from .opcodes import pickle_flaw
 
@@ -45,6 +46,22 @@ class Serializer(Protocol):
 class Own:
     """One of this package: it raises ``Damaged`` itself, and what else it raises is no damage."""
 
+    extension: str
+
+    def freeze(self, value: Any, /) -> Any:
+        """The value that is to be kept in memory of one that is assigned, before it is written.
+
+        TypeError for one that ``dumps`` can't take, so far as a look at it tells.
+        """
+        return value
+
+    def parts(self, obj: Any, /) -> Content:
+        """What ``dumps`` gives, a large value not copied to be in one piece."""
+        raise NotImplementedError
+
+    def dumps(self, obj: Any, /) -> bytes:
+        return whole(self.parts(obj))
+
     def flaw(self, data: bytes, /) -> str | None:
         """What shows that ``dumps`` can't have made these bytes, or None if nothing does. Runs no
         code that they name."""
@@ -65,12 +82,13 @@ class Pickle(Own):
     # Protocol 5 is the newest that Python 3.9, the oldest supported, reads.
     _PROTOCOL = 5
 
-    # For bytes whose checksum was compared already.
+    # For bytes, or a view of them, whose checksum was compared already.
     loads_whole = staticmethod(pickle.loads)
 
-    def dumps(self, obj: Any, /) -> bytes:
+    def parts(self, obj: Any, /) -> Content:
         body = pickle.dumps(obj, self._PROTOCOL)
-        return body + self._TRAILER.pack(zlib.crc32(body), self._MAGIC)
+        trailer = self._TRAILER.pack(zlib.crc32(body), self._MAGIC)
+        return body + trailer if len(body) < SMALL else [body, trailer]
 
     def loads(self, data: bytes, /) -> Any:
         flaw = self._flaw_at_the_end(data)
@@ -96,8 +114,10 @@ class Pickle(Own):
                 return None
             return "cut short or overwritten" if data else "the file is empty"
         end = len(data) - self._TRAILER.size
-        if end > 0 and self._TRAILER.unpack_from(data, end)[0] == zlib.crc32(data[:end]):
-            return None
+        if end > 0:
+            body = memoryview(data)[:end]
+            if self._TRAILER.unpack_from(data, end)[0] == zlib.crc32(body):
+                return None
         return "the checksum doesn't match"
 
 
@@ -122,7 +142,7 @@ class Json(Own):
     def __repr__(self) -> str:
         return f"json_format(indent={self._indent!r}, sort_keys={self._sort_keys!r})"
 
-    def dumps(self, obj: Any, /) -> bytes:
+    def parts(self, obj: Any, /) -> Content:
         text = json.dumps(
             obj,
             ensure_ascii=False,
@@ -153,7 +173,7 @@ class Json(Own):
 
 
 class Bytes(Own):
-    """Raw values, any bytes-like object, read back as ``bytes``.
+    """Raw values: ``bytes``, or a ``bytearray`` or a ``memoryview`` of bytes, kept as ``bytes``.
 
     The file is a header, the key's UTF-8 and the value. The header: ``nfsb``, then in little-endian
     a CRC-32 of all that follows it, and the length of the key.
@@ -164,32 +184,53 @@ class Bytes(Own):
     _CHECKSUM = struct.Struct("<I")
     _LENGTH = struct.Struct("<I")
     _CHECKED = len(_MAGIC) + _CHECKSUM.size  # where the checked part begins
+    _KEY = _CHECKED + _LENGTH.size  # where the key does
 
-    def dumps(self, obj: Any, /) -> bytes:
+    def freeze(self, value: Any, /) -> bytes:
+        """The value as it is now: a buffer's owner may change it later, or release it."""
+        if type(value) is bytes:
+            return value
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            view = memoryview(value)
+            if view.format in ("B", "b", "c") and view.ndim == 1 and view.c_contiguous:
+                return bytes(view)
+        # An array would be read back as something else than was assigned.
+        raise TypeError(
+            f"the bytes serializer takes bytes, bytearray or a memoryview of bytes, "
+            f"not {type(value).__name__}: of an array, give it bytes(a) or a.tobytes()"
+        )
+
+    def parts(self, obj: Any, /) -> Content:
         key, value = obj
+        value = self.freeze(value)
         encoded = key.encode("utf-8", "surrogatepass")
-        if isinstance(value, str):
-            raise TypeError("the bytes serializer takes bytes-like values, not str")
-        checked = b"".join((self._LENGTH.pack(len(encoded)), encoded, memoryview(value)))
-        return self._MAGIC + self._CHECKSUM.pack(zlib.crc32(checked)) + checked
+        start = self._LENGTH.pack(len(encoded)) + encoded
+        checksum = self._CHECKSUM.pack(zlib.crc32(value, zlib.crc32(start)))
+        header = self._MAGIC + checksum + start
+        return header + value if len(value) < SMALL else [header, value]
 
     def loads(self, data: bytes, /) -> Any:
         flaw = self.flaw(data)
         if flaw:
             raise Damaged(flaw)
-        checked = memoryview(data)[self._CHECKED :]
-        start = self._LENGTH.size
-        end = start + self._LENGTH.unpack_from(checked)[0]
-        if end > len(checked):
+        return self.loads_whole(data)
+
+    def loads_whole(self, data: bytes | memoryview, /) -> Any:
+        """For bytes, or a view of them, whose checksum or signature was compared already."""
+        view = memoryview(data)
+        if len(view) < self._KEY:
+            raise Damaged("cut short")
+        end = self._KEY + self._LENGTH.unpack_from(view, self._CHECKED)[0]
+        if end > len(view):
             raise Damaged("its key runs past its end")
         try:
-            key = bytes(checked[start:end]).decode("utf-8", "surrogatepass")
+            key = str(view[self._KEY : end], "utf-8", "surrogatepass")
         except UnicodeDecodeError as error:
             raise Damaged(f"its key is no text: {error}") from error
-        return key, bytes(checked[end:])
+        return key, bytes(view[end:])
 
     def flaw(self, data: bytes, /) -> str | None:
-        if len(data) < self._CHECKED + self._LENGTH.size or not data.startswith(self._MAGIC):
+        if len(data) < self._KEY or not data.startswith(self._MAGIC):
             return "cut short or overwritten" if data else "the file is empty"
         checksum = zlib.crc32(memoryview(data)[self._CHECKED :])
         if self._CHECKSUM.unpack_from(data, len(self._MAGIC))[0] != checksum:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 from typing import Any
 
+from .content import SMALL, Content, size_of
 from .serializers import Damaged, Foreign, Own, Serializer, serializer_named
 
 _MAGIC = b"nfsdmac\x01"
@@ -56,23 +57,31 @@ class _Signed(Own):
         self.extension = f"{inner.extension}.signed"
         # Nor are the bytes of one serializer to be read by another.
         self._prefix = _PREFIX + inner.extension.encode() + b"\0"
-        self._dumps = inner.dumps
+        self._freeze = getattr(inner, "freeze", super().freeze)
+        self._parts = getattr(inner, "parts", inner.dumps)
         # A checksum inside has nothing to add. No ``loads_whole`` here: bytes out of a pack, whose
         # checksum anybody can compute, go through ``loads``.
-        self._loads = getattr(inner, "loads_whole", inner.loads)
+        self._loads = inner.loads
+        self._loads_whole = getattr(inner, "loads_whole", None)
 
-    def dumps(self, obj: Any, /) -> bytes:
-        data = self._dumps(obj)
-        return data + self._code(data) + _MAGIC
+    def freeze(self, value: Any, /) -> Any:
+        return self._freeze(value)
+
+    def parts(self, obj: Any, /) -> Content:
+        content = self._parts(obj)
+        parts = [content] if isinstance(content, bytes) else content
+        trailer = self._code(*parts) + _MAGIC
+        return [*parts, trailer] if size_of(content) >= SMALL else b"".join((*parts, trailer))
 
     def loads(self, data: bytes, /) -> Any:
         flaw = self._flaw_at_the_end(data)
         if flaw:
             raise Damaged(flaw)
-        body = data[:-_TRAILER]
+        body = memoryview(data)[:-_TRAILER]
         if hmac.compare_digest(data[-_TRAILER : -len(_MAGIC)], self._code(body)):
-            return self._loads(body)
-        flaw = self._flaw(body)
+            # A user's own, and JSON's, take ``bytes`` alone.
+            return self._loads_whole(body) if self._loads_whole else self._loads(bytes(body))
+        flaw = self._flaw(bytes(body))
         if flaw:
             raise Damaged(flaw)
         raise Foreign("it was signed with another key, or changed")
@@ -90,10 +99,11 @@ class _Signed(Own):
         # Of a user's own serializer nothing can be told without running it.
         return self._inner.flaw(body) if isinstance(self._inner, Own) else None
 
-    def _code(self, data: bytes) -> bytes:
+    def _code(self, *parts: bytes | memoryview) -> bytes:
         # hmac.digest takes 2 GiB at most.
         code = hmac.new(self._key, self._prefix, "sha256")
-        code.update(data)
+        for part in parts:
+            code.update(part)
         return code.digest()
 
     def __repr__(self) -> str:

@@ -8,7 +8,7 @@ import logging
 from .directories import TRIES
 from .entries import Entries, Entry
 from .errors import UncertainWriteError
-from .files import Content
+from .files import Found
 from .store import Store
 
 log = logging.getLogger("nfsdict")
@@ -32,7 +32,7 @@ class Taking:
         self._private = store.private_name(name)
         self._entry: Entry | None = None
         self._taking = False
-        self._removing: Content | None = None
+        self._removing: Found | None = None
 
     def find(self) -> bool:
         """Read and decode the entry under its name. Whether there is one.

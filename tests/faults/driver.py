@@ -33,7 +33,7 @@ BEFORE, AFTER, FOR_GOOD, KILL, SHORT = 1, 2, 4, 8, 16
 BEGIN = {"a": 1, "b": 2, "c": 3}
 # What may have been carried out when its reply is lost, which a soft mount reports as EIO.
 CHANGES = ("open", "openat", "mkdir", "rename", "link", "unlink", "close")
-CREATES = ("open", "openat", "mkdir", "rename", "link", "write", "fsync", "close")
+CREATES = ("open", "openat", "mkdir", "rename", "link", "write", "writev", "fsync", "close")
 PATIENCE = 1000  # an operation that makes more calls than that never ends
 
 
@@ -65,6 +65,7 @@ def digest(key: str) -> str:
 
 
 NEAR, FAR = near("a"), new_shard()
+LARGE = "large" * 20_000  # written in parts
 ANY = object()
 
 
@@ -101,6 +102,7 @@ OPERATIONS = {
     "put over": Operation(
         lambda d: d.__setitem__("a", "new"), {"a": "new"}, None, lambda d: d["a"]
     ),
+    "put over, in parts": Operation(lambda d: d.__setitem__("a", LARGE), {"a": LARGE}),
     "put in a new shard": Operation(lambda d: d.__setitem__(FAR, "new"), {FAR: "new"}),
     "delete": Operation(lambda d: d.__delitem__("a"), {"a": None}, None, lambda d: d["a"]),
     "add": Operation(lambda d: d.add(NEAR, "new"), {NEAR: "new"}, True),
@@ -267,7 +269,7 @@ def cases(call: str) -> Iterator[tuple[int, int]]:
     yield errno.EIO, BEFORE | FOR_GOOD
     yield errno.ESTALE, BEFORE
     yield errno.ESTALE, BEFORE | FOR_GOOD
-    if call in ("read", "pread", "pread64", "write"):
+    if call in ("read", "pread", "pread64", "write", "writev"):
         yield errno.EINTR, BEFORE
         yield 0, SHORT
         yield 0, SHORT | FOR_GOOD

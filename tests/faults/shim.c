@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 enum { BEFORE = 1, AFTER = 2, FOR_GOOD = 4, KILL = 8, SHORT = 16 };
@@ -207,6 +208,27 @@ TRANSFER(read, (int descriptor, void *to, size_t size), (descriptor, to, size))
 TRANSFER(pread, (int descriptor, void *to, size_t size, off_t at), (descriptor, to, size, at))
 TRANSFER(pread64, (int descriptor, void *to, size_t size, off64_t at), (descriptor, to, size, at))
 TRANSFER(write, (int descriptor, const void *from, size_t size), (descriptor, from, size))
+
+ssize_t writev(int descriptor, const struct iovec *parts, int size)
+{
+    static __typeof__(&writev) real;
+    if (real == NULL)
+        real = REAL(writev);
+    int mine = concerns(descriptor, NULL) && reached("writev");
+    if (mine && (how & SHORT)) {
+        struct iovec few = parts[0];
+        few.iov_len = few.iov_len < FEW ? few.iov_len : FEW;
+        return real(descriptor, &few, 1);
+    }
+    if (!mine)
+        return real(descriptor, parts, size);
+    end(BEFORE);
+    if (how & AFTER)
+        real(descriptor, parts, size);
+    end(AFTER);
+    errno = number;
+    return -1;
+}
 
 int fsync(int descriptor)
 {
