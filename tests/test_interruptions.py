@@ -27,6 +27,10 @@ import pytest
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals")
 
 
+# An exception that a finalizer of the interpreter's own meets is told of, and goes no further.
+swallowed = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
 class Interrupted(BaseException):
     """As KeyboardInterrupt, which pytest would take for the user's."""
 
@@ -59,6 +63,7 @@ def run(code, *arguments, timeout=60):
 # --- exceptions at any moment ----------------------------------------------------------------
 
 
+@swallowed
 @pytest.mark.parametrize("call", ["pop", "popitem"])
 def test_a_pop_that_is_interrupted_has_the_entry_back(opened, interrupts, call):
     """The value is returned, or the entry is under its key before the exception goes on."""
@@ -128,6 +133,7 @@ def test_a_pop_that_is_interrupted_at_each_call(opened, interrupts, monkeypatch,
     assert 2 < number < 100
 
 
+@swallowed
 def test_an_interrupted_update_leaves_no_lock_behind(opened, interrupts):
     d = opened(durable=False, workers=1)
     pairs = {f"key {n}": n for n in range(60)}
