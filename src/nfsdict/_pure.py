@@ -13,6 +13,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import groupby
 from types import GenericAlias
 from typing import Any, Generic, TypeVar
@@ -361,38 +362,48 @@ def _write_file(
 ) -> bytes | tuple[int, int]:
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
-    try:
-        descriptor = os.open(temporary, _WRITE_FLAGS, 0o666 if mode is None else mode)
-    except OSError as error:
-        if error.errno in (errno.EIO, errno.ETIMEDOUT):
-            _discard(temporary)  # the server may have made it, and its reply be lost
-        return _WRITING, error.errno or errno.EIO
     step = _WRITING
+    descriptor = None
+    opened: list[int] = []
     try:
-        try:
-            # The umask may have taken bits from open()'s mode that the caller asked for.
-            if mode is not None and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
-                os.fchmod(descriptor, mode)
-            _write_all(descriptor, parts)
-            if durable:
-                os.fsync(descriptor)
-            signature = _sign(os.fstat(descriptor))
-        finally:
-            # NFS may report a failed write as late as here. Close before rename: NFSv3
-            # charges a GETATTR for the other order.
-            os.close(descriptor)
+        # Into a list, by one call: what a signal's handler raises between ``os.open`` and an
+        # assignment would lose the descriptor. One ``try``: between two of them there is none.
+        opened.extend(map(os.open, [temporary], [_WRITE_FLAGS], [0o666 if mode is None else mode]))
+        [descriptor] = opened
+        # The umask may have taken bits from open()'s mode that the caller asked for.
+        if mode is not None and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
+            os.fchmod(descriptor, mode)
+        _write_all(descriptor, parts)
+        if durable:
+            os.fsync(descriptor)
+        signature = _sign(os.fstat(descriptor))
+        # NFS may report a failed write as late as here. Close before rename: NFSv3
+        # charges a GETATTR for the other order.
+        _close(opened)
         step = _PUBLISHING
         if exclusive:
             _link(temporary, target, signature)
             _discard(temporary)
         else:
             os.replace(temporary, target)
+        return signature
     except BaseException as error:
-        _discard(temporary)
+        with suppress(OSError):  # what came before is what to report
+            _close(opened)
+        number = error.errno if isinstance(error, OSError) else None
+        # After an open that failed the server may have made it, and its reply be lost.
+        if descriptor is not None or number in (None, errno.EIO, errno.ETIMEDOUT):
+            _discard(temporary)
         if not isinstance(error, OSError):
             raise
-        return step, error.errno or errno.EIO
-    return signature
+        return step, number or errno.EIO
+
+
+def _close(opened: list[int]) -> None:
+    """Close the descriptor in this list, if it has one, and take it out, by one call: closed again
+    it could be another thread's."""
+    if opened:
+        next(map(os.close, map(opened.pop, [-1])))
 
 
 def _discard(temporary: str) -> None:
