@@ -42,16 +42,19 @@ def bases(tmp_path: Path) -> Iterator[list[str]]:
     shutil.rmtree(directory)
 
 
-@pytest.mark.parametrize(("what", "least"), [("fail", 1500), ("kill", 200)])
-def test_each_call_of_each_operation(nfsdict, shim, bases, what, least):
-    """The processes, one for each way to start one, share the cases."""
+@pytest.mark.parametrize(
+    ("what", "kind", "least"),
+    [("fail", "", 1500), ("kill", "", 200), ("fail", "cifs", 200), ("kill", "cifs", 60)],
+)
+def test_each_call_of_each_operation(nfsdict, shim, bases, what, kind, least):
+    """The processes, one for each way to start one, share the cases. On SMB only writes differ."""
     processes = [
         subprocess.Popen(
             [
                 *(sys.executable, FAULTS / "driver.py", what, method),
                 *(f"{part}/{len(METHODS)}", str(FACTOR), base),
             ],
-            env={**os.environ, "LD_PRELOAD": str(shim)},
+            env={**os.environ, "LD_PRELOAD": str(shim), "MOUNTED_AS": kind},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

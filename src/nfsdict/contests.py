@@ -11,13 +11,10 @@ from contextlib import suppress
 from .content import Content
 from .directories import TEMPORARY, TRIES, failure
 from .errors import UncertainWriteError
-from .files import REFUSED, Files, Found
+from .files import NO_LINKS, PRIVATE, REFUSED, Files, Found
 
 log = logging.getLogger("nfsdict")
 
-_TAKEN = TEMPORARY + "taken-"
-# What file systems without hard links answer.
-_NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
 # What systems and file systems without flags for rename answer.
 _NO_FLAGS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOREPLACE = 1
@@ -56,7 +53,7 @@ class Contests(Files):
             [result] = self._mended(files, self._tried(files, True), True)
             if isinstance(result, bytes):
                 return result
-            if result.errno in _NO_LINKS and not isinstance(result, UncertainWriteError):
+            if result.errno in NO_LINKS and not isinstance(result, UncertainWriteError):
                 return self._add_by_claim(name, data)
             if not isinstance(result, FileExistsError):
                 raise result
@@ -124,11 +121,6 @@ class Contests(Files):
         except FileNotFoundError:
             return False
 
-    def private_name(self, name: str) -> str:
-        """A new name for ``take``, in the shard of this digest, that nobody else has."""
-        path = self.path_of(name)
-        return os.path.join(os.path.dirname(path), f"{_TAKEN}{name}-{os.urandom(12).hex()}")
-
     def take(self, name: str, private: str) -> bool:
         """Rename the file of this digest to a private name. Whether it had one.
 
@@ -148,10 +140,13 @@ class Contests(Files):
                 if not found:
                     return False
             except OSError as error:
-                if error.errno in REFUSED:
+                refused = error.errno in REFUSED
+                if refused and self._trusted():
                     raise
                 if self._is_there(private):
                     return True
+                if refused and self._is_there(path):
+                    raise
                 raise UncertainWriteError(error.errno, error.strerror, path) from error
         return False
 
@@ -192,7 +187,7 @@ class Contests(Files):
         if status.st_nlink < 2:
             return
         shard = os.path.dirname(private)
-        prefix = _TAKEN + self._digest_of_taken(private)
+        prefix = PRIVATE + self._digest_of_taken(private)
         for name, _, signature, _ in self._again(self._listed, shard)[2]:
             path = os.path.join(shard, name)
             same = int.from_bytes(signature[:8], "little") == status.st_ino
@@ -224,7 +219,7 @@ class Contests(Files):
         except FileNotFoundError:
             return
         except OSError as error:
-            if error.errno not in _NO_LINKS:
+            if error.errno not in NO_LINKS:
                 raise
             self._put_back_without_links(private, path)
         self.sweep(private)
@@ -245,9 +240,9 @@ class Contests(Files):
 
     @staticmethod
     def _digest_of_taken(private: str) -> str:
-        return os.path.basename(private)[len(_TAKEN) :][:64]
+        return os.path.basename(private)[len(PRIVATE) :][:64]
 
     @staticmethod
     def taken(path: str) -> bool:
         """Whether a temporary file is one that was taken, and holds a value."""
-        return os.path.basename(path).startswith(_TAKEN)
+        return os.path.basename(path).startswith(PRIVATE)

@@ -65,6 +65,12 @@ READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW
 READ_FLAGS |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 NFS = ("nfs", "nfs4")
 _NO_SYNC_NEEDED = (*NFS, "tmpfs")
+# Where a rename or link that is refused has done nothing: NFS, whose server carries it out or not,
+# and what this machine's kernel does itself, on a disk or in memory. Not so on SMB, where a rename
+# over a file that the same client has open is refused after the old file was unlinked (Linux's
+# client, fs/smb/client/inode.c, cifs_rename2). Not known of others, as of what FUSE brings.
+_DISKS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "nilfs2", "bcachefs")
+TRUSTED = frozenset((*NFS, *_DISKS, "vfat", "exfat", "tmpfs", "ramfs", "overlay"))
 # Where there is no /proc, or none that may be read.
 _NO_PROC = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 # What file systems without an fsync for directories answer.

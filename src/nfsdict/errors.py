@@ -83,7 +83,8 @@ class UncertainWriteError(NfsDictError, OSError):
 
     A whole value lies on the disk, the old or the new one; the dictionary has forgotten the
     key's value and asks the disk at the next access. ``errno`` and ``filename`` are those of the
-    call that failed.
+    call that failed. If its message says so, the new value has a private name, and nothing is under
+    the key until ``repair()``: on file systems, such as SMB, whose rename can lose the old file.
     """
 
 

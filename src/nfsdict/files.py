@@ -6,13 +6,14 @@ import errno
 import os
 import stat
 import struct
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from .content import Content, holds
 from .core import read_files, value_path, write_file, write_files
-from .directories import NEW_DIRECTORY, STALE, TEMPORARY, TRIES, Directories, failure
+from .directories import NEW_DIRECTORY, STALE, TEMPORARY, TRIES, TRUSTED, Directories, failure
 from .errors import UncertainWriteError
 
 T = TypeVar("T")
@@ -26,7 +27,8 @@ _NANOSECONDS = _LAST - _LAST % 1_000_000_000
 # With the last two Linux's client answers a rename over a file that it has open, and can't put
 # aside as another host has just removed it (fs/nfs/dir.c, nfs_rename); nothing was done.
 _TRANSIENT = (errno.ENOENT, errno.ESTALE, errno.EBUSY, errno.ETXTBSY)
-# After these rename and link have certainly done nothing. ENOENT, too, can come from a lost reply.
+# After these rename and link have done nothing, where that is ``TRUSTED``. ENOENT, too, can come
+# from a lost reply.
 REFUSED = frozenset(
     {
         errno.EACCES,
@@ -49,6 +51,15 @@ REFUSED = frozenset(
         errno.ETXTBSY,
     }
 )
+# What file systems without hard links answer.
+NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
+# A whole file that isn't under its key, of which the name tells the key's digest.
+PRIVATE = TEMPORARY + "taken-"
+# What isn't a regular file gives these when it is read, and is no value.
+_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
+# Seconds after each rename that fails where none is trusted: on SMB a file that was refused to be
+# replaced was gone 50 ms later, and the next rename succeeded.
+_PAUSES = (0.01, 0.05, 0.1, 0.2, 0.4)
 
 
 def _held(moment: int) -> int:
@@ -94,7 +105,7 @@ class Files(Directories):
     def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
         super().__init__(directory, mode, durable)
         self.extension = extension
-        # What ``_syncs`` gives; None as long as that isn't found out.
+        # What ``_syncs`` gives, where it is known that renames are trusted.
         self._synced: bool | None = None
 
     def path(self, key: str) -> str:
@@ -174,26 +185,42 @@ class Files(Directories):
 
     # --- writing -------------------------------------------------------------------------------
 
+    def _trusted(self) -> bool:
+        """Whether a rename or link that is refused has certainly done nothing."""
+        return self._mounted_as(self.directory) in TRUSTED
+
     def _syncs(self) -> bool:
         """Whether a directory is to be synced after a change in it."""
-        if self._synced is not None:
-            return self._synced
         synced = self._durable and not self._synchronous(self.directory)
-        if self._file_system is not None:
+        if self._trusted():
             self._synced = synced
         return synced
+
+    def private_name(self, name: str) -> str:
+        """A new name for a whole file of this digest, in its shard, that nobody else has. What has
+        it is given back by ``repair``."""
+        path = self.path_of(name)
+        return os.path.join(os.path.dirname(path), f"{PRIVATE}{name}-{os.urandom(12).hex()}")
 
     def put(self, name: str, data: Content) -> bytes:
         """Replace the file of this digest; atomic, durable on return. The new signature.
 
         UncertainWriteError if it can't be known whether the new content is there; after any other
         OSError it isn't. No temporary file stays behind.
+
+        Where a refused rename may have done something (see ``TRUSTED``) the new content is under a
+        private name until a value is seen under the key. A process that is killed leaves it there,
+        and an UncertainWriteError says so if nothing lies under the key: ``repair`` gives it back,
+        unless the key has a value by then. So a write that was never acknowledged may be done by a
+        later ``repair``, also of a key that was deleted in between.
         """
         path = f"{self.directory}/{name[:2]}/{name}{self.extension}"
         synced = self._synced
+        outcome: bytes | tuple[int, int] | OSError
         if synced is None:
-            synced = self._syncs()
-        outcome = write_file(path, data, self._mode, self._durable, synced)
+            [outcome] = self._published([(path, data)])
+        else:
+            outcome = write_file(path, data, self._mode, self._durable, synced)
         if type(outcome) is bytes:
             if self._file_system == "nfs":
                 self.times.seen(mtime_of(outcome))
@@ -209,17 +236,66 @@ class Files(Directories):
         Each directory is made durable once, if the digests are in order.
         """
         files = [(self.path_of(name), data) for name, data in entries]
-        return self._mended(files, self._tried(files))
+        return self._mended(files, self._published(files))
 
     def _tried(
         self, files: list[tuple[str, Content]], exclusive: bool = False
     ) -> list[bytes | tuple[int, int]]:
         return write_files(files, self._mode, self._durable, self._syncs(), exclusive)
 
+    def _published(
+        self, files: list[tuple[str, Content]], exclusive: bool = False
+    ) -> Sequence[bytes | tuple[int, int] | OSError]:
+        """As ``_tried``, by way of private names where a rename isn't trusted."""
+        if exclusive or self._trusted():
+            return self._tried(files, exclusive)
+        outcomes = [self._publish(path, data) for path, data in files]
+        done = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, bytes)]
+        for i, failed in self._settle([(i, os.path.dirname(files[i][0])) for i in done]):
+            outcomes[i] = failed
+        return outcomes
+
+    def _publish(self, path: str, data: Content) -> bytes | tuple[int, int] | OSError:
+        private = self.private_name(self.digest_of(path))
+        [outcome] = write_files([(private, data)], self._mode, self._durable, False, False)
+        if not isinstance(outcome, bytes):
+            with suppress(OSError):
+                self.sweep(private)  # the reply to a rename may have been lost
+            return 0, outcome[1]
+        number = errno.EIO
+        there: Found | OSError | None = None
+        for pause in _PAUSES:
+            try:
+                os.replace(private, path)
+                return outcome
+            except OSError as error:
+                number = error.errno or errno.EIO
+            time.sleep(pause)
+            there = self._lies_there(path)
+            with suppress(OSError):
+                if not self._is_there(private):  # it was carried out, or repair gave it back
+                    if isinstance(there, tuple) and holds(there[0], data):
+                        return there[1]
+                    return UncertainWriteError(number, os.strerror(number), path)
+        if isinstance(there, tuple) or (there and there.errno in _NO_FILE):
+            with suppress(OSError):
+                self.sweep(private)
+            return 0, number
+        told = f"{os.strerror(number)}; the new value is in {private}, repair() gives it back"
+        return UncertainWriteError(number, told, path)
+
+    def _lies_there(self, path: str) -> Found | OSError | None:
+        """What this file holds, None if it isn't there by the server's word."""
+        try:
+            found = self._look_again(path)
+        except OSError as error:
+            return error
+        return self.read([path])[0] if found else None
+
     def _mended(
         self,
         files: list[tuple[str, Content]],
-        outcomes: list[bytes | tuple[int, int]],
+        outcomes: Sequence[bytes | tuple[int, int] | OSError],
         exclusive: bool = False,
     ) -> list[bytes | OSError]:
         """What those outcomes come to, after another try where that is worth one."""
@@ -235,19 +311,30 @@ class Files(Directories):
             again = [i for i, shard in zip(again, shards) if not refused[shard]]
             if not again:
                 break
-            for i, outcome in zip(again, self._tried([files[i] for i in again], exclusive)):
+            for i, outcome in zip(again, self._published([files[i] for i in again], exclusive)):
                 results[i] = self._result(*files[i], outcome, exclusive)
         return results
 
     def _result(
-        self, path: str, data: Content, outcome: bytes | tuple[int, int], exclusive: bool
+        self,
+        path: str,
+        data: Content,
+        outcome: bytes | tuple[int, int] | OSError,
+        exclusive: bool,
     ) -> bytes | OSError:
         """The signature, or what a write that failed at some step comes to."""
-        if isinstance(outcome, bytes):
+        if not isinstance(outcome, tuple):
             return outcome
         step, number = outcome
-        if step == 0 or (step == 1 and number in REFUSED):
+        if step == 0 or (step == 1 and number in REFUSED and self._trusted()):
             return failure(number, path)
+        if step == 1 and exclusive and number in REFUSED:
+            # What an ``add``, which replaces nothing, may have done lies there.
+            there = self._lies_there(path)
+            if there is None or number in (errno.EEXIST, *NO_LINKS):
+                return failure(number, path)  # at the latter ``add`` itself looks
+            if isinstance(there, tuple) and not holds(there[0], data):
+                return failure(errno.EEXIST, path)
         if step == 1 and not exclusive:
             # Rename failed, or its reply was lost: what lies there tells.
             [content] = self.read([path])
