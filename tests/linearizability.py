@@ -15,7 +15,11 @@ Value = Optional[str]
 
 
 class Call(NamedTuple):
-    """One call: ``end`` is infinite, and ``result`` of no meaning, if nobody knows what it did."""
+    """One call: ``end`` is infinite, and ``result`` of no meaning, if nobody knows what it did.
+
+    A "gap" is no call of its own: it says of the put with the same value, start and end that the
+    key may have been absent for a moment before it.
+    """
 
     kind: str
     value: Value
@@ -37,6 +41,8 @@ def after(call: Call, held: Value) -> Value | object:
     kind, value, result = call.kind, call.value, call.result
     if kind == "put":
         return value
+    if kind == "gap":
+        return None
     if kind == "get":
         return held if call.unknown or held == result else IMPOSSIBLE
     if kind == "add":
@@ -61,6 +67,11 @@ def linearizable(calls: Iterable[Call], held: Value = None) -> bool:
         last = number == len(pieces)
         possible = {end for start in possible for end in _ends(piece, start, last)}
     return bool(possible)
+
+
+def with_gaps(calls: list[Call]) -> list[Call]:
+    """The same, where each put may make the key absent for a moment before it."""
+    return calls + [call._replace(kind="gap") for call in calls if call.kind == "put"]
 
 
 def _pieces(calls: list[Call]) -> Iterator[list[Call]]:
@@ -107,6 +118,8 @@ def _looked(calls: list[Call], done: int, first: int, held: Value) -> int:
 def _ends(calls: list[Call], held: Value, last: bool) -> set[Value]:
     """What the key may hold after all of them; of the ``last`` ones anything that it may."""
     all_known = sum(1 << at for at, call in enumerate(calls) if not call.unknown)
+    # Taken to be done with its put: before it may take effect, or not, and after it no more.
+    gaps = {call.value: 1 << at for at, call in enumerate(calls) if call.kind == "gap"}
     ends: set[Value] = set()
     begun = (0, 0, held)  # which have taken effect, how many of the first of them, what is held
     tried = {begun}
@@ -136,7 +149,8 @@ def _ends(calls: list[Call], held: Value, last: bool) -> set[Value]:
             held_then = after(call, held)
             if held_then is IMPOSSIBLE:
                 continue
-            state = (done | 1 << at, first, held_then)
+            gap = gaps.get(call.value, 0) if call.kind == "put" else 0
+            state = (done | 1 << at | gap, first, held_then)
             if state not in tried:
                 tried.add(state)
                 todo.append(state)

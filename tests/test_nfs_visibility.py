@@ -80,6 +80,27 @@ def test_a_fresh_get_misses_what_another_host_took(lab: Lab, a, b) -> None:
         assert here.get(key, "none", fresh=True) == "none"
 
 
+@pytest.mark.parametrize("change", ["delete", "replace"])
+@pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+def test_setdefault_goes_by_what_the_server_has(lab: Lab, a, b, change) -> None:
+    """The client remembers a file that lost its name and lives on under another one."""
+    there = b()
+    for number in range(10):
+        key = f"key {number}"
+        there[key] = "old"
+        assert a(lazy=True)[key] == "old"
+        [path] = lab.server.glob("store/*/*.pkl")
+        os.link(path, lab.server / f"other {number}")
+        if change == "delete":
+            del there[key]
+        else:
+            there[key] = "new"
+        expected = "default" if change == "delete" else "new"
+        assert a(lazy=True).setdefault(key, "default") == expected
+        assert there.get(key, fresh=True) == expected
+        del there[key]
+
+
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
 def test_a_fresh_get_sees_what_another_host_replaced(lab: Lab, a, b) -> None:
     here, there = a(), b()

@@ -280,7 +280,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The entry's value, which is ``default`` if this call created the entry; see ``add``."""
-        value = self.get(key, MISSING)
+        # Not as the client remembers it: a file that another host has removed isn't there, and then
+        # this call sets the value.
+        value = self.get(key, MISSING, fresh=self._cache.get(key, MISSING) is MISSING)
         if value is MISSING:
             default = self._entries.freeze(default)
         while value is MISSING:
