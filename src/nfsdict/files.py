@@ -215,6 +215,8 @@ class Files(Directories):
         later ``repair``, also of a key that was deleted in between.
         """
         path = f"{self.directory}/{name[:2]}/{name}{self.extension}"
+        if self._synced is None:
+            self._syncs()
         synced = self._synced
         outcome: bytes | tuple[int, int] | OSError
         if synced is None:
