@@ -59,13 +59,15 @@ def test_writers_that_are_killed(nfsdict, tmp_path):
             )
             for who in range(3)
         ]
-        time.sleep(0.6 + choose.random() / 2)
+        begun = [writer.stdout.readline() for writer in writers]  # however long starting takes
+        time.sleep(0.3 + choose.random() / 2)
         for writer in writers:
             time.sleep(choose.random() / 50)
             os.kill(writer.pid, signal.SIGKILL)
         known, open_ = {}, {}
-        for writer in writers:
-            output, _ = writer.communicate()
+        for first, writer in zip(begun, writers):
+            with writer:
+                output = first + writer.stdout.read()
             for line in output.splitlines():
                 parts = line.rsplit(" ", 1) if line.count(" ") else [line]
                 word, _, key = parts[0].partition(" ")
