@@ -590,9 +590,11 @@ def test_extensions_that_begin_alike(nfsdict, opened, extension, monkeypatch):
     past = time.time_ns() - 3600 * 10**9
     for file in sorted(path.rglob("*"), reverse=True):
         os.utime(file, ns=(past, past))
-    for d in (pickles, lines, pickles, lines):
+    for d in (lines, pickles, lines, pickles):
         d.sync()
         d.pack()
+        assert d._store.packs()
+    assert lines._store.packs()
     assert len(list(path.glob("_pack.*"))) == 2 and len(list(path.glob("_index.*"))) == 2
     lines.repair()
     assert len(list(path.glob("_pack.nfsdict-pkl-*"))) >= 1

@@ -504,6 +504,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         self._writable()
         self._not_interrupting()
+        self._check_serializer()
         self._flush.keys_change()
         done = repair(self._store, self._entries, self._workers, grace)
         self._notes.remove()
