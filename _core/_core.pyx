@@ -172,6 +172,8 @@ def value_path(str directory not None, key, str extension not None, /):
 # --- the read cache ----------------------------------------------------------------------------
 
 cdef class ReadCache:
+    """The reading methods of ``NfsDict``: what is cached is one lookup in a dict."""
+
     cdef readonly dict _cache
 
     __class_getitem__ = classmethod(GenericAlias)
@@ -189,6 +191,13 @@ cdef class ReadCache:
         return value
 
     def get(self, key, default=None, *, bint fresh=False):
+        """The entry's value, or ``default`` if there is none.
+
+        What is cached here is returned without a system call, whatever others wrote since. With
+        ``fresh`` the disk is asked past the cache, and past what an NFS client remembers: what any
+        host had finished writing before the call is seen. CorruptValueError if the file is damaged;
+        OSError if it can't be told whether there is an entry.
+        """
         cdef PyObject* found
         if not fresh:
             found = PyDict_GetItemWithError(self._cache, key)

@@ -165,21 +165,41 @@ def equality(make: Make) -> None:
 
 
 def other_key_types(make: Make) -> None:
+    """No such key can exist: asked for it is absent, and it can't be written."""
     mapping = make({"1": 1})
-    for key in (1, 1.5, None, b"1", ("1",), [], {}):
+    default, keys = object(), mapping.keys()
+    for key in (1, 1.5, None, b"1", ("1",), frozenset("1"), object()):
+        assert key not in mapping and key not in keys
+        assert (key, 1) not in mapping.items()
+        assert mapping.get(key) is None
+        assert mapping.get(key, default) is mapping.pop(key, default) is default
+        assert mapping.pop(key, None) is None
+        for call in (mapping.__getitem__, mapping.__delitem__, mapping.pop):
+            with pytest.raises(KeyError) as caught:
+                call(key)
+            assert caught.value.args == (key,)
+        writes_nothing(mapping, key)
+    for key in ([], {}):
         assert key not in mapping
-        for call in (
-            mapping.__getitem__,
-            mapping.get,
-            mapping.__delitem__,
-            mapping.pop,
-            lambda key: mapping.pop(key, 0),
-            mapping.setdefault,
-            lambda key: mapping.__setitem__(key, 1),
-            lambda key: mapping.update([(key, 1)]),
-        ):
+        for call in (mapping.__getitem__, mapping.get, mapping.__delitem__, mapping.pop):
             with pytest.raises(TypeError):
                 call(key)
+        with pytest.raises(TypeError):
+            mapping.pop(key, default)
+        writes_nothing(mapping, key)
+    for item in (5, "1", ("1",), ["1", 1], ("1", 1, 1), None):
+        assert item not in mapping.items()
+    assert ("1", 1) in mapping.items()
+
+
+def writes_nothing(mapping: MutableMapping[str, Any], key: Any) -> None:
+    for call in (
+        lambda: mapping.setdefault(key, 1),
+        lambda: mapping.__setitem__(key, 1),
+        lambda: mapping.update([(key, 1)]),
+    ):
+        with pytest.raises(TypeError):
+            call()
     assert mapping == {"1": 1}
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import pkgutil
+import pydoc
 import subprocess
 import sys
 from importlib import metadata
@@ -16,6 +18,7 @@ PUBLIC = [
     "CorruptValueError",
     "NfsDict",
     "NfsDictError",
+    "Packing",
     "ReadOnlyError",
     "Repair",
     "Report",
@@ -86,3 +89,22 @@ def test_importing_it_imports_nothing_large(nfsdict):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("name", ["get", "setdefault", "pop", "update", "add"])
+def test_help_tells_of_each_method(nfsdict, name):
+    text = inspect.getdoc(getattr(nfsdict.NfsDict, name))
+    assert text and len(text) > 50
+    assert text.splitlines()[0] in pydoc.render_doc(nfsdict.NfsDict, renderer=pydoc.plaintext)
+
+
+def test_every_public_method_has_a_docstring(nfsdict):
+    inherited = ("keys", "fromkeys", "copy")
+    for name in dir(nfsdict.NfsDict):
+        if not name.startswith("_") and name not in inherited:
+            assert inspect.getdoc(getattr(nfsdict.NfsDict, name)), name
+
+
+def test_help_of_get_says_what_fresh_does(nfsdict, capsys):
+    help(nfsdict.NfsDict.get)
+    assert "``fresh``" in capsys.readouterr().out

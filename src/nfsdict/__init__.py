@@ -12,6 +12,7 @@ from .errors import (
     WrongSerializerError,
 )
 from .mapping import NfsDict
+from .notes import Packing
 from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
@@ -25,6 +26,7 @@ __all__ = [
     "CorruptValueError",
     "NfsDict",
     "NfsDictError",
+    "Packing",
     "ReadOnlyError",
     "Repair",
     "Report",

@@ -5,11 +5,12 @@ Import from ``nfsdict.core``, which gives the one that runs.
 """
 
 from types import GenericAlias
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar, overload
 
 from typing_extensions import Self
 
 _V = TypeVar("_V")
+_T = TypeVar("_T")
 
 class Missing: ...
 
@@ -28,6 +29,7 @@ def value_path(directory: str, key: str, extension: str, /) -> str:
 class ReadCache(Generic[_V]):
     """A dict of cached values whose misses go to two methods that a subclass gives.
 
+    Those get any object that is asked for: that no key but a ``str`` has an entry is theirs to say.
     ``_cache`` maps each known key to its value, or to ``MISSING`` when it isn't loaded.
     A hit is one dict lookup and no call into Python.
     """
@@ -37,7 +39,12 @@ class ReadCache(Generic[_V]):
     def _cache(self) -> dict[str, Any]: ...
     def __class_getitem__(cls, item: Any, /) -> GenericAlias: ...
     def __getitem__(self, key: str, /) -> _V: ...
-    def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any: ...
+    @overload
+    def get(self, key: str, default: None = None, *, fresh: bool = False) -> _V | None: ...
+    @overload
+    def get(self, key: str, default: _V, *, fresh: bool = False) -> _V: ...
+    @overload
+    def get(self, key: str, default: _T, *, fresh: bool = False) -> _V | _T: ...
     def __contains__(self, key: object, /) -> bool: ...
     def _lookup(self, key: str, fresh: bool, /) -> Any:
         """The value of a key that the cache can't answer, or ``MISSING``."""

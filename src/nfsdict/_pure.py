@@ -79,6 +79,8 @@ def value_path(directory: str, key: str, extension: str, /) -> str:
 
 
 class ReadCache(Generic[_V]):
+    """The reading methods of ``NfsDict``: what is cached is one lookup in a dict."""
+
     __slots__ = ("_cache",)
 
     _cache: dict[str, Any]
@@ -99,6 +101,13 @@ class ReadCache(Generic[_V]):
         return value  # type: ignore[no-any-return]
 
     def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any:
+        """The entry's value, or ``default`` if there is none.
+
+        What is cached here is returned without a system call, whatever others wrote since. With
+        ``fresh`` the disk is asked past the cache, and past what an NFS client remembers: what any
+        host had finished writing before the call is seen. CorruptValueError if the file is damaged;
+        OSError if it can't be told whether there is an entry.
+        """
         value = MISSING if fresh else self._cache.get(key, MISSING)
         if value is MISSING:
             value = self._lookup(key, bool(fresh))

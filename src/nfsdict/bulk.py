@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from .content import Content, fingerprint, size_of
 from .core import digest
 from .entries import Entries
+from .errors import name_key
 from .flush import Flush
 from .knowledge import Knowledge
 from .locks import Locks
@@ -57,8 +58,13 @@ class Bulk:
         batch: list[_Item] = []
         size = 0
         for key, value in pairs:
-            value = self._entries.freeze(value)
-            item = _Item(digest(key), key, value, self._entries.dumps((key, value)))
+            try:
+                value = self._entries.freeze(value)
+                data = self._entries.dumps((key, value))
+            except Exception as error:
+                name_key(error, key)
+                raise
+            item = _Item(digest(key), key, value, data)
             batch.append(item)
             size += size_of(item.data)
             if size >= _BATCH_BYTES:

@@ -307,11 +307,11 @@ def run_demo(arguments: argparse.Namespace) -> int:
     return demo.run(arguments.directory)
 
 
-def chosen(arguments: argparse.Namespace) -> str:
+def chosen(arguments: argparse.Namespace) -> Any:
     """The serializer that the user named, or else the one that the store's files show."""
     if arguments.serializer == AUTO:
         arguments.serializer = found(store_directory(arguments.name, arguments.base_dir))
-    return str(arguments.serializer)
+    return arguments.serializer
 
 
 def found(directory: str) -> str:

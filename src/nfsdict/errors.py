@@ -75,7 +75,10 @@ class WrongSerializerError(NfsDictError):
 
 
 class ReadOnlyError(NfsDictError, PermissionError):
-    """A change was asked of a dictionary that was opened with ``read_only=True``."""
+    """A change was asked of a dictionary that was opened with ``read_only=True``.
+
+    ``errno`` is EROFS, ``filename`` the store's directory.
+    """
 
 
 class UncertainWriteError(NfsDictError, OSError):
@@ -119,3 +122,17 @@ def text_of(error: BaseException) -> str:
         return str(error)
     except Exception:
         return "(no text: its __str__ raises)"
+
+
+def name_key(error: Exception, key: str) -> None:
+    """Have the exception say which key's value it is about. It stays the one that it is.
+
+    The text of an ordinary one gets the key after it. One that makes up its own text is left as it
+    is, with a note where Python has them (3.11).
+    """
+    about = f"the value of {key!r:.200}"
+    ordinary = type(error).__str__ is BaseException.__str__
+    if ordinary and len(error.args) == 1 and isinstance(error.args[0], str):
+        error.args = (f"{error.args[0]} ({about})",)
+    elif hasattr(error, "add_note"):
+        error.add_note(about)

@@ -8,10 +8,10 @@ import random
 import re
 import time
 import weakref
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path, PurePath
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, overload
 
 from platformdirs import user_data_dir
 
@@ -30,14 +30,25 @@ from .locks import Locks
 from .notes import Notes, Packing
 from .progress import Progress
 from .scanner import Scanner
-from .serializers import Serializer, serializer_named
+from .serializers import AnySerializer, serializer_named
 from .store import Store
 from .taking import Taking
 from .trust import warn_of_writers
 from .verify import Repair, Report, repair, verify
 from .views import Items, Values
 
-V = TypeVar("V")
+if TYPE_CHECKING:
+    from _typeshed import SupportsKeysAndGetItem
+    from typing_extensions import Self, TypeVar
+
+    # Without an annotation it is a dictionary of any values.
+    V = TypeVar("V", default=Any)
+else:
+    from typing import TypeVar
+
+    V = TypeVar("V")
+
+T = TypeVar("T")
 
 _RAISE: Any = object()
 # Not seeded: what was forked, or has seeded alike, is to draw differently.
@@ -91,14 +102,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
         WrongSerializerError: the store holds only entries of other serializers. Raised by the
             opening, or when lazy by the first miss or listing.
-        TypeError: a key that isn't a ``str``; a ``mode`` that is no int.
+        TypeError: writing under a key that isn't a ``str``; reading or removing one is as of a key
+            that isn't there. A ``mode`` that is no int.
     """
 
     def __init__(
         self,
         name: str | os.PathLike[str] = "default",
         base_dir: str | os.PathLike[str] | None = None,
-        serializer: str | Serializer = "pickle",
+        serializer: AnySerializer = "pickle",
         lazy: bool = False,
         *,
         progress_bar: bool = False,
@@ -172,6 +184,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     # may run its ``__del__``, which is to find no lock held.
 
     def _lookup(self, key: str, fresh: bool, /) -> Any:
+        if not isinstance(key, str):
+            hash(key)  # as a dict does: TypeError
+            return MISSING
         value = self._find(key, fresh)
         if value is MISSING:
             self._check_serializer()
@@ -278,6 +293,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         del replaced
         return signature is not None
 
+    @overload
+    def setdefault(self: NfsDict[T | None], key: str, default: None = None) -> T | None: ...
+    @overload
+    def setdefault(self, key: str, default: V) -> V: ...
+
     def setdefault(self, key: str, default: Any = None) -> Any:
         """The entry's value, which is ``default`` if this call created the entry; see ``add``."""
         # Not as the client remembers it: a file that another host has removed isn't there, and then
@@ -291,6 +311,13 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             value = self.get(key, MISSING, fresh=True)
         return value
 
+    @overload
+    def pop(self, key: str) -> V: ...
+    @overload
+    def pop(self, key: str, default: V) -> V: ...
+    @overload
+    def pop(self, key: str, default: T) -> V | T: ...
+
     def pop(self, key: str, default: Any = _RAISE) -> Any:
         """Remove the entry and return its value: of all callers on all hosts exactly one gets it.
 
@@ -303,16 +330,17 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         entry under a private name; ``repair`` gives it back. A process that stood still for so long
         that somebody's ``repair`` has given the entry back gets UncertainWriteError.
         """
-        key = self._changing(key)
-        taking = Taking(self._store, self._entries, key, digest(key))
-        try:
-            value = self._take(taking, key)
-            if value is not MISSING:
-                return value
-        except BaseException:
-            self._undo(taking, key)
-            raise
-        self._check_serializer()
+        if self._may_exist(key):
+            key = self._changing(key)
+            taking = Taking(self._store, self._entries, key, digest(key))
+            try:
+                value = self._take(taking, key)
+                if value is not MISSING:
+                    return value
+            except BaseException:
+                self._undo(taking, key)
+                raise
+            self._check_serializer()
         if default is _RAISE:
             raise KeyError(key)
         return default
@@ -355,6 +383,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._known.record_interrupting(digest(key), key, there=True)
 
     def __delitem__(self, key: str) -> None:
+        if not self._may_exist(key):
+            raise KeyError(key)
         key = self._changing(key)
         name = digest(key)
         guard = self._locks.guard
@@ -383,12 +413,19 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     # --- many keys -----------------------------------------------------------------------------
 
+    @overload
+    def update(self, other: SupportsKeysAndGetItem[str, V], /, **kwargs: V) -> None: ...
+    @overload
+    def update(self, other: Iterable[tuple[str, V]], /, **kwargs: V) -> None: ...
+    @overload
+    def update(self, /, **kwargs: V) -> None: ...
+
     def update(self, other: Any = (), /, **kwargs: V) -> None:
         """As ``dict.update``, many files at a time; each key atomic, all durable on return.
 
         Of a key given twice the last value counts. Values are serialized in batches of 64 MiB;
-        one that the serializer refuses raises its error, nothing of its batch is written. If some
-        keys can't be written all others are, and BatchError names those.
+        one that the serializer refuses raises its error, which names the key; nothing of its batch
+        is written. If some keys can't be written all others are, and BatchError names those.
         """
         pairs = dict(other)
         pairs.update(kwargs)
@@ -400,7 +437,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if failed:
             raise BatchError(failed)
 
-    def __ior__(self, other: Any) -> NfsDict[V]:
+    def __ior__(self, other: SupportsKeysAndGetItem[str, V] | Iterable[tuple[str, V]]) -> Self:
         self.update(other)
         return self
 
@@ -418,6 +455,16 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if failed:
             raise BatchError(failed)
 
+    def _may_exist(self, key: object) -> bool:
+        """Whether this key, whose entry is to be removed, can have one: keys are ``str``.
+
+        TypeError, as of a dict, for what has no hash."""
+        if isinstance(key, str):
+            return True
+        self._writable()
+        hash(key)
+        return False
+
     def _changing(self, key: str) -> str:
         """The key as it goes to disk, if this dictionary may change it."""
         if self._read_only:
@@ -426,7 +473,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     def _writable(self) -> None:
         if self._read_only:
-            raise ReadOnlyError(f"{self._store.directory} was opened with read_only=True")
+            raise ReadOnlyError(
+                errno.EROFS,
+                f"{os.strerror(errno.EROFS)}: opened with read_only=True",
+                self._store.directory,
+            )
 
     # --- the whole store -----------------------------------------------------------------------
 
@@ -460,10 +511,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         Asks the server after pauses of 10 ms at first, growing to 1 s. TimeoutError when it isn't
         there after ``timeout`` seconds; None waits for ever.
         """
+        key = _plain(key)  # no other is ever written
         end = None if timeout is None else time.monotonic() + timeout
         pause = 0.01
         while True:
-            value = self.get(key, MISSING, fresh=True)
+            value: Any = self.get(key, MISSING, fresh=True)
             if value is not MISSING:
                 return value  # type: ignore[no-any-return]
             left = pause if end is None else end - time.monotonic()
@@ -504,6 +556,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         self._writable()
         self._not_interrupting()
+        self._check_serializer()
         self._flush.keys_change()
         done = repair(self._store, self._entries, self._workers, grace)
         self._notes.remove()
@@ -625,7 +678,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._arguments, self._options)
 
-    def __enter__(self) -> NfsDict[V]:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -7,7 +7,7 @@ import pickle
 import re
 import struct
 import zlib
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, Union, runtime_checkable
 
 from .content import SMALL, Content, whole
 from .errors import text_of
@@ -41,6 +41,11 @@ class Serializer(Protocol):
     def dumps(self, obj: Any, /) -> bytes: ...
 
     def loads(self, data: bytes, /) -> Any: ...
+
+
+SerializerName = Literal["pickle", "json", "bytes"]
+AnySerializer = Union[SerializerName, Serializer]
+"""What names a serializer: a known one's name, or one."""
 
 
 class Own:
@@ -287,7 +292,7 @@ def json_format(*, indent: int | str | None = None, sort_keys: bool = False) -> 
     return Json(indent, sort_keys)
 
 
-def serializer_named(serializer: str | Serializer) -> Serializer:
+def serializer_named(serializer: AnySerializer) -> Serializer:
     """The serializer of that name, or the user's own. ValueError lists the known names."""
     if isinstance(serializer, str):
         if serializer not in KNOWN:

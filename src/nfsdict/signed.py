@@ -6,7 +6,7 @@ import hmac
 from typing import Any
 
 from .content import SMALL, Content, size_of
-from .serializers import Damaged, Foreign, Own, Serializer, serializer_named
+from .serializers import AnySerializer, Damaged, Foreign, Own, Serializer, serializer_named
 
 _MAGIC = b"nfsdmac\x01"
 _CODE = 32  # bytes of HMAC-SHA-256
@@ -16,7 +16,7 @@ _PREFIX = b"nfsdict signed value 1\0"
 _SHORTEST_KEY = 16
 
 
-def signed(serializer: str | Serializer = "pickle", *, key: bytes) -> Serializer:
+def signed(serializer: AnySerializer = "pickle", *, key: bytes) -> Serializer:
     """A serializer that refuses what wasn't written with this key, before it is looked at.
 
     Each value file is what ``serializer`` makes, and after that an HMAC-SHA-256 (RFC 2104) of it
@@ -50,7 +50,7 @@ def signed(serializer: str | Serializer = "pickle", *, key: bytes) -> Serializer
 
 
 class _Signed(Own):
-    def __init__(self, serializer: str | Serializer, key: bytes) -> None:
+    def __init__(self, serializer: AnySerializer, key: bytes) -> None:
         self._serializer = serializer
         self._key = key
         self._inner = inner = serializer_named(serializer)

@@ -38,3 +38,7 @@ class Items(ItemsView[str, V]):
 
     def __iter__(self) -> Iterator[tuple[str, V]]:
         return present(self._mapping)
+
+    def __contains__(self, item: object) -> bool:
+        # As dict's: what is no pair is no item.
+        return isinstance(item, tuple) and len(item) == 2 and super().__contains__(item)

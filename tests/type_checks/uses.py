@@ -1,0 +1,109 @@
+"""Typical uses, as type checkers see them: not run, but checked by mypy and pyright.
+
+What is wrong use is marked as an error to be ignored, and an unneeded mark is an error itself.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+from typing_extensions import assert_type
+
+import nfsdict
+from nfsdict import NfsDict
+
+
+class Vectors:
+    """A serializer of one's own."""
+
+    extension = ".vec"
+
+    def dumps(self, obj: Any) -> bytes:
+        return pickle.dumps(obj)
+
+    def loads(self, data: bytes) -> Any:
+        return pickle.loads(data)
+
+
+def opening() -> None:
+    assert_type(NfsDict("x"), NfsDict[Any])
+    d = NfsDict("x", "/shared", "json", True, mode=0o660, workers=1)
+    assert_type(d, NfsDict[Any])
+    typed: NfsDict[int] = NfsDict(Path("x"), Path("~/y"), serializer=Vectors())
+    assert_type(typed, NfsDict[int])
+    NfsDict("x", serializer=nfsdict.signed("bytes", key=b""))
+    NfsDict("x", serializer=nfsdict.signed(Vectors(), key=b""))
+    NfsDict("x", serializer=nfsdict.json_format(indent=2, sort_keys=True))
+    NfsDict("x", serializer="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    NfsDict("x", serializer=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    NfsDict("x", mode="660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    nfsdict.signed("x", key=b"")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def reading(d: NfsDict[int]) -> None:
+    assert_type(d["k"], int)
+    assert_type(d.get("k"), "int | None")
+    assert_type(d.get("k", None), "int | None")
+    assert_type(d.get("k", 5), int)
+    assert_type(d.get("k", "none"), "int | str")
+    assert_type(d.get("k", fresh=True), "int | None")
+    assert_type(d.get("k", 5, fresh=True), int)
+    assert_type("k" in d, bool)
+    assert_type(list(d), list[str])
+    assert_type(list(d.values()), list[int])
+    assert_type(list(d.items()), list[tuple[str, int]])
+    assert_type(d.wait_for("k"), int)
+    d[5]  # type: ignore[index]  # pyright: ignore[reportArgumentType]
+    d.get(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+def writing(d: NfsDict[int]) -> None:
+    d["k"] = 5
+    d["k"] = "text"  # type: ignore[assignment]  # pyright: ignore[reportArgumentType]
+    assert_type(d.add("k", 5), bool)
+    assert_type(d.pop("k"), int)
+    assert_type(d.pop("k", 5), int)
+    assert_type(d.pop("k", None), "int | None")
+    assert_type(d.popitem(), tuple[str, int])
+    assert_type(d.setdefault("k", 5), int)
+    d.setdefault("k", "x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    d.update({"k": 5})
+    d.update([("k", 5)], other=6)
+    d.update(d, k=5)
+    d.update(k=5)
+    d |= {"k": 5}
+    d |= [("k", 5)]
+    d.update({"k": "text"})  # type: ignore[dict-item]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    d.update({5: 5})  # type: ignore[dict-item]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    d.update(5)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    d.update(k="text")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+class Results(NfsDict[float]):
+    """A dictionary of one's own."""
+
+
+def whole() -> None:
+    with Results("x") as results:
+        assert_type(results, Results)
+    with NfsDict("x") as d:
+        assert_type(d, NfsDict[Any])
+        d["k"] = [1, "any"]
+        d.update(a=1, b="x")
+    assert_type(d.refresh(), set[str])
+    assert_type(d.verify(), nfsdict.Report)
+    assert_type(d.repair(), nfsdict.Repair)
+    assert_type(d.pack(), nfsdict.Packing)
+
+
+def failing(d: NfsDict[int]) -> None:
+    try:
+        d["k"]
+    except nfsdict.CorruptValueError as error:
+        assert_type(error.key, "str | None")
+    except nfsdict.WrongSerializerError as error:
+        assert_type(error.found, dict[str, int])
+    except nfsdict.BatchError as error:
+        assert_type(error.failed, dict[str, OSError])
