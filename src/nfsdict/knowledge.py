@@ -57,8 +57,9 @@ class Knowledge:
         # For each scan under way the keys that this process changed or looked up meanwhile: it
         # knows better of them than the scan does.
         self._overtaken: list[set[str]] = []
-        # The number of the last look at each shard that was applied, and of the last that began.
-        self._applied = dict.fromkeys(SHARDS, 0)
+        # The number of the last look at each shard that was applied, as long as there are scans, and
+        # of the last that began.
+        self._applied: dict[str, int] = {}
         self._looks = 0
         # What interrupting calls did: digest, key, and whether the key has a file since.
         self._interrupted: list[tuple[str, str, bool]] = []
@@ -327,6 +328,8 @@ class Knowledge:
         """The scan is over."""
         with self._locks.state:
             self._overtaken = [other for other in self._overtaken if other is not overtaken]
+            if not self._overtaken:
+                self._applied.clear()
 
     def begin_look(self, shard: str) -> tuple[int, dict[str, Known]]:
         """The number of a look at this shard, and what is known of it now, by digest."""
@@ -381,7 +384,7 @@ class Knowledge:
         """
         replaced: list[Any] = []
         with self._locks.state:
-            if view.number < self._applied[view.shard]:
+            if view.number < self._applied.get(view.shard, 0):
                 return replaced
             self._applied[view.shard] = view.number
             for key in view.gone - overtaken:
