@@ -57,8 +57,8 @@ class Knowledge:
         # For each scan under way the keys that this process changed or looked up meanwhile: it
         # knows better of them than the scan does.
         self._overtaken: list[set[str]] = []
-        # The number of the last look at each shard that was applied, as long as there are scans, and
-        # of the last that began.
+        # The number of the last look at each shard that was applied, as long as there are scans,
+        # and of the last look that began.
         self._applied: dict[str, int] = {}
         self._looks = 0
         # What interrupting calls did: digest, key, and whether the key has a file since.
