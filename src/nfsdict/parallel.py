@@ -6,7 +6,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import groupby
 from queue import SimpleQueue
 from typing import Callable, TypeVar
@@ -16,8 +16,10 @@ B = TypeVar("B")
 
 # One future for each file ate all that the threads gained on a mount with 1 ms round trips.
 _CHUNK = 64
-# More pieces than threads, as some take longer than others.
-_PIECES = 4
+# So many items for each thread are taken ahead, as some take longer than others.
+_AHEAD = 2
+# Bytes of files that are read ahead. What they are decoded to takes about as much again.
+IN_FLIGHT = 32 << 20
 # Calls must have waited for so many seconds, and for as long as they computed, before there are
 # threads: where nothing is waited for, as on a warm local disk, those make an opening two to seven
 # times slower.
@@ -46,7 +48,12 @@ def _processors() -> int:
 
 
 def in_parallel(
-    function: Callable[[A], B], items: Iterable[A], workers: int, *, without_gil: bool = False
+    function: Callable[[A], B],
+    items: Iterable[A],
+    workers: int,
+    *,
+    without_gil: bool = False,
+    size: Callable[[A], int] | None = None,
 ) -> Iterator[B]:
     """``map``, results in the order of the items, in ``workers`` threads if the calls wait.
 
@@ -54,80 +61,107 @@ def in_parallel(
     ``without_gil``, get a thread for each processor. The threads live as long as the call: none is
     left for a fork to lose. After an exception what hasn't begun is dropped. One worker starts no
     thread.
+
+    Items are taken one by one as threads get to them, few ahead of what the caller has got. With
+    ``size``, the bytes that an item stands for, those of all that are ahead are ``IN_FLIGHT``
+    together at most, or one alone is larger.
     """
-    items = list(items)
-    done = 0
+    coming = iter(items)
     waited = computed = 0.0
     threads = 1
-    while done < len(items) and threads == 1:
+    while threads == 1:
+        try:
+            item = next(coming)
+        except StopIteration:
+            return
         wall, processor = time.perf_counter(), time.thread_time()
-        result = function(items[done])
+        result = function(item)
         processor = time.thread_time() - processor
         waited += time.perf_counter() - wall - processor
         computed += processor
-        done += 1
         yield result
         if waited >= max(_WAITED, computed):
             threads = workers
         elif without_gil and computed >= _WAITED:
             threads = min(workers, _processors())
-    yield from _in_threads(function, items[done:], threads)
+        if threads == 1 and workers == 1:
+            yield from map(function, coming)
+            return
+    yield from _in_threads(function, coming, threads, size or (lambda item: 0))
 
 
-def _in_threads(function: Callable[[A], B], items: list[A], threads: int) -> Iterator[B]:
+def _in_threads(
+    function: Callable[[A], B], coming: Iterator[A], threads: int, size: Callable[[A], int]
+) -> Iterator[B]:
     """In so many threads; in the calling one what those that can be started don't do.
 
     None can be where the system's limit is reached, or the interpreter shuts down. None is where
     this call has interrupted another one that starts threads: that holds locks of ``threading``.
     """
-    size = max(1, -(-len(items) // (_PIECES * threads)))
-    pieces = [items[start : start + size] for start in range(0, len(items), size)]
-    if len(pieces) < 2 or _mine.starting.locked():
-        yield from map(function, items)
-        return
-    waiting = deque(enumerate(pieces))
     ended: list[bool] = []
-    started: list[threading.Thread] = []
-    results: SimpleQueue[tuple[int, list[B], BaseException | None] | None] = SimpleQueue()
+    pool: list[threading.Thread] = []
+    tasks: SimpleQueue[tuple[int, A] | None] = SimpleQueue()
+    results: SimpleQueue[tuple[int, B | None, BaseException | None]] = SimpleQueue()
+
+    def do(number: int, item: A) -> None:
+        try:
+            results.put((number, function(item), None))
+        except BaseException as error:
+            results.put((number, None, error))
 
     def work() -> None:
-        try:
-            while waiting:
-                try:
-                    number, piece = waiting.popleft()
-                except IndexError:
-                    break  # another thread took the last one
-                try:
-                    found = [function(item) for item in piece if not ended]
-                    results.put((number, found, None))
-                except BaseException as error:
-                    results.put((number, [], error))
-        finally:
-            results.put(None)
+        while True:
+            task = tasks.get()
+            if task is None or ended:
+                return
+            do(*task)
 
-    done: dict[int, tuple[list[B], BaseException | None]] = {}
+    flying: deque[int] = deque()  # the sizes of what is sent and not given yet, in order
+    sent = 0
+    done: dict[int, tuple[B | None, BaseException | None]] = {}
+    ahead: list[A] = []  # the next item, if there is no room for it yet
+    exhausted = False
     try:
-        _start(work, min(threads, len(pieces)), started)
-        running = len(started)
-        for number in range(len(pieces)):
+        while True:
+            while not exhausted and len(flying) < _AHEAD * threads:
+                if not ahead:
+                    try:
+                        ahead.append(next(coming))
+                    except StopIteration:
+                        exhausted = True
+                        break
+                if flying and sum(flying) + size(ahead[0]) > IN_FLIGHT:
+                    break
+                item = ahead.pop()
+                flying.append(size(item))
+                tasks.put((sent, item))
+                sent += 1
+                # The first one waits for a second, or is done here.
+                if len(pool) < min(threads, sent) and sent > 1:
+                    _start(work, 1 if pool else 2, pool)
+            if not flying:
+                return
+            number = sent - len(flying)
             while number not in done:
-                if not running:
-                    work()
-                    running = 1
-                result = results.get()
-                if result is None:
-                    running -= 1
-                else:
-                    done[result[0]] = result[1:]
-            values, error = done.pop(number)
+                if not pool:
+                    task = tasks.get()
+                    assert task is not None
+                    do(*task)
+                finished, value, error = results.get()
+                done[finished] = value, error
+            value, error = done.pop(number)
+            flying.popleft()
             if error is not None:
                 raise error
-            yield from values
+            yield value  # type: ignore[misc]
     finally:
         ended.append(True)
-        waiting.clear()
-        for thread in started:
+        for _ in pool:
+            tasks.put(None)
+        for thread in pool:
             thread.join()
+        if isinstance(coming, Generator):
+            coming.close()
 
 
 class _Mine(threading.local):
@@ -138,13 +172,15 @@ class _Mine(threading.local):
 _mine = _Mine()
 
 
-def _start(work: Callable[[], None], count: int, started: list[threading.Thread]) -> None:
+def _start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -> None:
     """Start so many threads, or as many as can be."""
+    if _mine.starting.locked():
+        return
     with _mine.starting:
         for _ in range(count):
             thread = threading.Thread(target=work, name="nfsdict", daemon=True)
             try:
                 thread.start()
             except RuntimeError:
-                break
-            started.append(thread)
+                return
+            pool.append(thread)
