@@ -52,3 +52,52 @@ for key in "abc":
     for most, after in (first, second, third):
         assert most < 2 * SIZE + SLACK
         assert after < SIZE + SLACK
+
+
+# --- the whole store ------------------------
+
+OF_ALL = 64
+"""MiB of values that whole-store operations hold at most, in all threads together"""
+
+# Threads from the first item on.
+LARGE_SHARD = """
+from nfsdict import parallel
+from nfsdict.core import digest
+parallel._WAITED = -1.0
+
+def keys(count):
+    found, number = [], 0
+    while len(found) < count:
+        number += 1
+        if digest(str(number))[:2] == "00":
+            found.append(str(number))
+    return found
+
+def opened(**options):
+    return nfsdict.NfsDict("s", base, "bytes", durable=False, workers=16, **options)
+"""
+
+
+@pytest.mark.parametrize(("count", "kib"), [(60, 8192), (9000, 32)], ids=["large", "small"])
+def test_work_on_a_whole_store_holds_few_values(nfsdict, tmp_path, count, kib):
+    """However large a shard is: with 16 threads, without an index and with one."""
+    script = f"""{LARGE_SHARD}
+import glob, os
+names = keys({count})
+d = opened(lazy=True, cache_bytes=0)
+for name in names:
+    d[name] = os.urandom({kib} * 1024 - 200)
+lazy = opened(lazy=True)
+peak(lambda: len(lazy))
+peak(lambda: lazy.verify().ok)
+bounded = peak(lambda: opened(cache_bytes=MIB))
+assert len(bounded) == {count}
+peak(lambda: bounded.sync())
+peak(lambda: bounded.pack())
+peak(lambda: opened(cache_bytes=MIB))
+peak(lambda: bounded.verify().ok)
+peak(lambda: bounded.repair())
+"""
+    for most, after in peaks(script, tmp_path):
+        assert most < OF_ALL + 2 * SLACK
+        assert after < OF_ALL / 2 + SLACK  # what the allocator keeps of it

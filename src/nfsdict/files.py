@@ -76,6 +76,11 @@ def signature_of(status: os.stat_result) -> bytes:
     return _SIGNATURE.pack(status.st_ino, status.st_size, *times_of(status))
 
 
+def file_size(signature: bytes) -> int:
+    """Bytes in the file."""
+    return int.from_bytes(signature[8:16], "little")
+
+
 def mtime_of(signature: bytes) -> int:
     """The mtime in ns."""
     return int.from_bytes(signature[16:_CTIME], "little", signed=True)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 from . import pack
 from .core import digest
-from .files import latest_of, same_but_for_ctime
+from .files import file_size, latest_of, same_but_for_ctime
 from .pack import UNKNOWN, Statement
 from .store import NO_STAMP, SHARDS, Stamp
 
@@ -56,7 +56,7 @@ class Known:
     @property
     def size(self) -> int:
         """Bytes in the file."""
-        return int.from_bytes(self.signature[8:16], "little")
+        return file_size(self.signature)
 
     @property
     def proven(self) -> bool:

@@ -13,10 +13,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from .batches import batches
 from .directories import failure
 from .entries import Entries, Entry
-from .index import Index
+from .index import Index, Known
 from .locks import Locks
+from .pack import SECTION
 from .packs import Packs
 from .parallel import in_parallel
 from .store import NO_STAMP, SHARDS, Stamp, Store
@@ -39,7 +41,8 @@ class Packing(NamedTuple):
     packed: int
     """values that are in the pack now"""
     left: int
-    """values that aren't: larger than 32 KiB, unreadable, or changed within the last seconds"""
+    """values that aren't: larger than 32 KiB, unreadable, changed within the last seconds, or
+    beyond the 16 MiB that a pack takes of one shard"""
     fresh: int
     """how many of these were changed within the last seconds"""
 
@@ -130,6 +133,10 @@ class Notes:
         with self._locks.index:
             self._packs.close()
 
+    def size(self, name: str) -> int:
+        """Bytes that ``values`` reads for this shard."""
+        return self._packs.size(name)
+
     def values(self, name: str) -> dict[str, bytes]:
         """The bytes of this shard's files in the packs that were loaded, by key."""
         return self._packs.values(name)
@@ -208,11 +215,23 @@ class Notes:
         addition = Addition(self._index, self._locks, packs, writes=True)
         total = Packing(0, 0, 0)
         try:
-            shards = in_parallel(lambda name: self._loose(packs, name), SHARDS, workers)
-            for name, (packing, values) in zip(SHARDS, shards):
-                total = Packing(*map(sum, zip(total, packing)))
-                with guard:
-                    addition.add(name, values)
+            shards = in_parallel(
+                lambda name: self._loose(packs, name), SHARDS, workers, size=packs.size
+            )
+            waiting = ((one, digests, size) for one in shards for digests, size in one.batches())
+            readings = in_parallel(
+                lambda item: (item[0], self._read(item[0], item[1])),
+                waiting,
+                workers,
+                size=lambda item: item[2],
+            )
+            for one, values in readings:
+                if one.take(values):
+                    with guard, self._locks.state:
+                        self._index.repeat(one.shard, one.values)
+                    total = Packing(*map(sum, zip(total, one.packing())))
+                    with guard:
+                        addition.add(one.shard, one.values)
         except BaseException:
             with guard:
                 addition.undo()
@@ -225,25 +244,54 @@ class Notes:
                 addition.undo()
         return total if done and packs.merge() else None
 
-    def _loose(self, packs: Packs, name: str) -> tuple[Packing, dict[str, bytes]]:
-        """The bytes of this shard's small files that no pack holds yet, and what is held then."""
+    def _loose(self, packs: Packs, name: str) -> Loose:
         with self._locks.guard, self._locks.state:
             entries = self._index.shard(name).entries()
             replaced = set(self._index.shard(name).unsaid)  # the packs have other files' bytes
-        packed = packs.values(name).keys() - replaced
-        loose = [
-            (digits, known)
-            for digits, known in entries.items()
-            if known.proven and known.size <= PACKED and known.key not in packed
-        ]
+        return Loose(name, entries, packs.values(name).keys() - replaced)
+
+    def _read(self, loose: Loose, digests: list[str]) -> dict[str, bytes]:
+        """The bytes of those files that are still what is known of them, by key."""
         values = {}
         # As entries: what is packed is taken for whole later.
-        found = self._entries.read([digits for digits, _ in loose])
-        for (_, known), entry in zip(loose, found):
-            if isinstance(entry, Entry) and entry.signature == known.signature:
-                values[known.key] = entry.data
-        with self._locks.guard, self._locks.state:
-            self._index.repeat(name, values)
-        held = sum(known.key in packed or known.key in values for known in entries.values())
-        fresh = sum(not known.proven for known in entries.values())
-        return Packing(held, len(entries) - held, fresh), values
+        for name, entry in zip(digests, self._entries.read(digests)):
+            if isinstance(entry, Entry) and entry.signature == loose.entries[name].signature:
+                values[entry.key] = entry.data
+        return values
+
+
+class Loose:
+    """The small files of one shard whose bytes no pack holds yet, as they are read for one."""
+
+    def __init__(self, shard: str, entries: dict[str, Known], packed: set[str]) -> None:
+        self.shard = shard
+        self.entries = entries
+        self.values: dict[str, bytes] = {}
+        """what was read, as much as a pack takes of one shard"""
+        self._packed = packed
+        files = [
+            (name, known.size)
+            for name, known in entries.items()
+            if known.proven and known.size <= PACKED and known.key not in packed
+        ]
+        self._room = SECTION
+        self._left = list(batches(files))
+
+    def batches(self) -> list[tuple[list[str], int]]:
+        """What is to be read, in lists; at least one."""
+        return list(self._left)
+
+    def take(self, values: dict[str, bytes]) -> bool:
+        """What was read of the next list. Whether it was the last."""
+        self._left.pop()
+        for key, data in values.items():
+            if len(data) <= self._room:
+                self._room -= len(data)
+                self.values[key] = data
+        return not self._left
+
+    def packing(self) -> Packing:
+        """What comes of it."""
+        known = self.entries.values()
+        held = sum(one.key in self._packed or one.key in self.values for one in known)
+        return Packing(held, len(known) - held, sum(not one.proven for one in known))

@@ -5,7 +5,8 @@ changed. It says something of some shards, and nothing of the others. All number
 
     offset  size
     0       8     magic: "nfsdpak" and the format's version, one byte, 2
-    8             sections: for each shard, in order, the bytes of value files, one after another
+    8             sections: for each shard, in order, the bytes of value files, one after another,
+                  16 MiB at most
     …             the table: 256 shards, 00 to ff, each:
       0     16      stamp: mtime and ctime in ns, signed, 8 bytes each; both 0: unknown;
                     both -2**63: nothing is said of this shard
@@ -41,6 +42,9 @@ UNKNOWN = bytes(32)
 """the signature that no file has"""
 SILENT = Stamp(-(1 << 63), -(1 << 63))
 """the stamp of a shard that a pack says nothing of"""
+# Bytes of values in one section at most, which is read and checked as a whole. Other small values
+# of so large a shard are left to their files.
+SECTION = 16 << 20
 _LOOSE, _GONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
@@ -124,6 +128,8 @@ class Pack:
         hasn't, and for all if they are damaged. OSError if they can't be read."""
         shard = self.shards[name]
         try:
+            if shard.size > SECTION:
+                raise ValueError("its section is too large")
             section = self._source.read(self._offsets[name], shard.size)
             if zlib.crc32(section) != shard.checksum:
                 raise ValueError("the checksum doesn't match")
@@ -147,25 +153,26 @@ class Writer:
 
     def add(self, shard: str, stamp: Stamp, statements: Iterable[Statement]) -> None:
         """In the order of the keys' digests. OSError if it can't be written: drop it."""
-        keys, signatures, lengths, values = [], [], [], []
+        keys, signatures, lengths = [], [], []
+        size = checksum = 0
         for key, signature, value in statements:
             keys.append(key)
             signatures.append(UNKNOWN if signature is None else signature)
-            if value is not None:
-                values.append(value)
+            if value is not None and size + len(value) <= SECTION:
                 lengths.append(len(value))
+                size += len(value)
+                checksum = zlib.crc32(value, checksum)
+                self._draft.write(value)
             else:
                 lengths.append(_GONE if signature is None else _LOOSE)
-        section = b"".join(values)
         self._shards[shard] = Shard(
             stamp,
             keys,
             b"".join(signatures),
             struct.pack(f"<{len(lengths)}I", *lengths),
-            len(section),
-            zlib.crc32(section),
+            size,
+            checksum,
         )
-        self._draft.write(section)
 
     def publish(self) -> Record:
         """Finish the file. OSError if that fails; nothing is left of it then."""

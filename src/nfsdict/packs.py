@@ -86,6 +86,10 @@ class Packs:
         said = [pack.shards[name] for pack in self._open]
         return [shard for shard in said if shard.stamp != SILENT]
 
+    def size(self, name: str) -> int:
+        """Bytes that ``values`` reads for this shard."""
+        return sum(pack.shards[name].size for pack in self._open)
+
     def values(self, name: str) -> dict[str, bytes]:
         """The bytes of this shard's value files that the open packs hold, by key."""
         found: dict[str, bytes] = {}

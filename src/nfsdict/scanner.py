@@ -21,7 +21,7 @@ from .notes import Notes, Packing
 from .parallel import in_parallel
 from .progress import Progress
 from .store import SHARDS, Stamp, Store
-from .survey import View, look
+from .survey import Plan, View, plan, read
 
 log = logging.getLogger("nfsdict")
 
@@ -120,7 +120,7 @@ class Scanner:
         present = set(self._store.shards())
         with guard:
             stamps = known.stamps()
-            kept = known.shards() - present
+            kept_shards = known.shards() - present
         believed = [] if relist else [name for name in SHARDS if name in present and stamps[name]]
         clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
         # Asked before anything is listed: what changes from here on bears this time or a later one.
@@ -132,19 +132,29 @@ class Scanner:
                 known.leave_unfilled(clean)
         elif first:
             unpacked = self._unpack(clean)
-        room = known.room(reread)
+        room = to_read = known.room(reread)
 
-        def wanted(entry: Known, proven: bool) -> bool:
-            nonlocal room
+        def wanted(entry: Known, proven: bool, size: int) -> bool:
+            nonlocal to_read
             if not reread and self._cache.get(entry.key, MISSING) is not MISSING:
                 return not proven
             if self._lazy:
                 return False
+            if to_read is not None:
+                to_read -= size
+            return to_read is None or to_read >= 0
+
+        def kept(key: str, size: int) -> bool:
+            nonlocal room
+            if self._cache.get(key, MISSING) is not MISSING:
+                return not (self._lazy and reread)
+            if self._lazy:
+                return False  # it reads an unknown file for its key alone
             if room is not None:
-                room -= entry.size
+                room -= size
             return room is None or room >= 0
 
-        def look_at(name: str) -> View:
+        def look_at(name: str) -> Plan:
             with self._locks.guard:
                 number, entries = known.begin_look(name)
             stamp, values = None, {}
@@ -152,13 +162,31 @@ class Scanner:
                 stamp, values = stamps[name], unpacked[name]
             elif first and not self._lazy:
                 values = self._entries.unpack(self._notes.values(name))
-            return look(self._store, self._entries, name, number, stamp, entries, values, wanted)
+            return plan(self._store, name, number, stamp, entries, values, wanted)
 
-        todo = sorted(present - clean | unpacked.keys() | kept)
-        views = in_parallel(look_at, todo, self._workers)
+        def packed(name: str) -> int:
+            """Bytes that a look takes from the packs."""
+            return self._notes.size(name) if first and not self._lazy and name not in clean else 0
+
+        def views() -> Iterator[View]:
+            plans = in_parallel(look_at, todo, self._workers, size=packed)
+            waiting = (batch for one in plans for batch in one.batches())
+            readings = in_parallel(
+                lambda batch: (batch, read(self._entries, batch, kept)),
+                waiting,
+                self._workers,
+                size=lambda batch: batch.size,
+            )
+            for batch, found in readings:
+                for name, one in zip(batch.digests, found):
+                    batch.plan.take(name, one)
+                if batch.last:
+                    yield batch.plan.view()
+
+        todo = sorted(present - clean | unpacked.keys() | kept_shards)
         # Reading all again finds files that were changed in place, which nothing else shows.
         with self._notes.adding(even_little=reread) as notes:
-            for view in self._progress.over(views, len(todo)):
+            for view in self._progress.over(views(), len(todo)):
                 with guard:
                     replaced = known.apply(
                         view, moment, reread, view.shard in clean, overtaken, before

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
+from .batches import batches
+from .content import fingerprint
 from .core import digest
 from .entries import Entries, Entry
 from .errors import CorruptValueError, described
+from .files import file_size
 from .packs import Packs
 from .parallel import in_parallel
 from .store import Listing, Store
@@ -53,14 +58,36 @@ class Repair:
     """paths of what should have been done, and could not be, and why"""
 
 
+class _Listed(NamedTuple):
+    """A shard that is to be examined."""
+
+    signatures: dict[str, bytes]
+    believed: dict[str, int]
+    temporary: dict[str, int]
+    strangers: list[str]
+
+
 def verify(store: Store, entries: Entries, workers: int) -> Report:
     """Read and decode every value file. OSError if a directory can't be listed."""
     packs = Packs(store)
 
-    def examine(shard: str) -> Report:
+    def listed(shard: str) -> _Listed:
         listing = store.list(shard)
-        names = list(listing.signatures)
-        believed = _believed(packs, shard, listing)
+        believed = {
+            key: fingerprint(data) for key, data in _believed(packs, shard, listing).items()
+        }
+        return _Listed(listing.signatures, believed, listing.temporary, listing.strangers)
+
+    def pieces() -> Iterator[tuple[_Listed, list[str], int]]:
+        for shard in in_parallel(listed, store.shards(), workers, size=packs.size):
+            total.temporary.update(shard.temporary)
+            total.strangers.extend(shard.strangers)
+            files = ((name, file_size(one)) for name, one in shard.signatures.items())
+            for names, size in batches(files):
+                yield shard, names, size
+
+    def examine(piece: tuple[_Listed, list[str], int]) -> Report:
+        shard, names, _ = piece
         whole = 0
         damaged: dict[str, str] = {}
         unreadable: dict[str, str] = {}
@@ -68,13 +95,11 @@ def verify(store: Store, entries: Entries, workers: int) -> Report:
         for name, entry in zip(names, entries.read(names)):
             if isinstance(entry, Entry):
                 whole += 1
-                packed = believed.get(entry.key, entry.data)
-                # What was replaced since the listing, nobody believes the index of; bytes that
-                # can't be decoded are read from the file.
+                # What was replaced since the listing, nobody believes the index of.
                 if (
-                    packed != entry.data
-                    and entry.signature == listing.signatures[name]
-                    and entries.unpack({entry.key: packed})
+                    shard.believed.get(entry.key, entry.fingerprint) != entry.fingerprint
+                    and entry.signature == shard.signatures[name]
+                    and _served(packs, entries, name, entry.key)
                 ):
                     reason = f"the index has another value of {entry.key!r:.200}"
                     contradicted[store.path_of(name)] = reason
@@ -82,25 +107,27 @@ def verify(store: Store, entries: Entries, workers: int) -> Report:
                 (unreadable if entry.foreign else damaged)[entry.path] = entry.reason
             elif entry is not None:
                 unreadable[store.path_of(name)] = described(entry)
-        return Report(
-            whole, damaged, unreadable, contradicted, listing.temporary, listing.strangers
-        )
+        return Report(whole, damaged, unreadable, contradicted)
 
     store.find_root()
     whole = 0
     total = Report(temporary=store.temporary_files())
     packs.load()
     try:
-        for part in in_parallel(examine, store.shards(), workers):
+        for part in in_parallel(examine, pieces(), workers, size=lambda piece: piece[2]):
             whole += part.entries
             total.damaged.update(part.damaged)
             total.unreadable.update(part.unreadable)
             total.contradicted.update(part.contradicted)
-            total.temporary.update(part.temporary)
-            total.strangers.extend(part.strangers)
     finally:
         packs.close()
     return replace(total, entries=whole)
+
+
+def _served(packs: Packs, entries: Entries, name: str, key: str) -> bool:
+    """Whether the packs' bytes can be decoded: others are read from the file."""
+    packed = packs.values(name[:2]).get(key)
+    return packed is not None and bool(entries.unpack({key: packed}))
 
 
 def _believed(packs: Packs, shard: str, listing: Listing) -> dict[str, bytes]:
