@@ -125,9 +125,9 @@ def plan(
     """List the shard: each file is to be read that has an unknown name or is wanted.
 
     With a ``stamp``, which the shard directory was just seen to have, it is clean: what is known
-    is taken for the listing. ``wanted(known, proven, bytes)`` says whether to read a known entry, where
-    ``proven`` is whether its signature shows that the file is the one that was read before: then
-    its value may be among those ``unpacked``.
+    is taken for the listing. ``wanted(known, proven, bytes)`` says whether to read a known entry,
+    where ``proven`` is whether its signature shows that the file is the one that was read before:
+    then its value may be among those ``unpacked``.
     """
     if stamp is None:
         stamp, signatures, _, _ = store.list(shard)
@@ -157,7 +157,7 @@ def read(
 ) -> list[Reading | Exception | None]:
     """The files of this batch. Values are dropped here unless ``kept(key, bytes)``."""
     found: list[Reading | Exception | None] = []
-    for name, entry in zip(batch.digests, entries.read(batch.digests)):
+    for entry in entries.read(batch.digests):
         if not isinstance(entry, Entry):
             found.append(entry)
             continue
