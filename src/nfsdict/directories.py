@@ -380,10 +380,10 @@ class Directories:
                 return True
             self._racy[directory] = stamp
             # What is being read at this moment, for another process of this host, isn't dropped but
-            # waited for, and may have been asked for before the change. The second one drops it.
+            # waited for. It may have been asked for before this call began, and proves nothing,
+            # whether it has the name or not. The second one drops it, and asks the server.
+            _read_anew(descriptor, name)
             found = _read_anew(descriptor, name)
-            if not found and not passed:
-                found = _read_anew(descriptor, name)
             if passed:
                 self._racy.pop(directory, None)
             return found
