@@ -348,32 +348,34 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def _take(self, taking: Taking, key: str) -> Any:
         """The value of the entry that was taken, or MISSING; see ``pop``, which is to undo it."""
         name = digest(key)
-        interrupting = self._locks.interrupted
-        replaced = None
-        try:
+        if self._locks.interrupted:
             found = taking.find()
+            taken = found and self._interrupting.take(taking, name, key)
+            return taking.finish().value if taken else MISSING
+        guard = self._locks.guard
+        replaced = None
+        with guard:
+            read = self._known.begin_read(key)
+        try:
+            if not taking.find():
+                with guard:
+                    replaced = self._known.record_miss(name, read)
+                return MISSING
         except BaseException:
-            if not interrupting:
-                with self._locks.guard:
-                    replaced = self._known.invalidate(name, key)
+            with guard:
+                replaced = self._known.invalidate(name, key)
             raise
-        if not found:
-            if not interrupting:
-                with self._locks.guard:
-                    if self._known.knows(key):
-                        replaced = self._known.record_delete(name, key)
-            return MISSING
-        if interrupting:
-            taken = self._interrupting.take(taking, name, key)
-        else:
-            with self._locks.guard, self._locks.shard(name):
-                self._flush.keys_change()
-                try:
-                    taken = taking.take()
-                    replaced = self._known.record_delete(name, key)
-                except BaseException:
-                    replaced = replaced, self._known.invalidate(name, key)
-                    raise
+        finally:
+            with guard:
+                self._known.end_read(read)
+        with guard, self._locks.shard(name):
+            self._flush.keys_change()
+            try:
+                taken = taking.take()
+                replaced = self._known.record_delete(name, key)
+            except BaseException:
+                replaced = replaced, self._known.invalidate(name, key)
+                raise
         del replaced
         return taking.finish().value if taken else MISSING
 
