@@ -113,9 +113,11 @@ def read_only(w):
 
 def no_key(w):
     d = w.d
-    for call in (d.__getitem__, d.get, d.__delitem__, d.pop):
+    for call in (d.__getitem__, d.__delitem__, d.pop):
         refused(TypeError, call, [])
-        refused(TypeError, call, 1)
+        refused(KeyError, call, 1)
+    refused(TypeError, d.get, [])
+    d.get(1)
     refused(TypeError, d.__setitem__, 1, 1)
     refused(TypeError, d.add, 1, 1)
 
