@@ -348,29 +348,32 @@ class Directories:
         that isn't the absence of a key.
         """
         shard, name = os.path.split(path)
-        found = self._look_into(shard, name)
+        found = self._look_into(shard, name, strict=True)
         if found is None:
             # The shard, too, can be a name that was missed within one tick.
             there = self._look_into(self.directory, os.path.basename(shard))
             if there is None:
                 raise failure(errno.ENOENT, self.directory)
-            found = there and self._look_into(shard, name)
+            found = there and self._look_into(shard, name, strict=True)
         return bool(found)
 
-    def _look_into(self, directory: str, name: str) -> bool | None:
-        """Revalidate the directory. Whether it may have this name, None if it isn't there."""
+    def _look_into(self, directory: str, name: str, strict: bool = False) -> bool | None:
+        """Revalidate the directory. Whether it may have this name, None if it isn't there.
+
+        With ``strict`` nothing is believed that was asked for before this call began.
+        """
         if not self._over_nfs():
             if self._revalidate(directory) is not None:
                 return True
         else:
             try:
-                return self._again(lambda path: self._may_have(path, name), directory)
+                return self._again(lambda path: self._may_have(path, name, strict), directory)
             except FileNotFoundError:
                 pass
         check_absent(directory)
         return None
 
-    def _may_have(self, directory: str, name: str) -> bool:
+    def _may_have(self, directory: str, name: str, strict: bool) -> bool:
         descriptor = os.open(directory, _FLAGS)
         try:
             stamp = os.fstat(descriptor).st_ctime_ns
@@ -380,10 +383,11 @@ class Directories:
                 return True
             self._racy[directory] = stamp
             # What is being read at this moment, for another process of this host, isn't dropped but
-            # waited for. It may have been asked for before this call began, and proves nothing,
+            # waited for. It may have been asked for before this call began: then it proves nothing,
             # whether it has the name or not. The second one drops it, and asks the server.
-            _read_anew(descriptor, name)
             found = _read_anew(descriptor, name)
+            if not passed and (strict or not found):
+                found = _read_anew(descriptor, name)
             if passed:
                 self._racy.pop(directory, None)
             return found
