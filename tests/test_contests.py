@@ -788,6 +788,63 @@ def test_a_key_that_was_popped_while_a_refresh_read_is_not_listed(opened, monkey
     assert list(d) == [] and len(d) == 0
 
 
+@pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
+def test_a_key_looked_up_while_a_refresh_runs_and_deleted_is_not_listed_for_good(
+    opened, monkeypatch, lazy
+):
+    other = opened()
+    other.update({"k": 1, "l": 2})
+    age(other.path)
+    d = opened(lazy=lazy)
+    assert len(d) == 2 and d["k"] == 1
+    age(other.path)
+    d.refresh()
+    stamps = d._store.stamps
+
+    def late(shards):
+        assert d.get("k", fresh=True) == 1
+        del other["k"]
+        monkeypatch.undo()
+        return stamps(shards)
+
+    monkeypatch.setattr(d._store, "stamps", late)
+    told = d.refresh() | d.refresh()
+    assert told == {"k"}
+    assert list(d) == ["l"] and len(d) == 1 and "k" not in d
+
+
+def test_a_change_of_a_file_that_cannot_be_read_is_told_of_when_it_can(opened, files, monkeypatch):
+    d, other = opened(), opened()
+    other["k"] = 1
+    age(other.path)
+    d.refresh()
+    other["k"] = 2
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "read_files", lambda paths: [errno.EACCES] * len(paths))
+        assert d.refresh() == set()
+    assert d.refresh() == {"k"}
+    assert d["k"] == 2 and d.refresh() == set()
+
+
+def test_a_sync_takes_nothing_from_what_a_refresh_is_to_tell(opened, monkeypatch):
+    d, other = opened(workers=1), opened()
+    other["k"] = 1
+    other["l"] = 2
+    apply = d._known.apply
+
+    def once(*arguments):
+        apply(*arguments)
+        raise OSError(errno.EIO, "half-way")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(d._known, "apply", once)
+        with pytest.raises(OSError):
+            d.refresh()
+    told = set(d._cache)
+    d.sync()
+    assert d.refresh() == told != set()
+
+
 def test_wait_for_looks_at_the_disk_and_not_the_cache(opened):
     d = opened()
     d["k"] = "old"

@@ -520,7 +520,10 @@ def test_a_popper_that_was_suspended_beyond_the_grace_of_repair(
 
 
 KILLED_GIVING_BACK = """
-import errno, os, signal, sys, nfsdict
+import errno, os, signal, sys, nfsdict.contests
+def no_flags(source, target):
+    raise OSError(errno.EINVAL, "as over NFS")
+nfsdict.contests.rename_exclusively = no_flags
 d = nfsdict.NfsDict("s", sys.argv[1])
 store = d._store
 def fails(private):
@@ -671,3 +674,222 @@ def test_at_the_end_of_the_interpreter(nfsdict, tmp_path):
         print(len(d))
     """
     assert run(code, tmp_path) == "499\n"
+
+
+# --- two signals, and threads ---------------------------------------------------------------
+
+
+def test_a_signal_just_as_a_thread_has_started(opened, interrupts, monkeypatch):
+    parallel = importlib.import_module("nfsdict.parallel")
+    monkeypatch.setattr(parallel, "_WAITED", -1.0)
+    start, before = threading.Thread.start, threading.active_count()
+    pairs = {f"key {n}": n for n in range(400)}
+    d = opened(durable=False)
+    for number in (1, 2):
+        started = []
+
+        def interrupted(self, started=started, number=number):
+            start(self)
+            started.append(self)
+            if len(started) == number:
+                signal.raise_signal(signal.SIGALRM)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(threading.Thread, "start", interrupted)
+            with pytest.raises(Interrupted):
+                d.update(pairs)
+        for thread in started:
+            thread.join(30)
+        assert threading.active_count() == before
+    d.update(pairs)
+    assert dict(opened(workers=1)) == pairs
+
+
+@swallowed
+def test_two_signals_in_an_update_leave_nothing_that_writes(opened, interrupts, monkeypatch):
+    parallel = importlib.import_module("nfsdict.parallel")
+    monkeypatch.setattr(parallel, "_WAITED", -1.0)
+    d = opened(durable=False, workers=4)
+    pairs = {f"key {n}": n for n in range(600)}
+    d.update(pairs)
+    for number in range(20):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-4, 5e-3), 1e-3)
+            d.update(dict.fromkeys(pairs, number))
+        except Interrupted:
+            pass
+        finally:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Interrupted:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        assert [t.name for t in threading.enumerate()].count("nfsdict") == 0
+    d.refresh()
+    assert dict(d) == dict(opened(workers=1))
+
+
+def interrupting_twice(monkeypatch, first, second):
+    """The calls of ``os`` of these numbers are interrupted after they were made."""
+    made = []
+
+    def wrapped(call, original):
+        def interrupted(*arguments, **options):
+            try:
+                return original(*arguments, **options)
+            finally:
+                made.append(call)
+                if len(made) in (first, second):
+                    signal.raise_signal(signal.SIGALRM)
+
+        return interrupted
+
+    for call in CALLS:
+        monkeypatch.setattr(os, call, wrapped(call, getattr(os, call)))
+    return made
+
+
+@pytest.mark.parametrize("call", ["pop", "popitem"])
+def test_a_pop_that_is_interrupted_and_its_undoing_too(opened, interrupts, monkeypatch, call):
+    d = opened()
+    pairs = 0
+    for first in range(1, 100):
+        for second in range(first + 1, first + 12):
+            d["k"] = (first, second)
+            with monkeypatch.context() as patch:
+                made = interrupting_twice(patch, first, second)
+                try:
+                    assert d.pop("k") if call == "pop" else d.popitem()
+                except Interrupted:
+                    pairs += 1
+                else:
+                    break
+            assert opened().get("k") == (first, second)
+            assert d["k"] == (first, second)
+            assert left_behind(d) == []
+        if len(made) < first:
+            break
+    assert pairs > 20
+
+
+def test_what_ends_with_the_interpreter_uses_the_dictionary(nfsdict, tmp_path):
+    code = """
+    import sys
+    from nfsdict import NfsDict, parallel
+    parallel._WAITED = -1.0
+
+    class Keeps:
+        def __del__(self):
+            self.d.update({f"key {n}": n for n in range(400)})
+            self.d.sync()
+            self.d.clear()
+
+    keeps = Keeps()
+    keeps.me, keeps.d = keeps, NfsDict("s", sys.argv[1], durable=False, workers=8)
+    """
+    run(code, tmp_path, timeout=60)
+
+
+def test_a_log_handler_that_waits_for_another_thread(opened):
+    """One thread is in the handler and waits for the dictionary, the other one the reverse."""
+    d = opened()
+    log = logging.getLogger("nfsdict")
+    inside, go_on = threading.Event(), threading.Event()
+
+    class Writes(logging.Handler):
+        def emit(self, record):
+            if threading.current_thread().name == "first":
+                inside.set()
+                go_on.wait(30)
+            d["log"] = record.getMessage()
+
+    (d.path / "_index.pkl").mkdir()  # can't be removed, which is logged
+    handler = Writes()
+    log.addHandler(handler)
+
+    def first():
+        threading.current_thread().name = "first"
+        log.warning("a record of its own")
+
+    def second():
+        inside.wait(30)
+        threading.Timer(0.3, go_on.set).start()
+        d["log"] = "written"
+
+    try:
+        within(30, first, second)
+    finally:
+        log.removeHandler(handler)
+
+
+def test_popitem_gives_back_what_it_cannot_decode(nfsdict, opened, monkeypatch):
+    """Another host has put it there between reading and taking, signed with another key."""
+    d = opened(serializer=nfsdict.signed(key=b"a" * 16))
+    other = opened(serializer=nfsdict.signed(key=b"b" * 16))
+    d["k"] = 1
+    take = d._store.take
+
+    def late(name, private):
+        other["k"] = 2
+        return take(name, private)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(d._store, "take", late)
+        with pytest.raises(KeyError):
+            d.popitem()
+    assert other.get("k", fresh=True) == 2
+    assert left_behind(d) == []
+
+
+def test_popitem_refreshes_when_others_took_what_it_knows(opened, reads):
+    d, other = opened(durable=False), opened(durable=False)
+    d.update({f"key {n}": n for n in range(3000)})
+    other.clear()
+    other["left"] = 1
+    reads.clear()
+    assert d.popitem() == ("left", 1)
+    assert len(reads) < 200
+
+
+def test_a_crashed_giver_back_revives_nothing_that_was_removed_since(opened, tmp_path):
+    """On a file system where giving back is one call."""
+    for remove in (lambda d: d.__delitem__("k"), lambda d: d.clear(), lambda d: d.update(k=2)):
+        d = opened()
+        d["k"] = "value"
+        subprocess.run([sys.executable, "-c", KILLED_GIVING_BACK_AFTER, str(tmp_path)])
+        assert d.get("k", fresh=True) == "value"
+        remove(d)
+        d.pop("k", None)
+        time.sleep(0.05)
+        d.repair(grace=0.01)
+        assert opened().get("k") is None
+        assert left_behind(d) == []
+
+
+KILLED_GIVING_BACK_AFTER = """
+import errno, os, signal, sys, nfsdict
+d = nfsdict.NfsDict("s", sys.argv[1])
+store = d._store
+def fails(private):
+    raise OSError(errno.EIO, "no")
+store.read_taken = fails
+store._sync_directory = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+d.pop("k")
+"""
+
+
+def test_repair_leaves_what_a_dictionary_of_another_serializer_took(opened, tmp_path):
+    p, j = opened(), opened(serializer="json")
+    p["other"] = j["other"] = 0
+    j["k"] = "precious"
+    code = """
+import os, signal, sys, nfsdict
+d = nfsdict.NfsDict("s", sys.argv[1], "json")
+d._store.discard = lambda private: os.kill(os.getpid(), signal.SIGKILL)
+d.pop("k")
+"""
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)])
+    time.sleep(0.05)
+    p.repair(grace=0.01)
+    assert len(left_behind(p)) == 1 and opened().get("k") is None
+    j.repair(grace=0.01)
+    assert j["k"] == "precious" and left_behind(p) == []

@@ -84,6 +84,8 @@ class Bulk:
 
     def _write_chunk(self, items: Sequence[_Item]) -> dict[str, OSError]:
         replaced: list[Any] = []  # let go of when no lock is held
+        if not self._known.has_all(item.key for item in items):
+            self._flush.keys_change()
         with self._locks.guard:
             return self._locks.holding(
                 (item.name for item in items), lambda: self._write_items(items, replaced)
@@ -92,8 +94,6 @@ class Bulk:
     def _write_items(self, items: Sequence[_Item], replaced: list[Any]) -> dict[str, OSError]:
         failed: dict[str, OSError] = {}
         known = self._known
-        if not known.has_all(item.key for item in items):
-            self._flush.keys_change()
         generation = known.generation
         try:
             outcomes = self._store.write((name, data) for name, _, _, data in items)
@@ -116,7 +116,7 @@ class Bulk:
         """Remove each value file that is there now. Paths that failed."""
         self._flush.keys_change()
         failed: dict[str, OSError] = {}
-        self._store.find_root()
+        self._store.find_root(whole_path=True)
         with self._locks.guard:
             known = self._known.shards()
         shards = sorted(known.union(self._store.shards()))

@@ -50,6 +50,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     `nfsdict ls NAME | head`, ends the command in silence with status 141, as SIGPIPE would.
     """
     arguments = parser().parse_args(argv)
+    if sys.stdout is None:
+        return ERROR if sys.stderr is None else complain("standard output is closed")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = tell

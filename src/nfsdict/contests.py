@@ -19,6 +19,8 @@ log = logging.getLogger("nfsdict")
 _NO_FLAGS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOREPLACE = 1
 _CLAIM_NS = 600_000_000_000
+# Of a claim on the index: to be wrong about one costs but time.
+INDEX_CLAIM_NS = 60_000_000_000
 
 
 def rename_exclusively(source: str, target: str) -> None:
@@ -95,29 +97,29 @@ class Contests(Files):
             os.close(descriptor)
         return True
 
-    def _break_claim(self, claim: str) -> None:
-        """Remove the claim if it is too old. One at a time looks and removes, or else what the
-        second one removes is the claim of somebody who came after the first."""
-        if not self._old(claim):
+    def _break_claim(self, claim: str, age: int = _CLAIM_NS) -> None:
+        """Remove the claim if it is older than this. One at a time looks and removes, or else what
+        the second one removes is the claim of somebody who came after the first."""
+        if not self._old(claim, age):
             return
         breaking = f"{claim}-breaking"
         if not self._create(breaking):
-            if self._old(breaking):
+            if self._old(breaking, age):
                 self.sweep(breaking)  # who made it has crashed
         else:
             try:
-                if self._old(claim):
+                if self._old(claim, age):
                     self.sweep(claim)
             finally:
                 self.sweep(breaking)
 
-    def _old(self, claim: str) -> bool:
+    def _old(self, claim: str, age: int) -> bool:
         # Revalidated, for stat may answer with the attributes of an earlier claim.
         self._revalidate(os.path.dirname(claim))
         try:
             # The mtime of a file made with O_EXCL is, until the client has set it, a number that
             # tells a repeated call from another's (RFC 1813, 3.3.8). A lost client leaves it so.
-            return self.clock() - os.stat(claim).st_ctime_ns > _CLAIM_NS
+            return self.clock() - os.stat(claim).st_ctime_ns > age
         except FileNotFoundError:
             return False
 
@@ -194,14 +196,15 @@ class Contests(Files):
             if same and name.startswith(prefix) and path != private:
                 self.sweep(path)
 
-    def give_back(self, private: str) -> bool:
+    def give_back(self, private: str, mine: str | None = None) -> bool:
         """Put a file that was taken back under its key, unless a newer one is there.
 
         False, and nothing done, if the file is gone: somebody else gave it back, or its taker has
-        finished. Of these exactly one goes on, for it is renamed first.
+        finished. Of these exactly one goes on, for it is renamed first, to ``mine``: who was
+        interrupted calls this again with the same name.
         """
         name = self._digest_of_taken(private)
-        mine = self.private_name(name)
+        mine = mine or self.private_name(name)
         try:
             self._again(lambda path: os.rename(path, mine), private)
         except FileNotFoundError:
@@ -211,7 +214,22 @@ class Contests(Files):
         return True
 
     def _put_back(self, private: str, path: str) -> None:
+        """In one call where the file system can: a crash between two leaves a private name of a
+        file that is back, by which a later ``repair`` would revive what was removed since. A taker
+        sweeps that (``discard``); over NFS a ``del`` or a put doesn't."""
         self._relearn(private)
+        try:
+            rename_exclusively(private, path)
+        except FileExistsError:
+            self.sweep(private)
+        except OSError as error:
+            if error.errno not in _NO_FLAGS:
+                raise
+            self._put_back_by_link(private, path)
+        if self._durable:
+            self._sync_directory(os.path.dirname(path))
+
+    def _put_back_by_link(self, private: str, path: str) -> None:
         try:
             os.link(private, path)
         except FileExistsError:
@@ -221,22 +239,10 @@ class Contests(Files):
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            self._put_back_without_links(private, path)
-        self.sweep(private)
-        if self._durable:
-            self._sync_directory(os.path.dirname(path))
-
-    def _put_back_without_links(self, private: str, path: str) -> None:
-        try:
-            rename_exclusively(private, path)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            if error.errno not in _NO_FLAGS:
-                raise
-            # Neither links nor flags: a put between look and rename is lost here, as to ``add``.
+            # Neither flags nor links: a put between look and rename is lost here, as to ``add``.
             if not self.look(self.digest_of(path)):
                 os.rename(private, path)
+        self.sweep(private)
 
     @staticmethod
     def _digest_of_taken(private: str) -> str:
@@ -246,3 +252,8 @@ class Contests(Files):
     def taken(path: str) -> bool:
         """Whether a temporary file is one that was taken, and holds a value."""
         return os.path.basename(path).startswith(PRIVATE)
+
+    def taken_here(self, path: str) -> bool:
+        """Whether a file that was taken is of this extension: others are left to their own."""
+        name = os.path.basename(path)
+        return name[len(PRIVATE) + 64 + 1 + 24 :] == self.extension

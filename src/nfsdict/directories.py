@@ -269,10 +269,8 @@ class Directories:
     def _mounted_as(self, path: str) -> str | None:
         """See ``mounted_as``. None: not found out yet, so that the most careful rules hold."""
         if self._file_system is None:
-            try:
+            with suppress(OSError):
                 self._file_system = mounted_as(path)
-            except OSError as error:
-                log.info("can't tell what %s is mounted as: %s", path, error)
         return self._file_system
 
     def _synchronous(self, path: str) -> bool:

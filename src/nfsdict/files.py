@@ -203,9 +203,9 @@ class Files(Directories):
 
     def private_name(self, name: str) -> str:
         """A new name for a whole file of this digest, in its shard, that nobody else has. What has
-        it is given back by ``repair``."""
-        path = self.path_of(name)
-        return os.path.join(os.path.dirname(path), f"{PRIVATE}{name}-{os.urandom(12).hex()}")
+        it is given back by ``repair``, of a dictionary with the same extension."""
+        shard = os.path.dirname(self.path_of(name))
+        return f"{shard}/{PRIVATE}{name}-{os.urandom(12).hex()}{self.extension}"
 
     def put(self, name: str, data: Content) -> bytes:
         """Replace the file of this digest; atomic, durable on return. The new signature.

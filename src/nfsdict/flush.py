@@ -36,8 +36,8 @@ class Flush:
         Removed before the first change, and once more at the end, for a 0.2.1 that ran meanwhile.
         """
         if not self._keys_changed:
+            self._keys_changed = True  # first: a handler of log records may write to the dictionary
             self._remove_old_index()
-            self._keys_changed = True
 
     def _remove_old_index(self) -> None:
         try:

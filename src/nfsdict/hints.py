@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .contests import Contests
+from .contests import INDEX_CLAIM_NS, Contests
 from .directories import READ_FLAGS, TEMPORARY, failure
 from .files import mtime_of
 
@@ -170,7 +170,7 @@ class Hints(Contests):
         """
         mine = self._create(self._claim_on_head)
         if not mine:
-            self._break_claim(self._claim_on_head)
+            self._break_claim(self._claim_on_head, INDEX_CLAIM_NS)
         try:
             yield mine
         finally:

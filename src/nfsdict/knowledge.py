@@ -28,6 +28,20 @@ class Read:
         """whether the key was changed or looked up by another call since this one began"""
 
 
+class Scan:
+    """A scan under way, beside others perhaps."""
+
+    __slots__ = ("found", "known_before", "overtaken")
+
+    def __init__(self, known_before: set[str] | None) -> None:
+        self.overtaken: set[str] = set()
+        """keys that this process changed or looked up meanwhile: it knows better of them"""
+        self.found: set[str] = set()
+        """keys that others changed"""
+        self.known_before = known_before
+        """of a first listing the keys that were known: all others are no news. Else None"""
+
+
 class Knowledge:
     """What is known: ``cache`` (key to value, or MISSING: not read) and the index of signatures.
 
@@ -54,9 +68,7 @@ class Knowledge:
         """another one since each scan that began, and each change that an interrupting call made:
         what was seen or done before that may be older than what the cache and the disk have now"""
         self._reads: dict[str, set[Read]] = {}
-        # For each scan under way the keys that this process changed or looked up meanwhile: it
-        # knows better of them than the scan does.
-        self._overtaken: list[set[str]] = []
+        self._scans: list[Scan] = []
         # The number of the last look at each shard that was applied, as long as there are scans,
         # and of the last look that began.
         self._applied: dict[str, int] = {}
@@ -157,9 +169,9 @@ class Knowledge:
             else:
                 replaced = self._bound.hold(key, value, size)
             self.index.wrote(name, Known(key, signature, fingerprint))
-            if self._reads or self._overtaken or self._unreported:
+            if self._reads or self._scans or self._unreported:
                 self._overtake(key)
-                self._unreported.discard(key)
+                self._no_news(key)
             # Looked at last: an interrupting call may have come in between.
             if generation is not self.generation:
                 self._mark_unknown(name, key)
@@ -173,7 +185,7 @@ class Knowledge:
             replaced = self._drop(key)
             self.index.drop(name, key)
             self._overtake(key)
-            self._unreported.discard(key)
+            self._no_news(key)
         return replaced
 
     def invalidate(self, name: str, key: str) -> Any:
@@ -204,8 +216,8 @@ class Knowledge:
         self.generation = object()
         for read in tuple(self._reads.get(key, ())):
             read.outdated = True
-        for overtaken in tuple(self._overtaken):
-            overtaken.add(key)
+        for scan in tuple(self._scans):
+            scan.overtaken.add(key)
         self._interrupted.append((name, key, there))
         if there:
             self._cache[key] = MISSING
@@ -244,8 +256,14 @@ class Knowledge:
     def _overtake(self, key: str) -> None:
         for read in self._reads.get(key, ()):
             read.outdated = True
-        for overtaken in self._overtaken:
-            overtaken.add(key)
+        for scan in self._scans:
+            scan.overtaken.add(key)
+
+    def _no_news(self, key: str) -> None:
+        """This process has changed the key since others did."""
+        self._unreported.discard(key)
+        for scan in self._scans:
+            scan.found.discard(key)
 
     # --- all keys ------------------------------------------------------------------------------
 
@@ -311,25 +329,25 @@ class Knowledge:
 
     # --- scans ---------------------------------------------------------------------------------
 
-    def begin_scan(self, root: tuple[int, int] | None) -> set[str]:
-        """A scan of this directory begins, beside others perhaps. To be ended by ``end_scan`` with
-        what this gives: the keys that this process changes or looks up meanwhile."""
-        overtaken: set[str] = set()
+    def begin_scan(self, root: tuple[int, int] | None, known_before: set[str] | None) -> Scan:
+        """A scan of this directory begins. To be ended by ``end_scan``."""
+        scan = Scan(known_before)
         with self._locks.state:
             self._settle_interrupted()
             if root != self._root:
                 self._root = root
                 self.index.distrust()
             self.generation = object()
-            self._overtaken = [*self._overtaken, overtaken]
-        return overtaken
+            self._scans = [*self._scans, scan]
+        return scan
 
-    def end_scan(self, overtaken: set[str]) -> None:
-        """The scan is over."""
+    def end_scan(self, scan: Scan) -> None:
+        """The scan is over. What it found is told by the next ``take_changes``, if not before."""
         with self._locks.state:
-            self._overtaken = [other for other in self._overtaken if other is not overtaken]
-            if not self._overtaken:
+            self._scans = [other for other in self._scans if other is not scan]
+            if not self._scans:
                 self._applied.clear()
+            self._unreported |= scan.found
 
     def begin_look(self, shard: str) -> tuple[int, dict[str, Known]]:
         """The number of a look at this shard, and what is known of it now, by digest."""
@@ -373,16 +391,14 @@ class Knowledge:
         moment: int | None,
         reread: bool,
         clean: bool,
-        overtaken: set[str],
-        known_before: set[str] | None,
+        scan: Scan,
     ) -> Any:
         """Take over what a look found, but for what this process changed meanwhile, and for what a
         later look has found already. What was replaced.
 
-        Keys that others changed are reported by ``take_changes``; of a first listing those among
-        ``known_before``.
         """
         replaced: list[Any] = []
+        overtaken = scan.overtaken
         with self._locks.state:
             if view.number < self._applied.get(view.shard, 0):
                 return replaced
@@ -408,13 +424,24 @@ class Knowledge:
                 self.index.replace(view.shard, view.stamp, view.entries, moment, overtaken)
             if not reread:
                 self.index.repeat(view.shard, view.data)
+            # What was gone, and has been looked up or written meanwhile, may be there or not.
+            for key in view.gone & overtaken:
+                name = digest(key)
+                if key in self._cache and self.index.shard(name).find(name, key) is None:
+                    replaced.append(self._cache[key])
+                    self._mark_unknown(name, key)
             self._settle_interrupted()
             changed = (view.changed | view.gone) - overtaken
-            self._unreported |= changed if known_before is None else changed & known_before
+            scan.found |= changed if scan.known_before is None else changed & scan.known_before
         return replaced
 
     def take_changes(self) -> set[str]:
-        """The keys that others changed, as scans found it since this was last called."""
+        """The keys that others changed, as scans that have ended found it since the last call."""
         with self._locks.state:
             changes, self._unreported = self._unreported, set()
         return changes
+
+    def drop_changes(self, scan: Scan) -> None:
+        """What this scan found is told nobody."""
+        with self._locks.state:
+            scan.found = set()

@@ -17,8 +17,8 @@ class Locks:
     """A thread takes them in this order: its ``guard``, one of ``index`` and ``shards``, ``state``.
 
     A shard's lock orders the changes of file and cache for its keys, and is held during I/O; of
-    several the lower is taken first. ``index`` is held while the files of the index are read or
-    written. ``state`` is held over cache and index in memory together, for moments and never during
+    several the lower is taken first. ``index`` is held while the index is written; nobody waits for
+    it. ``state`` is held over cache and index in memory together, for moments and never during
     I/O.
 
     No code of the user's is called under any of them: values are serialized before and decoded

@@ -53,6 +53,9 @@ T = TypeVar("T")
 _RAISE: Any = object()
 # Not seeded: what was forked, or has seeded alike, is to draw differently.
 _DRAW = random.SystemRandom()
+# So many keys that others have taken popitem draws before it looks at the whole store: that costs
+# about as much, over NFS, as looking for so many.
+_PATIENCE = 32
 
 
 class NfsDict(ReadCache[V], MutableMapping[str, V]):
@@ -174,9 +177,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if lazy:
             self._store.prefetch()
         else:
-            self._scanner.scan()
-            with self._locks.guard:
-                self._known.take_changes()  # by this one all is new
+            self._scanner.scan(telling=False)
 
     # --- one key -------------------------------------------------------------------------------
 
@@ -247,10 +248,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if guard.locked():
             self._interrupting.put(name, key, data)
             return
+        if key not in self._cache:
+            self._flush.keys_change()
         replaced = None
         with guard, self._locks.shard(name):
-            if key not in self._cache:
-                self._flush.keys_change()
             generation = self._known.generation
             try:
                 signature = self._store.put(name, data)
@@ -275,11 +276,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         guard = self._locks.guard
         if guard.locked():
             return self._interrupting.add(name, key, data)
+        self._flush.keys_change()
         replaced = None
         with guard, self._locks.shard(name):
             if self._known.knows(key) and self._store.look(name):
                 return False  # spares writing a file in vain
-            self._flush.keys_change()
             generation = self._known.generation
             try:
                 signature = self._store.add(name, data)
@@ -338,7 +339,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                 if value is not MISSING:
                     return value
             except BaseException:
-                self._undo(taking, key)
+                # Written out: a second signal may come as soon as the first has raised.
+                try:
+                    self._undo(taking, key)
+                except BaseException:
+                    try:
+                        self._undo(taking, key)
+                    except BaseException:
+                        self._undo(taking, key)
                 raise
             self._check_serializer()
         if default is _RAISE:
@@ -368,8 +376,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         finally:
             with guard:
                 self._known.end_read(read)
+        self._flush.keys_change()
         with guard, self._locks.shard(name):
-            self._flush.keys_change()
             try:
                 taken = taking.take()
                 replaced = self._known.record_delete(name, key)
@@ -379,9 +387,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         del replaced
         return taking.finish().value if taken else MISSING
 
-    def _undo(self, taking: Taking, key: str) -> None:
+    def _undo(self, taking: Taking | None, key: str) -> None:
         """The entry is back, or may be: the cache doesn't know its value."""
-        if taking.undo():
+        if taking is not None and taking.undo():
             self._known.record_interrupting(digest(key), key, there=True)
 
     def __delitem__(self, key: str) -> None:
@@ -394,10 +402,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             if not self._interrupting.remove(name, key):
                 raise KeyError(key)
             return
+        self._flush.keys_change()
         replaced = None
         with guard, self._locks.shard(name):
             known = self._known.knows(key)
-            self._flush.keys_change()
             try:
                 [outcome] = self._store.remove([self._store.path_of(name)])
                 if isinstance(outcome, OSError):
@@ -486,13 +494,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def sync(self) -> None:
         """Re-read everything from disk (when lazy: list it, and read values when accessed).
 
-        Afterwards this dictionary has what the store held at the call, or newer.
-        OSError if a directory can't be listed; what was known stays.
+        Afterwards this dictionary has what the store held at the call, or newer; ``refresh`` tells
+        nothing of that. OSError if a directory can't be listed; what was known stays.
         """
-        self._scanner.scan(reread=True)
-        if not self._locks.interrupted:
-            with self._locks.guard:
-                self._known.take_changes()
+        self._scanner.scan(reread=True, telling=False)
 
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
@@ -636,29 +641,48 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                 try:
                     value = self._take(taking, key)
                 except CorruptValueError:
+                    self._undo(taking, key)
                     continue
                 if value is not MISSING:
                     return key, value  # else somebody else was faster
         except BaseException:
-            if taking is not None:
+            try:  # as in pop
                 self._undo(taking, key)
+            except BaseException:
+                try:
+                    self._undo(taking, key)
+                except BaseException:
+                    self._undo(taking, key)
             raise
         raise KeyError(f"no entry in {self._store.directory}")
 
     def _drawn(self) -> Iterator[str]:
-        """Known keys in random order: those that are left of earlier calls, then all that are known
-        now, then all that are there."""
-        self._list_once()
-        yield from self._draw()
-        self._undrawn = self._keys()
-        yield from self._draw()
-        self._scanner.scan()
-        self._undrawn = self._keys()
-        yield from self._draw()
+        """Known keys in random order: of those that are left of earlier calls, of all that are
+        known now, and then of all that are there.
 
-    def _draw(self) -> Iterator[str]:
+        Each costs a lookup, and what is known may be long gone: after a few that others took, what
+        is there is found out.
+        """
+        self._list_once()
+        yield from self._draw(_PATIENCE)
+        self._undrawn = self._keys()
+        yield from self._draw(_PATIENCE)
+        most = _PATIENCE
+        while True:
+            self._scanner.scan()
+            self._undrawn = self._keys()
+            drawn = 0
+            for key in self._draw(most):
+                drawn += 1
+                yield key
+            if drawn < most:
+                return
+            most *= 2
+
+    def _draw(self, most: int) -> Iterator[str]:
+        """So many of the keys that popitem has still to try, at most."""
         undrawn = self._undrawn
-        while undrawn:
+        while undrawn and most > 0:
             at = _DRAW.randrange(len(undrawn))
             try:
                 undrawn[at], undrawn[-1] = undrawn[-1], undrawn[at]
@@ -666,6 +690,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             except IndexError:
                 continue  # another thread drew the last one
             if key in self._cache:
+                most -= 1
                 yield key
 
     @property

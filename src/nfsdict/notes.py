@@ -31,8 +31,9 @@ PACKED = 32 << 10
 # A change that is noted spares each opener three or four calls to the server, noting takes about
 # 25. The first note pays sooner.
 _PAYS = 8
-# So often, and after so many seconds, ``pack`` tries again while others write the index.
-_PATIENCE = 20, 0.5
+# So often, and after so many seconds, ``pack`` and ``repair`` try again while others write the
+# index: for longer than a claim counts that a crash has left.
+_PATIENCE = 160, 0.5
 
 
 class Packing(NamedTuple):
@@ -82,10 +83,13 @@ class Addition:
         if self._writer is None:
             return False
         done = False
+        # Not waited for: who holds it does the same, and may be in a handler of log records.
+        mine = self._locks.index.acquire(blocking=False)
         try:
-            with self._locks.index:
-                done = self._packs.push(self._writer)
+            done = mine and self._packs.push(self._writer)
         finally:
+            if mine:
+                self._locks.index.release()
             if done:
                 self._said, self._writer = [], None
             else:
@@ -118,20 +122,21 @@ class Notes:
         self._loaded = False
 
     def load(self) -> None:
-        """Take over what is on disk, once. To be ended by ``loaded``. The guard is entered."""
-        with self._locks.index:
+        """Take over what is on disk, once. To be ended by ``loaded``. No lock is held."""
+        packs = Packs(self._store)
+        packs.load()
+        with self._locks.guard, self._locks.state:
             if self._loaded:
+                packs.close()
                 return
-            self._packs.load()
-            with self._locks.state:
-                for name in SHARDS:
-                    self._index.load(name, self._packs.shards(name))
+            self._packs = packs
+            for name in SHARDS:
+                self._index.load(name, packs.shards(name))
             self._loaded = True
 
     def loaded(self) -> None:
-        """The packs' values are no longer needed. The guard is entered."""
-        with self._locks.index:
-            self._packs.close()
+        """The packs' values are no longer needed."""
+        self._packs.close()
 
     def size(self, name: str) -> int:
         """Bytes that ``values`` reads for this shard."""
@@ -178,12 +183,19 @@ class Notes:
                         addition.add(name, {})
 
     def remove(self) -> None:
-        """Leave no index on disk."""
-        with self._locks.guard, self._locks.index:
-            self._packs.remove()
-            with self._locks.state:
-                for name in SHARDS:
-                    self._index.compare(name, [])
+        """Leave no index on disk, for one that is written next. EBUSY while others write it."""
+        packs = Packs(self._store)
+        tries, pause = _PATIENCE
+        for _ in range(tries):
+            if packs.remove():
+                break
+            time.sleep(pause)
+        else:
+            raise failure(errno.EBUSY, self._store.directory)
+        with self._locks.guard, self._locks.state:
+            self._packs = packs
+            for name in SHARDS:
+                self._index.compare(name, [])
 
     def pack(self, workers: int) -> Packing:
         """Write everything that is known, and all small values, into one pack.
@@ -199,8 +211,7 @@ class Notes:
             finally:
                 packs.close()
             if packing is not None:
-                with self._locks.guard, self._locks.index:
-                    self._packs = packs
+                self._packs = packs
                 packs.sweep()
                 return packing
             time.sleep(pause)

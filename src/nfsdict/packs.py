@@ -154,13 +154,17 @@ class Packs:
             if name not in named and moment < limit:
                 self._store.remove_pack(name)
 
-    def remove(self) -> None:
-        """Leave no index on disk."""
+    def remove(self) -> bool:
+        """Leave no index on disk. Whether that was done: not while somebody else writes it."""
         self.close()
-        self._store.remove_head()
-        for name in self._store.packs():
-            self._store.remove_pack(name)
+        with self._store.claimed_head() as mine:
+            if not mine:
+                return False
+            self._store.remove_head()
+            for name in self._store.packs():
+                self._store.remove_pack(name)
         self._head, self._records, self._behind = None, [], False
+        return True
 
     def _replace(self, records: list[Record]) -> None:
         start = len(records) - 1

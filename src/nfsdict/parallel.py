@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -19,7 +20,7 @@ _CHUNK = 64
 # So many items for each thread are taken ahead, as some take longer than others.
 _AHEAD = 2
 # Bytes of files that are read ahead. What they are decoded to takes about as much again.
-IN_FLIGHT = 32 << 20
+IN_FLIGHT = 24 << 20
 # Calls must have waited for so many seconds, and for as long as they computed, before there are
 # threads: where nothing is waited for, as on a warm local disk, those make an opening two to seven
 # times slower.
@@ -113,6 +114,7 @@ def _in_threads(
         while True:
             task = tasks.get()
             if task is None or ended:
+                tasks.put(None)  # for all others, also those that nobody knows of
                 return
             do(*task)
 
@@ -136,8 +138,9 @@ def _in_threads(
                 flying.append(size(item))
                 tasks.put((sent, item))
                 sent += 1
-                # The first one waits for a second, or is done here.
-                if len(pool) < min(threads, sent) and sent > 1:
+                # The first one waits for a second, or is done here. No more threads than there is
+                # room for: each keeps memory of its own for what it has read.
+                if sent > 1 and len(pool) < min(threads, len(flying)):
                     _start(work, 1 if pool else 2, pool)
             if not flying:
                 return
@@ -156,10 +159,8 @@ def _in_threads(
             yield value  # type: ignore[misc]
     finally:
         ended.append(True)
-        for _ in pool:
-            tasks.put(None)
-        for thread in pool:
-            thread.join()
+        tasks.put(None)
+        _join(pool)
         if isinstance(coming, Generator):
             coming.close()
 
@@ -173,14 +174,32 @@ _mine = _Mine()
 
 
 def _start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -> None:
-    """Start so many threads, or as many as can be."""
-    if _mine.starting.locked():
+    """Start so many threads, or as many as can be.
+
+    None while the interpreter shuts down: those that are started then never run.
+    """
+    if _mine.starting.locked() or sys.is_finalizing():
         return
     with _mine.starting:
         for _ in range(count):
             thread = threading.Thread(target=work, name="nfsdict", daemon=True)
+            # Noted first: an exception may come just when it runs.
+            pool.append(thread)
             try:
                 thread.start()
             except RuntimeError:
+                pool.remove(thread)
                 return
-            pool.append(thread)
+
+
+def _join(pool: list[threading.Thread]) -> None:
+    """Wait until all have ended, whatever a signal raises meanwhile: that goes on afterwards."""
+    late: BaseException | None = None
+    for thread in pool:
+        while thread.is_alive():
+            try:
+                thread.join()
+            except BaseException as error:
+                late = error
+    if late is not None:
+        raise late

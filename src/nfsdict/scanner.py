@@ -15,7 +15,7 @@ from .core import MISSING
 from .entries import Entries
 from .index import GRANULARITY, Known
 from .kinds import Kinds
-from .knowledge import Knowledge
+from .knowledge import Knowledge, Scan
 from .locks import Locks
 from .notes import Notes, Packing
 from .parallel import in_parallel
@@ -63,10 +63,11 @@ class Scanner:
         self._may_probe_clock = may_probe_clock
         self._workers = workers
 
-    def scan(self, reread: bool = False, relist: bool = False) -> None:
+    def scan(self, reread: bool = False, relist: bool = False, telling: bool = True) -> None:
         """Bring cache and index up to date; ``Knowledge.take_changes`` tells what others changed.
 
-        ``relist``: list every shard, whatever its stamp; ``reread``: and read every file.
+        ``relist``: list every shard, whatever its stamp; ``reread``: and read every file. Without
+        ``telling`` what is found is no news afterwards.
 
         Nothing is done where the calling thread is decoding a value of this dictionary, or has
         interrupted another call of it: what is known has to do there.
@@ -77,22 +78,23 @@ class Scanner:
         first = not self._known.index.listed
         before = set(self._cache) if first else None
         if self._lazy or not first:  # else it was found just now, at opening
-            self._store.find_root()
+            self._store.find_root(whole_path=first or relist or reread)
         with guard:
-            overtaken = self._known.begin_scan(self._store.root)
+            scan = self._known.begin_scan(self._store.root, before)
         try:
             if first:
-                with guard:
-                    self._notes.load()
+                self._notes.load()
             try:
-                self._look_at_shards(reread, relist or reread, first, before, overtaken)
+                self._look_at_shards(reread, relist or reread, first, scan)
+                if not telling:
+                    with guard:
+                        self._known.drop_changes(scan)
             finally:
                 if first:
-                    with guard:
-                        self._notes.loaded()
+                    self._notes.loaded()
         finally:
             with guard:
-                self._known.end_scan(overtaken)
+                self._known.end_scan(scan)
 
     def pack(self) -> Packing:
         """Bring all that is known and all small values into one pack; see ``NfsDict.pack``."""
@@ -113,8 +115,7 @@ class Scanner:
         reread: bool,
         relist: bool,
         first: bool,
-        before: set[str] | None,
-        overtaken: set[str],
+        scan: Scan,
     ) -> None:
         guard, known = self._locks.guard, self._known
         present = set(self._store.shards())
@@ -188,9 +189,7 @@ class Scanner:
         with self._notes.adding(even_little=reread) as notes:
             for view in self._progress.over(views(), len(todo)):
                 with guard:
-                    replaced = known.apply(
-                        view, moment, reread, view.shard in clean, overtaken, before
-                    )
+                    replaced = known.apply(view, moment, reread, view.shard in clean, scan)
                     notes.add(view.shard, view.data)
                 del replaced  # may run the values' own code
             if first:

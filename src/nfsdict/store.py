@@ -77,7 +77,7 @@ class Store(Hints):
 
     def check(self) -> None:
         """FileNotFoundError or NotADirectoryError unless the store's directory is there."""
-        self.find_root()
+        self.find_root(whole_path=True)
         super().check()
 
     def create(self) -> None:
@@ -85,28 +85,44 @@ class Store(Hints):
 
         NotADirectoryError if a file is in the way.
         """
-        self.find_root()
+        self.find_root(whole_path=True)
         super().create()
         if self.root is None:
             self.find_root()
 
-    def find_root(self) -> None:
+    def find_root(self, whole_path: bool = False) -> None:
         """Look up anew which directory has the store's path, and note it as ``root``.
 
         Another host can put another directory there (``mv``, a restored backup). An NFS client
         goes on with the one that it remembers, whose handle stays good, until it has revalidated
         the parent directory. What was seen in the directories of the other one says nothing then.
+
+        With ``whole_path`` the directories above are looked up as well, one call each.
         """
         if self._parent_over_nfs():
-            # In a parent that only lets through, the client remembers the name for its own time.
-            with suppress(PermissionError):
-                self._look_into(*os.path.split(self.directory))
+            for directory, name in self._above() if whole_path else self._above()[-1:]:
+                # In one that only lets through, the client remembers names for its own time.
+                with suppress(PermissionError):
+                    self._look_into(directory, name)
         status = self.status()
         root = None if status is None else (status.st_dev, status.st_ino)
         if root != self.root:
             self.root = root
             self._shards = None
             self._racy.clear()
+
+    def _above(self) -> list[tuple[str, str]]:
+        """The directories above the store's that are of the same file system, from the top, each
+        with the name that leads on."""
+        above = [os.path.split(self.directory)]
+        with suppress(OSError):
+            device = os.stat(above[0][0]).st_dev
+            while True:
+                parent, name = os.path.split(above[0][0])
+                if not name or os.stat(parent).st_dev != device:
+                    break
+                above.insert(0, (parent, name))
+        return above
 
     def _parent_over_nfs(self) -> bool:
         """Whether an NFS client stands before the parent directory too. Not where the store's is

@@ -102,7 +102,7 @@ class Plan:
             return  # removed meanwhile, or one key lost and reported
         log.warning("can't read %s: %s", self._store.path_of(name), described(found))
         if old is not None:
-            view.entries[name] = Known(old.key, UNKNOWN, None)
+            view.entries[name] = old  # so that the next look tells of a change
             view.unread.add(old.key)
 
     def view(self) -> View:

@@ -30,6 +30,7 @@ class Taking:
         self._name = name
         # Chosen before anything is done, so that ``undo`` knows where to look.
         self._private = store.private_name(name)
+        self._returning = store.private_name(name)
         self._entry: Entry | None = None
         self._taking = False
         self._removing: Found | None = None
@@ -98,7 +99,8 @@ class Taking:
         return True
 
     def _put_back(self) -> None:
-        if not self._store.give_back(self._private) and self._removing is not None:
-            # Removed already, and its value not handed out.
+        back = self._store.give_back(self._private, self._returning)
+        if not back and self._removing is not None:
+            # Removed already, its value not handed out; or put back by a call that was interrupted.
             self._store.add(self._name, self._removing[0])
         self._taking = False

@@ -109,7 +109,7 @@ def verify(store: Store, entries: Entries, workers: int) -> Report:
                 unreadable[store.path_of(name)] = described(entry)
         return Report(whole, damaged, unreadable, contradicted)
 
-    store.find_root()
+    store.find_root(whole_path=True)
     whole = 0
     total = Report(temporary=store.temporary_files())
     packs.load()
@@ -160,6 +160,8 @@ def repair(store: Store, entries: Entries, workers: int, grace: float) -> Repair
     for path in [path for path, moment in report.temporary.items() if moment < limit]:
         try:
             if store.taken(path):
+                if not store.taken_here(path):
+                    continue
                 store.give_back(path)  # by a pop that never returned
             else:
                 store.sweep(path)
