@@ -159,11 +159,13 @@ import random, signal, sys, time
 from nfsdict import NfsDict
 d = NfsDict("s", sys.argv[1], durable=False, lazy=sys.argv[2] == "lazy", workers=4)
 keys = [f"key {n}" for n in range(8)]
-last, log, count = {}, [], 0
+last, log, count, over = {}, [], 0, False
 d.update(dict.fromkeys(keys, 0))
 
 def handler(number, frame):
     global count
+    if over:
+        return
     count += 1
     kind, key = count % 8, "handler's " + random.choice(keys)
     if kind < 4:
@@ -203,6 +205,7 @@ while time.monotonic() < end:
         begin, known = len(log), last.get(key)
         value = d.get(key)
         assert value in {known, *(now for other, now in log[begin:] if other == key)}, key
+over = True
 signal.setitimer(signal.ITIMER_REAL, 0)
 assert count > 50, count
 mine = {key: value for key, value in d.items() if key.startswith("handler's")}

@@ -112,6 +112,24 @@ def test_a_lazy_dictionary_that_nothing_was_listed_of(lab: Lab, a, swap) -> None
         }
 
 
+@pytest.mark.parametrize("operation", ["sync", "open", "open lazily and look up", "verify"])
+@pytest.mark.nfs(version=ALL)
+def test_a_directory_above_that_was_swapped(package, lab: Lab, operation) -> None:
+    for name, values in (("one", FIRST), ("two", SECOND)):
+        package.NfsDict(f"{name}/project/store", lab.b).update(values)
+
+    def open_(**options):
+        return package.NfsDict("one/project/store", lab.a, **options)
+
+    running = open_()
+    for turn in range(4):
+        os.rename(lab.b / "one", lab.b / "three")
+        os.rename(lab.b / "two", lab.b / "one")
+        os.rename(lab.b / "three", lab.b / "two")
+        wanted = SECOND if turn % 2 == 0 else FIRST
+        assert OPERATIONS[operation](open_, running) == wanted, turn
+
+
 @pytest.mark.nfs(version=ALL)
 def test_a_store_that_is_gone(package, lab: Lab, a, swap) -> None:
     running = a()

@@ -51,7 +51,7 @@ def machine(nfsdict, lists, reads):
     """``lists``: the shards that were listed; ``reads``: the value files that were read."""
     modules = {
         name: importlib.import_module(f"nfsdict.{name}")
-        for name in ("contests", "notes", "packs", "scanner")
+        for name in ("hints", "notes", "packs", "scanner")
     }
 
     packed = modules["notes"].PACKED
@@ -75,7 +75,7 @@ def machine(nfsdict, lists, reads):
             self.patch = pytest.MonkeyPatch()
             within_one_tick(self.patch, Path(self.folder.name))
             # After how long a claim is one that a crash has left.
-            self.patch.setattr(modules["contests"], "_CLAIM_NS", 600 * SECOND)
+            self.patch.setattr(modules["hints"], "INDEX_CLAIM_NS", 600 * SECOND)
             # How many packs lie on one another until they are merged.
             self.patch.setattr(modules["packs"], "_RATIO", ratio)
             # From how many changes on a pack is written.
@@ -226,7 +226,7 @@ def machine(nfsdict, lists, reads):
 
         @rule(number=either)
         def pack(self, number):
-            if self.claim.exists() and modules["contests"]._CLAIM_NS > 0:
+            if self.claim.exists() and modules["hints"].INDEX_CLAIM_NS > 0:
                 with pytest.raises(OSError) as caught:
                     self.ones[number].pack()
                 assert caught.value.errno == errno.EBUSY
@@ -307,7 +307,7 @@ def machine(nfsdict, lists, reads):
                 self.claim.unlink()
                 return
             self.claim.touch()
-            modules["contests"]._CLAIM_NS = -SECOND if old else 600 * SECOND
+            modules["hints"].INDEX_CLAIM_NS = -SECOND if old else 600 * SECOND
 
         # --- always ----------------------------------------------------------------------------
 

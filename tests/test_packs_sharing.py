@@ -233,7 +233,7 @@ def test_a_claim_that_a_crash_has_left(nfsdict, settled, monkeypatch):
     claim(settled).touch()
     # A server may have left a number for its mtime, which no time would make old.
     os.utime(claim(settled), (2**31, 2**31))
-    monkeypatch.setattr(importlib.import_module("nfsdict.contests"), "_CLAIM_NS", -SECOND)
+    monkeypatch.setattr(importlib.import_module("nfsdict.hints"), "INDEX_CLAIM_NS", -SECOND)
     before = written(settled)
     open_(nfsdict, settled).close()
     monkeypatch.undo()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
 import time
 from contextlib import suppress
 
@@ -98,7 +99,7 @@ class Contests(Files):
         return True
 
     def _break_claim(self, claim: str, age: int = _CLAIM_NS) -> None:
-        """Remove the claim if it is older than this. One at a time looks and removes, or else what
+        """Remove the claim if it is older than this, or no file. One at a time looks and removes, or else what
         the second one removes is the claim of somebody who came after the first."""
         if not self._old(claim, age):
             return
@@ -117,11 +118,12 @@ class Contests(Files):
         # Revalidated, for stat may answer with the attributes of an earlier claim.
         self._revalidate(os.path.dirname(claim))
         try:
-            # The mtime of a file made with O_EXCL is, until the client has set it, a number that
-            # tells a repeated call from another's (RFC 1813, 3.3.8). A lost client leaves it so.
-            return self.clock() - os.stat(claim).st_ctime_ns > age
+            status = os.lstat(claim)
         except FileNotFoundError:
             return False
+        # The mtime of a file made with O_EXCL is, until the client has set it, a number that
+        # tells a repeated call from another's (RFC 1813, 3.3.8). A lost client leaves it so.
+        return not stat.S_ISREG(status.st_mode) or self.clock() - status.st_ctime_ns > age
 
     def take(self, name: str, private: str) -> bool:
         """Rename the file of this digest to a private name. Whether it had one.

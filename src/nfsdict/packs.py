@@ -157,14 +157,23 @@ class Packs:
     def remove(self) -> bool:
         """Leave no index on disk. Whether that was done: not while somebody else writes it."""
         self.close()
-        with self._store.claimed_head() as mine:
+        try:
+            with self._store.claimed_head() as mine:
+                if mine:
+                    self._remove_files()
+        except IsADirectoryError as error:
+            log.warning("move it away, or the index is never written again: %s", error)
+            self._remove_files()  # nobody can claim it
+        else:
             if not mine:
                 return False
-            self._store.remove_head()
-            for name in self._store.packs():
-                self._store.remove_pack(name)
         self._head, self._records, self._behind = None, [], False
         return True
+
+    def _remove_files(self) -> None:
+        self._store.remove_head()
+        for name in self._store.packs():
+            self._store.remove_pack(name)
 
     def _replace(self, records: list[Record]) -> None:
         start = len(records) - 1

@@ -78,7 +78,7 @@ class Scanner:
         first = not self._known.index.listed
         before = set(self._cache) if first else None
         if self._lazy or not first:  # else it was found just now, at opening
-            self._store.find_root(whole_path=first or relist or reread)
+            self._store.find_root(whole_path=relist or reread)
         with guard:
             scan = self._known.begin_scan(self._store.root, before)
         try:

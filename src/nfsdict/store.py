@@ -100,10 +100,12 @@ class Store(Hints):
         With ``whole_path`` the directories above are looked up as well, one call each.
         """
         if self._parent_over_nfs():
-            for directory, name in self._above() if whole_path else self._above()[-1:]:
-                # In one that only lets through, the client remembers names for its own time.
-                with suppress(PermissionError):
-                    self._look_into(directory, name)
+            for directory in self._above() if whole_path else []:
+                with suppress(OSError):  # whether the store is there, is asked below
+                    self._revalidate(directory)
+            # In one that only lets through, the client remembers names for its own time.
+            with suppress(PermissionError):
+                self._look_into(*os.path.split(self.directory))
         status = self.status()
         root = None if status is None else (status.st_dev, status.st_ino)
         if root != self.root:
@@ -111,17 +113,17 @@ class Store(Hints):
             self._shards = None
             self._racy.clear()
 
-    def _above(self) -> list[tuple[str, str]]:
-        """The directories above the store's that are of the same file system, from the top, each
-        with the name that leads on."""
-        above = [os.path.split(self.directory)]
+    def _above(self) -> list[str]:
+        """The directories above the parent that are of the same file system, from the top."""
+        above: list[str] = []
+        directory = os.path.dirname(self.directory)
         with suppress(OSError):
-            device = os.stat(above[0][0]).st_dev
-            while True:
-                parent, name = os.path.split(above[0][0])
-                if not name or os.stat(parent).st_dev != device:
+            device = os.stat(directory).st_dev
+            while directory != os.path.dirname(directory):
+                directory = os.path.dirname(directory)
+                if os.stat(directory).st_dev != device:
                     break
-                above.insert(0, (parent, name))
+                above.insert(0, directory)
         return above
 
     def _parent_over_nfs(self) -> bool:
