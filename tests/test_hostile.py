@@ -328,9 +328,7 @@ INDEX = [
 
 @pytest.mark.parametrize("name", INDEX)
 @pytest.mark.parametrize("plant", PLANTS)
-def test_planted_in_the_place_of_the_index(
-    nfsdict, base, outside, quick, monkeypatch, plant, name
-):
+def test_planted_in_the_place_of_the_index(nfsdict, base, outside, quick, monkeypatch, plant, name):
     """It costs time, as having none does."""
     # A regular file is taken for a claim of somebody for a minute.
     monkeypatch.setattr(importlib.import_module("nfsdict.hints"), "INDEX_CLAIM_NS", -1)

@@ -266,7 +266,8 @@ def machine(nfsdict, lists, reads):
             reads.clear()
             with self.opened() as one:
                 assert dict(one) == self.truth()
-            assert lists == []
+            # Where nothing is known, there may be entries of another serializer.
+            assert len(lists) <= (0 if self.truth() else len(KEYS))
             assert all(Path(path).stat().st_size > packed for path in reads)
             assert {path: path.stat().st_ino for path in self.index_files()} == before
 

@@ -99,8 +99,11 @@ class Contests(Files):
         return True
 
     def _break_claim(self, claim: str, age: int = _CLAIM_NS) -> None:
-        """Remove the claim if it is older than this, or no file. One at a time looks and removes, or else what
-        the second one removes is the claim of somebody who came after the first."""
+        """Remove the claim if it is older than this, or no file.
+
+        One at a time looks and removes, or else what the second one removes is the claim of
+        somebody who came after the first.
+        """
         if not self._old(claim, age):
             return
         breaking = f"{claim}-breaking"
@@ -258,4 +261,4 @@ class Contests(Files):
     def taken_here(self, path: str) -> bool:
         """Whether a file that was taken is of this extension: others are left to their own."""
         name = os.path.basename(path)
-        return name[len(PRIVATE) + 64 + 1 + 24 :] == self.extension
+        return name[len(PRIVATE) + 64 : -len("-") - 24] == self.extension

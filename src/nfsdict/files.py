@@ -203,9 +203,10 @@ class Files(Directories):
 
     def private_name(self, name: str) -> str:
         """A new name for a whole file of this digest, in its shard, that nobody else has. What has
-        it is given back by ``repair``, of a dictionary with the same extension."""
+        it is given back by ``repair``, of a dictionary with the same extension. It doesn't end like
+        a value file's, so that who looks for those doesn't find it."""
         shard = os.path.dirname(self.path_of(name))
-        return f"{shard}/{PRIVATE}{name}-{os.urandom(12).hex()}{self.extension}"
+        return f"{shard}/{PRIVATE}{name}{self.extension}-{os.urandom(12).hex()}"
 
     def put(self, name: str, data: Content) -> bytes:
         """Replace the file of this digest; atomic, durable on return. The new signature.

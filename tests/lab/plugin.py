@@ -13,7 +13,7 @@ from . import fixtures
 from .guest import obstacle
 from .inside import Inside
 from .marker import configuration, configurations
-from .replay import RUN, run_in_guests
+from .replay import RUN, Guests
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -49,7 +49,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Outside:
-    """Keeps marked tests from running here, and runs them in guests after all others."""
+    """Keeps marked tests from running here, and runs them in guests, beside others and after."""
+
+    def __init__(self) -> None:
+        self._guests: Guests | None = None
 
     @pytest.fixture
     def lab(self) -> Any:
@@ -71,10 +74,8 @@ class Outside:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
-        """Let pytest run all other tests, then the marked ones, fewest changes of the set-up first.
-
-        So the last of the others is torn down as the last test that it is.
-        """
+        """Let pytest run all other tests as if there were no more, and the marked ones in guests,
+        fewest changes of the set-up first."""
         items = session.items
         marked = [
             item
@@ -84,9 +85,21 @@ class Outside:
         if not marked or session.config.option.collectonly:
             return (yield)
         session.items = [item for item in items if item not in marked]
+        self._guests = Guests(session, sorted(marked, key=configuration))
         try:
-            result = yield  # raises what ends the session early
+            try:
+                result = yield  # raises what ends the session early
+            finally:
+                session.items = items
+            self._guests.rest()
         finally:
-            session.items = items
-        run_in_guests(session, sorted(marked, key=configuration))
+            self._guests.close()
+        return result
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self) -> Generator[None, object, object]:
+        """Look after the guests between two tests."""
+        result = yield
+        if self._guests is not None:
+            self._guests.beside()
         return result

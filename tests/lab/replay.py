@@ -22,27 +22,48 @@ PLUGIN = f"{__package__}.plugin"
 RUN = "NFSDICT_LAB"  # environment variable: the run directory, set inside a guest only
 PREPARE_SECONDS = 60  # for the laboratory to become what a test asks for; 4 s on an idle machine
 GUESTS = 4  # at most at once, each with the memory that it takes
+SHARES = 4  # for each of them: what is left in the end is run by all
 WORTH_SECONDS = 600  # of time limits, that are worth one more set-up
 END_SECONDS = 60  # for what follows the last test: fixtures of the session, the summary
 
 _END = object()
 
 
-def run_in_guests(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Run *items*, in one guest for each of this machine's processors, and as few as stay alive.
+class Guests:
+    """*items*, run in guests that come one after another, in one or more lanes at a time.
 
     A test that ends its guest, or takes longer than its limit, fails with the end of the guest's
     console; the others go on in a new guest.
     """
-    lanes = [_run(session, share) for share in _shares(items, min(os.cpu_count() or 1, GUESTS))]
-    running = lanes
-    try:
-        while running:
-            running = [lane for lane in running if next(lane, _END) is not _END]
+
+    def __init__(self, session: pytest.Session, items: list[pytest.Item]) -> None:
+        self._session = session
+        self._number = min(os.cpu_count() or 1, GUESTS)
+        self._shares = _shares(items, SHARES * self._number)
+        self._lanes: list[Generator[None, None, None]] = []
+
+    def beside(self) -> None:
+        """Go on in one lane while other tests use another processor: called between those."""
+        if self._number > 1:
+            self._go_on(1)
+
+    def rest(self) -> None:
+        """Run what is left, in one lane for each of this machine's processors."""
+        while self._go_on(self._number):
             time.sleep(0.02)
-    finally:
-        for lane in lanes:
+
+    def close(self) -> None:
+        """End the guests that are there."""
+        for lane in self._lanes:
             lane.close()
+
+    def _go_on(self, most: int) -> bool:
+        self._lanes = [lane for lane in self._lanes if next(lane, _END) is not _END]
+        while self._shares and len(self._lanes) < most:
+            lane = _run(self._session, self._shares.pop(0))
+            self._lanes.append(lane)
+            next(lane, None)
+        return bool(self._lanes)
 
 
 def _shares(items: list[pytest.Item], number: int) -> list[list[pytest.Item]]:
@@ -57,7 +78,7 @@ def _shares(items: list[pytest.Item], number: int) -> list[list[pytest.Item]]:
     def seconds(tests: list[pytest.Item]) -> float:
         return sum(map(time_limit, tests))
 
-    most = max(seconds(items) / number / 4, WORTH_SECONDS)
+    most = max(seconds(items) / number, WORTH_SECONDS)
     pieces = []
     for group in groups.values():
         count = math.ceil(seconds(group) / most)
@@ -65,7 +86,9 @@ def _shares(items: list[pytest.Item], number: int) -> list[list[pytest.Item]]:
     shares: list[list[pytest.Item]] = [[] for _ in range(number)]
     for piece in sorted(pieces, key=seconds, reverse=True):
         min(shares, key=seconds).extend(piece)
-    return [sorted(share, key=items.index) for share in shares if share]
+    return sorted(
+        (sorted(share, key=items.index) for share in shares if share), key=seconds, reverse=True
+    )
 
 
 def _run(session: pytest.Session, items: list[pytest.Item]) -> Generator[None, None, None]:
