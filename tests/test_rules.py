@@ -1,0 +1,93 @@
+"""What ARCHITECTURE.md says of the modules: which may import which, and who touches files."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+[_package] = importlib.util.find_spec("nfsdict").submodule_search_locations
+SOURCES = Path(_package)
+DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
+# Each imports only from what comes after it.
+_ORDER = """
+    __main__ cli demo __init__ mapping
+    bulk interrupting scanner flush verify taking trust kinds
+    knowledge survey notes packs index cache_bound pack entries
+    store hints contests files directories clock
+    signed serializers opcodes content
+    views progress parallel batches locks errors
+    core _core _pure backend
+"""
+ORDER = _ORDER.split()
+STORAGE = ["store", "hints", "contests", "files", "directories", "_pure"]
+# Of ``os`` what everybody may use: it asks nothing of a file.
+HARMLESS = {
+    *("PathLike", "fspath", "fsencode", "fsdecode", "strerror", "stat_result"),
+    *("environ", "name", "register_at_fork", "cpu_count", "sched_getaffinity"),
+}
+# They have files of their own: standard output; a library to store.
+PROGRAMS = ["cli", "demo"]
+
+MODULES = sorted(path.stem for path in SOURCES.glob("*.py"))
+
+
+def tree(module: str) -> ast.Module:
+    return ast.parse((SOURCES / f"{module}.py").read_text())
+
+
+def imported(module: str) -> Iterator[str]:
+    """The modules of the package that this one names."""
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (name if name in ORDER else "__init__" for name in names)
+
+
+def file_calls(module: str) -> Iterator[str]:
+    for node in ast.walk(tree(module)):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            if node.func.id == "open":
+                yield "open"
+        elif isinstance(node, ast.Attribute):
+            of = ast.unparse(node.value)
+            if of in ("os", "shutil", "tempfile") and node.attr not in HARMLESS:
+                yield f"{of}.{node.attr}"
+
+
+def test_every_module_has_its_place():
+    assert set(MODULES) <= set(ORDER)
+    assert set(ORDER) - set(MODULES) == {"_core"}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_lead_downwards(module):
+    below = ORDER[ORDER.index(module) + 1 :]
+    assert set(imported(module)) <= set(below)
+
+
+@pytest.mark.parametrize("module", sorted(set(MODULES) - set(STORAGE) - set(PROGRAMS)))
+def test_files_are_touched_by_storage_alone(module):
+    """Paths are put together elsewhere, too."""
+    assert {call for call in file_calls(module) if call != "os.path"} == set()
+
+
+def test_the_rules_see_what_breaks_them():
+    assert "mapping" not in ORDER[ORDER.index("store") :]
+    assert "store" in set(imported("mapping"))
+    assert {"os.rename", "os.open"} <= set(file_calls("contests"))
+    assert "open" in set(file_calls("directories"))
+
+
+def test_the_document_names_each_module():
+    [table] = re.findall(r"## What is where\n(.*?)\n## ", DOCUMENT.read_text(), re.DOTALL)
+    named = re.findall(r"`([a-z_0-9]+)`", table.partition("\n| --- ")[2])
+    assert set(ORDER) - {"__init__"} <= set(named)
+
+
+def test_the_twins_have_one_stub():
+    assert [path.stem for path in SOURCES.glob("*.pyi")] == ["_core"]
