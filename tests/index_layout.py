@@ -15,7 +15,7 @@ SECOND = 1_000_000_000
 SHARDS = [f"{number:02x}" for number in range(256)]
 UNKNOWN = bytes(32)
 NO_STAMP = 0, 0
-SILENT = -(2**63), -(2**63)
+NO_SHARD = -(2**63), -(2**63)
 LOOSE, GONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
@@ -99,7 +99,7 @@ def encoded_pack(pack: Pack, name: str = "00" * 12) -> tuple[bytes, Record]:
     data = b"nfsdpak\x02"
     table = b""
     for shard in SHARDS:
-        stamp, said = pack.get(shard, (SILENT, []))
+        stamp, said = pack.get(shard, (NO_SHARD, []))
         section = b"".join(one.value or b"" for one in said)
         keys = [utf8(one.key) for one in said]
         table += struct.pack("<qq", *stamp) + struct.pack("<I", len(keys))
@@ -144,7 +144,7 @@ def decoded_pack(data: bytes, record: Record) -> Pack:
             said.append(Said(key, None if lengths[i] == GONE else signatures[i], value))
             assert lengths[i] != GONE or signatures[i] == UNKNOWN
         assert section == end
-        if (mtime, ctime) == SILENT:
+        if (mtime, ctime) == NO_SHARD:
             assert not said and not size
         else:
             pack[shard] = (mtime, ctime), said

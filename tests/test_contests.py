@@ -510,7 +510,7 @@ def test_a_claim_is_stale_by_the_servers_clock(opened, contests, refused, monkey
     server = os.stat(claim).st_mtime_ns
     monkeypatch.setattr(time, "time", lambda: server / 1e9 + 3600)  # the local one is of no account
     ahead = [599_000_000_000]
-    monkeypatch.setattr(contests.Contests, "clock", lambda self: server + ahead[0])
+    monkeypatch.setattr(contests.Exclusive, "clock", lambda self: server + ahead[0])
     results = []
     thread = threading.Thread(target=lambda: results.append(d.add("k", "mine")), daemon=True)
     thread.start()
@@ -529,7 +529,7 @@ def test_a_crash_while_breaking_a_claim_is_got_over(opened, contests, refused, m
     claim = claim_of(contests, d, "k")
     claim.with_name(f"{claim.name}-breaking").touch()
     server = os.stat(claim).st_mtime_ns
-    monkeypatch.setattr(contests.Contests, "clock", lambda self: server + 700_000_000_000)
+    monkeypatch.setattr(contests.Exclusive, "clock", lambda self: server + 700_000_000_000)
     assert d.add("k", 1)
     assert left_behind(d) == []
 
@@ -539,19 +539,19 @@ def test_who_looked_at_a_stale_claim_does_not_break_the_next_one(opened, contest
     d = opened()
     store = d._store
     claim = claim_of(contests, d, "k")
-    create, clock = store._create, contests.Contests.clock
+    create, clock = store._create, contests.Exclusive.clock
     later = os.stat(claim).st_ctime_ns + 700 * 10**9
-    monkeypatch.setattr(contests.Contests, "clock", lambda self: later)
+    monkeypatch.setattr(contests.Exclusive, "clock", lambda self: later)
 
     def late(path):
-        monkeypatch.setattr(contests.Contests, "_create", staticmethod(create))
+        monkeypatch.setattr(contests.Exclusive, "_create", staticmethod(create))
         store._break_claim(str(claim))
         assert not claim.exists()
         claim.touch()
-        monkeypatch.setattr(contests.Contests, "clock", clock)
+        monkeypatch.setattr(contests.Exclusive, "clock", clock)
         return create(path)
 
-    monkeypatch.setattr(contests.Contests, "_create", staticmethod(late))
+    monkeypatch.setattr(contests.Exclusive, "_create", staticmethod(late))
     store._break_claim(str(claim))
     assert left_behind(d) == [claim]
 
@@ -662,13 +662,13 @@ def test_two_repairs_at_once_give_back_once(opened, contests, monkeypatch, tmp_p
     d["k"] = "value"
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "before reading"])
     time.sleep(0.05)
-    give_back = contests.Contests.give_back
+    give_back = contests.Exclusive.give_back
 
     def twice(self, private):
         give_back(self, private)
         give_back(self, private)
 
-    monkeypatch.setattr(contests.Contests, "give_back", twice)
+    monkeypatch.setattr(contests.Exclusive, "give_back", twice)
     d.repair(grace=0.01)
     assert d["k"] == opened()["k"] == "value"
 

@@ -27,7 +27,7 @@ def pack(nfsdict, tmp_path):
     store = importlib.import_module("nfsdict.store").Store(
         str(tmp_path / "store"), ".pkl", None, False
     )
-    record = module.Record(*record)
+    record = module.ManifestEntry(*record)
 
     def read():
         """The values that it gives; ValueError if it isn't believed at all."""

@@ -61,7 +61,7 @@ def test_update_names_the_key_whose_value_was_refused(opened, serializer, value,
 
 
 def test_an_error_that_makes_its_own_text_keeps_it(nfsdict, opened):
-    class Own(Exception):
+    class BuiltinSerializer(Exception):
         def __init__(self, number):
             super().__init__(number)
 
@@ -77,7 +77,13 @@ def test_an_error_that_makes_its_own_text_keeps_it(nfsdict, opened):
             raise self.error
 
     d = opened()
-    for error in (Own(5), Text("text"), Exception(), Exception("two", "arguments"), KeyError(1)):
+    for error in (
+        BuiltinSerializer(5),
+        Text("text"),
+        Exception(),
+        Exception("two", "arguments"),
+        KeyError(1),
+    ):
         args = error.args
         with pytest.raises(type(error)) as caught:
             d.update(refused=Refuses(error))

@@ -59,13 +59,13 @@ def Index(index_module):
 
 
 @pytest.fixture
-def Known(index_module):
-    return index_module.Known
+def IndexEntry(index_module):
+    return index_module.IndexEntry
 
 
 @pytest.fixture
 def PackShard(nfsdict):
-    return importlib.import_module("nfsdict.pack").Shard
+    return importlib.import_module("nfsdict.pack").PackShard
 
 
 def layer(PackShard, stamp, entries):
@@ -95,14 +95,14 @@ def loaded(Index, PackShard):
 
 
 @pytest.fixture
-def listed(Index, Known):
+def listed(Index, IndexEntry):
     """An index of these keys, as if every shard had been listed long after the last change."""
 
     def build(keys, stamp=LONG_AGO, signature=OLD):
         index = Index()
         shards = collections.defaultdict(dict)
         for key in keys:
-            shards[digest(key)[:2]][digest(key)] = Known(key, signature, None)
+            shards[digest(key)[:2]][digest(key)] = IndexEntry(key, signature, None)
         for shard, entries in shards.items():
             index.replace(shard, both(stamp), entries, MOMENT)
         return index
@@ -128,7 +128,7 @@ def content(index, name=SHARD):
 
 def said(index, name=SHARD, values=None):
     """What it has to say of a shard: (stamp, {key: signature or None}), or None."""
-    outcome = index.say(name, values or {})
+    outcome = index.begin_update(name, values or {})
     if outcome is None:
         return None
     keys = [statement.key for statement in outcome.statements]
@@ -184,28 +184,28 @@ def test_lengths_that_look_like_a_key_that_is_gone(Index, PackShard):
     assert content(index) == (LONG_AGO, {keys[0]: OLD, keys[1]: OTHER})
 
 
-def test_loading_goes_below_what_is_noted(Index, Known, loaded):
+def test_loading_goes_below_what_is_noted(Index, IndexEntry, loaded):
     d, e, f = TWINS[3:6]
     index = Index()
-    index.read(digest(A), Known(A, OTHER, 1))
-    index.read(digest(B), Known(B, OLD, 1))
-    index.read(digest(d), Known(d, OLD, 1))
-    index.wrote(digest(e), Known(e, OLD, 1))
+    index.read(digest(A), IndexEntry(A, OTHER, 1))
+    index.read(digest(B), IndexEntry(B, OLD, 1))
+    index.read(digest(d), IndexEntry(d, OLD, 1))
+    index.wrote(digest(e), IndexEntry(e, OLD, 1))
     index.drop(digest(e), e)
     loaded((1, {A: OLD, B: OLD, C: OLD, e: OLD}), (LONG_AGO, {f: OLD}), onto=index)
     assert content(index) == (0, {A: UNKNOWN, B: OLD, C: OLD, d: UNKNOWN, f: OLD})
     assert said(index) == (0, {A: UNKNOWN, d: UNKNOWN, e: None})
 
 
-def test_noted_as_the_packs_say_it_changes_nothing(Index, Known, loaded):
+def test_noted_as_the_packs_say_it_changes_nothing(Index, IndexEntry, loaded):
     index = Index()
-    index.read(digest(A), Known(A, OTHER, 1))
+    index.read(digest(A), IndexEntry(A, OTHER, 1))
     loaded((LONG_AGO, {A: OLD}), (LONG_AGO, {A: OTHER}), onto=index)
     assert content(index) == (LONG_AGO, {A: OTHER})
     assert index.changes() == 0 and said(index) is None
 
 
-def test_dropped_before_loading(Index, Known, loaded):
+def test_dropped_before_loading(Index, IndexEntry, loaded):
     """A key that isn't there leaves no trace, so the packs are believed as far as stamps go."""
     index = Index()
     index.drop(digest(A), A)
@@ -229,40 +229,40 @@ def test_loading_again(loaded):
 # --- what changed since ------------------------
 
 
-def test_a_file_read_anew_makes_the_shard_unknown(listed, Known):
+def test_a_file_read_anew_makes_the_shard_unknown(listed, IndexEntry):
     index = listed([A, STRANGER])
-    index.read(digest(A), Known(A, OTHER, 1))
+    index.read(digest(A), IndexEntry(A, OTHER, 1))
     assert content(index) == (0, {A: UNKNOWN})
     assert content(index, digest(STRANGER)[:2]) == (LONG_AGO, {STRANGER: OLD})
 
 
-def test_reading_what_is_known_changes_nothing(loaded, Known):
+def test_reading_what_is_known_changes_nothing(loaded, IndexEntry):
     index = loaded((1, {A: OLD}), (LONG_AGO, {B: OTHER}))
     for fingerprint in (1, None):
-        index.read(digest(A), Known(A, OLD, fingerprint))
-        index.read(digest(B), Known(B, OTHER, fingerprint))
+        index.read(digest(A), IndexEntry(A, OLD, fingerprint))
+        index.read(digest(B), IndexEntry(B, OTHER, fingerprint))
     assert content(index) == (LONG_AGO, {A: OLD, B: OTHER})
     assert index.changes() == 0
 
 
-def test_reading_again_what_is_not_proven(loaded, Known):
+def test_reading_again_what_is_not_proven(loaded, IndexEntry):
     """The file may be another one under the same signature: the last one read is known."""
     index = loaded((LONG_AGO, {A: UNKNOWN}))
     for fingerprint in (1, 2):
-        index.read(digest(A), Known(A, OLD, fingerprint))
-        assert index.shard(SHARD).find(digest(A), A) == Known(A, OLD, fingerprint)
+        index.read(digest(A), IndexEntry(A, OLD, fingerprint))
+        assert index.shard(SHARD).find(digest(A), A) == IndexEntry(A, OLD, fingerprint)
     assert content(index) == (0, {A: UNKNOWN})
 
 
-def test_writing_makes_the_shard_unknown_whatever_the_signature(loaded, Known):
+def test_writing_makes_the_shard_unknown_whatever_the_signature(loaded, IndexEntry):
     index = loaded((LONG_AGO, {A: OLD}))
-    index.wrote(digest(A), Known(A, OLD, 1))
+    index.wrote(digest(A), IndexEntry(A, OLD, 1))
     assert content(index) == said(index) == (0, {A: UNKNOWN})
 
 
-def test_reading_a_new_key(loaded, Known):
+def test_reading_a_new_key(loaded, IndexEntry):
     index = loaded((LONG_AGO, {A: OLD}))
-    index.read(digest(B), Known(B, OLD, 1))
+    index.read(digest(B), IndexEntry(B, OLD, 1))
     assert content(index) == (0, {A: OLD, B: UNKNOWN})
     assert said(index) == (0, {B: UNKNOWN})
 
@@ -279,32 +279,32 @@ def test_a_drop(loaded):
     assert said(index) is None
 
 
-def test_dropped_and_written_again(loaded, Known):
+def test_dropped_and_written_again(loaded, IndexEntry):
     index = loaded((LONG_AGO, {A: OLD}))
     index.drop(digest(A), A)
-    index.read(digest(A), Known(A, OLD, 1))
+    index.read(digest(A), IndexEntry(A, OLD, 1))
     assert content(index) == (0, {A: UNKNOWN})
     index.drop(digest(A), A)
     assert content(index) == (0, {})
     assert not index.shard(SHARD).holds_any()
 
 
-def test_find(listed, Known):
+def test_find(listed, IndexEntry):
     keys = [f"key {number}" for number in range(3000)]
     index = listed(keys)
     for key in keys:
-        assert index.shard(digest(key)).find(digest(key), key) == Known(key, OLD, None)
+        assert index.shard(digest(key)).find(digest(key), key) == IndexEntry(key, OLD, None)
     for number in range(300):
         key = f"no key {number}"
         assert index.shard(digest(key)).find(digest(key), key) is None
 
 
-def test_size_and_proof_of_a_known_file(Known, index_module):
-    assert Known(A, sign(LONG_AGO, size=2**40 + 7), None).size == 2**40 + 7
-    assert Known(A, OLD, None).proven
-    assert not Known(A, OLD, 0).proven
-    assert not Known(A, OLD, index_module.UNREAD).proven
-    assert not Known(A, UNKNOWN, None).proven
+def test_size_and_proof_of_a_known_file(IndexEntry, index_module):
+    assert IndexEntry(A, sign(LONG_AGO, size=2**40 + 7), None).size == 2**40 + 7
+    assert IndexEntry(A, OLD, None).proven
+    assert not IndexEntry(A, OLD, 0).proven
+    assert not IndexEntry(A, OLD, index_module.UNREAD).proven
+    assert not IndexEntry(A, UNKNOWN, None).proven
 
 
 # --- listed: racy stamps and signatures ------------------------
@@ -321,116 +321,116 @@ def test_size_and_proof_of_a_known_file(Known, index_module):
         (LONG_AGO, None, False),
     ],
 )
-def test_racy_proves_nothing(Index, Known, age, moment, kept):
+def test_racy_proves_nothing(Index, IndexEntry, age, moment, kept):
     taken = MOMENT - age
     index = Index()
-    index.replace(SHARD, both(taken), {digest(A): Known(A, OLD, None)}, moment)
+    index.replace(SHARD, both(taken), {digest(A): IndexEntry(A, OLD, None)}, moment)
     expected = (taken if kept else 0), {A: OLD if moment else UNKNOWN}
     assert content(index) == said(index) == expected
 
     index = Index()
-    index.replace(SHARD, both(1), {digest(A): Known(A, sign(taken), None)}, moment)
+    index.replace(SHARD, both(1), {digest(A): IndexEntry(A, sign(taken), None)}, moment)
     expected = (1 if moment else 0), {A: sign(taken) if kept else UNKNOWN}
     assert content(index) == said(index) == expected
 
 
 @pytest.mark.parametrize("recent", [(MOMENT, LONG_AGO), (LONG_AGO, MOMENT)], ids=["mtime", "ctime"])
-def test_a_stamp_proves_something_if_both_its_times_do(Index, Known, recent):
+def test_a_stamp_proves_something_if_both_its_times_do(Index, IndexEntry, recent):
     """A copying tool sets the mtime back, and the ctime is that of the copying then."""
     Stamp = importlib.import_module("nfsdict.store").Stamp
     index = Index()
-    index.replace(SHARD, Stamp(*recent), {digest(A): Known(A, OLD, None)}, MOMENT)
+    index.replace(SHARD, Stamp(*recent), {digest(A): IndexEntry(A, OLD, None)}, MOMENT)
     assert content(index) == said(index) == (0, {A: OLD})
-    index.replace(SHARD, Stamp(*recent), {digest(A): Known(A, OLD, None)}, 2 * MOMENT)
+    index.replace(SHARD, Stamp(*recent), {digest(A): IndexEntry(A, OLD, None)}, 2 * MOMENT)
     assert index.shard(SHARD).stamp == recent
 
 
 @pytest.mark.parametrize("recent", [(MOMENT, LONG_AGO), (LONG_AGO, MOMENT)], ids=["mtime", "ctime"])
-def test_a_signature_proves_something_if_both_its_times_do(Index, Known, recent):
+def test_a_signature_proves_something_if_both_its_times_do(Index, IndexEntry, recent):
     mtime, ctime = recent
     found = sign(mtime, ctime=ctime)
     index = Index()
-    index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, found, None)}, MOMENT)
+    index.replace(SHARD, both(LONG_AGO), {digest(A): IndexEntry(A, found, None)}, MOMENT)
     assert content(index) == said(index) == (LONG_AGO, {A: UNKNOWN})
-    index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, found, None)}, 2 * MOMENT)
+    index.replace(SHARD, both(LONG_AGO), {digest(A): IndexEntry(A, found, None)}, 2 * MOMENT)
     assert content(index) == said(index) == (LONG_AGO, {A: found})
 
 
-def test_what_shows_that_a_file_is_another(Known):
+def test_what_shows_that_a_file_is_another(IndexEntry):
     """Of a racy one the ctime may have been taken before rename or link, which set it."""
     touched = sign(LONG_AGO, ctime=MOMENT)
     for fingerprint in (None, 1):
-        assert Known(A, OLD, fingerprint).differs(OTHER)
-        assert Known(A, OLD, fingerprint).differs(sign(MOMENT))
-        assert not Known(A, OLD, fingerprint).differs(OLD)
-        assert not Known(A, UNKNOWN, fingerprint).differs(OLD)
-        assert Known(A, OLD, fingerprint).differs(touched) == (fingerprint is None)
+        assert IndexEntry(A, OLD, fingerprint).differs(OTHER)
+        assert IndexEntry(A, OLD, fingerprint).differs(sign(MOMENT))
+        assert not IndexEntry(A, OLD, fingerprint).differs(OLD)
+        assert not IndexEntry(A, UNKNOWN, fingerprint).differs(OLD)
+        assert IndexEntry(A, OLD, fingerprint).differs(touched) == (fingerprint is None)
 
 
-def test_a_racy_signature_is_known_here_and_unknown_to_others(Index, Known):
+def test_a_racy_signature_is_known_here_and_unknown_to_others(Index, IndexEntry):
     index = Index()
-    known = Known(A, FRESH, 17)
+    known = IndexEntry(A, FRESH, 17)
     index.replace(SHARD, both(LONG_AGO), {digest(A): known}, MOMENT)
     assert index.shard(SHARD).find(digest(A), A) == known
     assert said(index) == (LONG_AGO, {A: UNKNOWN})
 
 
-def test_a_racy_file_that_nobody_read(Index, Known, index_module):
+def test_a_racy_file_that_nobody_read(Index, IndexEntry, index_module):
     index = Index()
-    index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, FRESH, None)}, MOMENT)
-    assert index.shard(SHARD).find(digest(A), A) == Known(A, FRESH, index_module.UNREAD)
+    index.replace(SHARD, both(LONG_AGO), {digest(A): IndexEntry(A, FRESH, None)}, MOMENT)
+    assert index.shard(SHARD).find(digest(A), A) == IndexEntry(A, FRESH, index_module.UNREAD)
 
 
-def test_a_racy_file_becomes_proven(Index, Known):
+def test_a_racy_file_becomes_proven(Index, IndexEntry):
     index = Index()
-    entries = {digest(A): Known(A, FRESH, 17)}
+    entries = {digest(A): IndexEntry(A, FRESH, 17)}
     index.replace(SHARD, both(MOMENT), entries, MOMENT)
     assert said(index) == (0, {A: UNKNOWN})
     index.replace(SHARD, both(MOMENT), entries, 2 * MOMENT)
     assert content(index) == said(index) == (MOMENT, {A: FRESH})
 
 
-def test_what_was_noted_during_a_survey_stays(loaded, Known):
+def test_what_was_noted_during_a_survey_stays(loaded, IndexEntry):
     for note, kept in [
-        (lambda index: index.read(digest(A), Known(A, OTHER, 1)), {A: UNKNOWN}),
-        (lambda index: index.wrote(digest(A), Known(A, OLD, 1)), {A: UNKNOWN}),
+        (lambda index: index.read(digest(A), IndexEntry(A, OTHER, 1)), {A: UNKNOWN}),
+        (lambda index: index.wrote(digest(A), IndexEntry(A, OLD, 1)), {A: UNKNOWN}),
         (lambda index: index.drop(digest(A), A), {}),
     ]:
         index = loaded((LONG_AGO, {A: OLD}))
         note(index)
-        index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, OLD, None)}, MOMENT, {A})
+        index.replace(SHARD, both(LONG_AGO), {digest(A): IndexEntry(A, OLD, None)}, MOMENT, {A})
         assert content(index) == (0, kept)
         assert said(index) == (0, kept or {A: None})
-        index.replace(SHARD, both(LONG_AGO), {digest(A): Known(A, OLD, None)}, MOMENT, {B})
+        index.replace(SHARD, both(LONG_AGO), {digest(A): IndexEntry(A, OLD, None)}, MOMENT, {B})
         assert content(index) == said(index) == (LONG_AGO, {A: OLD})
 
 
-def test_listed_as_it_was_says_nothing(loaded, Known):
+def test_listed_as_it_was_says_nothing(loaded, IndexEntry):
     index = loaded((1, {A: OLD}), (LONG_AGO, {B: OTHER}))
-    entries = {digest(A): Known(A, OLD, None), digest(B): Known(B, OTHER, None)}
+    entries = {digest(A): IndexEntry(A, OLD, None), digest(B): IndexEntry(B, OTHER, None)}
     index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
     assert content(index) == (LONG_AGO, {A: OLD, B: OTHER})
     assert index.changes() == 0 and said(index) is None
 
 
-def test_listed_otherwise_says_what_is_different(loaded, Known):
+def test_listed_otherwise_says_what_is_different(loaded, IndexEntry):
     d = TWINS[3]
     index = loaded((1, {A: OLD, B: OLD, C: UNKNOWN, d: OLD}))
     entries = {
-        digest(A): Known(A, OTHER, None),
-        digest(C): Known(C, OLD, None),
-        digest(d): Known(d, OLD, None),
+        digest(A): IndexEntry(A, OTHER, None),
+        digest(C): IndexEntry(C, OLD, None),
+        digest(d): IndexEntry(d, OLD, None),
     }
     index.replace(SHARD, both(2), entries, MOMENT)
     assert said(index) == (2, {A: OTHER, B: None, C: OLD})
 
 
-def test_an_older_change_is_not_lost_by_listing(loaded, Known):
+def test_an_older_change_is_not_lost_by_listing(loaded, IndexEntry):
     """It was noted, and the listing finds it just so: the packs still don't say it."""
     index = loaded((1, {A: OLD, B: OLD}))
     index.drop(digest(A), A)
-    index.replace(SHARD, both(2), {digest(B): Known(B, OLD, None)}, MOMENT)
-    index.replace(SHARD, both(2), {digest(B): Known(B, OLD, None)}, MOMENT)
+    index.replace(SHARD, both(2), {digest(B): IndexEntry(B, OLD, None)}, MOMENT)
+    index.replace(SHARD, both(2), {digest(B): IndexEntry(B, OLD, None)}, MOMENT)
     assert said(index) == (2, {A: None})
 
 
@@ -452,45 +452,45 @@ def test_what_is_said_is_not_said_again(listed):
     assert index.changes() == 0
 
 
-def test_what_was_said_and_got_lost_is_said_again(loaded, Known):
+def test_what_was_said_and_got_lost_is_said_again(loaded, IndexEntry):
     index = loaded((1, {A: OLD}))
-    index.replace(SHARD, both(2), {digest(B): Known(B, OLD, None)}, MOMENT)
+    index.replace(SHARD, both(2), {digest(B): IndexEntry(B, OLD, None)}, MOMENT)
     assert index.changes() == 3  # two keys, and the stamp
-    outcome = index.say(SHARD, {})
+    outcome = index.begin_update(SHARD, {})
     assert index.changes() == 0
-    index.wrote(digest(C), Known(C, OLD, 1))
-    index.unsay(SHARD, outcome.keys, outcome.told)
+    index.wrote(digest(C), IndexEntry(C, OLD, 1))
+    index.rollback(SHARD, outcome.keys, outcome.persisted_stamp)
     assert index.changes() == 3  # the stamp can't be given now
     assert said(index) == (0, {A: None, B: OLD, C: UNKNOWN})
 
 
-def test_a_lost_stamp_alone(loaded, Known):
+def test_a_lost_stamp_alone(loaded, IndexEntry):
     index = loaded((1, {A: OLD}))
-    index.replace(SHARD, both(2), {digest(A): Known(A, OLD, None)}, MOMENT)
+    index.replace(SHARD, both(2), {digest(A): IndexEntry(A, OLD, None)}, MOMENT)
     assert index.changes() == 1
-    outcome = index.say(SHARD, {})
+    outcome = index.begin_update(SHARD, {})
     assert (outcome.stamp, outcome.statements, outcome.keys) == (both(2), [], set())
     assert index.changes() == 0
-    index.unsay(SHARD, outcome.keys, outcome.told)
+    index.rollback(SHARD, outcome.keys, outcome.persisted_stamp)
     assert index.changes() == 1 and said(index) == (2, {})
 
 
-def test_a_stamp_that_has_become_unknown_is_withdrawn(loaded, Known):
+def test_a_stamp_that_has_become_unknown_is_withdrawn(loaded, IndexEntry):
     index = loaded((1, {A: OLD}))
-    index.wrote(digest(A), Known(A, OLD, 1))
+    index.wrote(digest(A), IndexEntry(A, OLD, 1))
     assert index.changes() == 1  # by itself it is nothing worth writing
     assert said(index) == (0, {A: UNKNOWN})
 
 
-def test_values_are_given_to_those_that_are_proven(Index, Known):
+def test_values_are_given_to_those_that_are_proven(Index, IndexEntry):
     index = Index()
     entries = {
-        digest(A): Known(A, OLD, None),
-        digest(B): Known(B, FRESH, 1),
-        digest(C): Known(C, OTHER, None),
+        digest(A): IndexEntry(A, OLD, None),
+        digest(B): IndexEntry(B, FRESH, 1),
+        digest(C): IndexEntry(C, OTHER, None),
     }
     index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
-    outcome = index.say(SHARD, {A: b"a", B: b"b", STRANGER: b"s"})
+    outcome = index.begin_update(SHARD, {A: b"a", B: b"b", STRANGER: b"s"})
     told = {key: (signature, value) for key, signature, value in outcome.statements}
     assert told == {A: (OLD, b"a"), B: (UNKNOWN, None), C: (OTHER, None)}
 
@@ -498,25 +498,25 @@ def test_values_are_given_to_those_that_are_proven(Index, Known):
 def test_a_key_that_is_gone_takes_no_value(loaded):
     index = loaded((1, {A: OLD}))
     index.drop(digest(A), A)
-    [statement] = index.say(SHARD, {A: b"a"}).statements
+    [statement] = index.begin_update(SHARD, {A: b"a"}).statements
     assert statement == (A, None, None)
 
 
 def test_values_that_were_read_are_said_once_more(loaded):
     """The packs have signature and stamp, but not the bytes."""
     index = loaded((LONG_AGO, {A: OLD, B: OLD}))
-    index.repeat(SHARD, {A: b"a"})
+    index.mark_dirty(SHARD, {A: b"a"})
     assert index.changes() == 1
-    outcome = index.say(SHARD, {A: b"a"})
+    outcome = index.begin_update(SHARD, {A: b"a"})
     assert (outcome.stamp, outcome.statements) == (both(LONG_AGO), [(A, OLD, b"a")])
     assert said(index) is None
 
 
 @pytest.mark.parametrize("changed", [1, 4, 5, 64])
-def test_a_few_of_many_and_all(Index, Known, changed):
+def test_a_few_of_many_and_all(Index, IndexEntry, changed):
     """Few are looked up one by one, many together."""
     index = Index()
-    entries = {digest(key): Known(key, OLD, None) for key in TWINS}
+    entries = {digest(key): IndexEntry(key, OLD, None) for key in TWINS}
     index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
     assert said(index) == (LONG_AGO, dict.fromkeys(TWINS, OLD))
     expected = {}
@@ -525,19 +525,19 @@ def test_a_few_of_many_and_all(Index, Known, changed):
             index.drop(digest(key), key)
             expected[key] = None
         else:
-            entries[digest(key)] = Known(key, OTHER, None)
-            index.repeat(SHARD, [key])
+            entries[digest(key)] = IndexEntry(key, OTHER, None)
+            index.mark_dirty(SHARD, [key])
             expected[key] = OLD
     assert said(index)[1] == expected
 
 
-def test_comparing_with_the_packs(loaded, PackShard, Known):
+def test_comparing_with_the_packs(loaded, PackShard, IndexEntry):
     d, e = TWINS[3:5]
     index = loaded((1, {A: OLD, B: OLD, C: OLD}))
-    index.wrote(digest(d), Known(d, OLD, 1))
+    index.wrote(digest(d), IndexEntry(d, OLD, 1))
     index.replace(SHARD, both(2), {**index.shard(SHARD).entries()}, MOMENT)
     packs = [(1, {A: OLD, C: OTHER, e: OLD}), (LONG_AGO, {A: None, B: OLD})]
-    index.compare(SHARD, [layer(PackShard, *pack) for pack in packs])
+    index.recompute_dirty(SHARD, [layer(PackShard, *pack) for pack in packs])
     # The last of them is known, but for its fingerprint.
     assert said(index) == (2, {A: OLD, C: OLD, d: OLD, e: None})
 
@@ -545,14 +545,14 @@ def test_comparing_with_the_packs(loaded, PackShard, Known):
 def test_comparing_with_packs_that_say_the_same(loaded, PackShard):
     packs = [(1, {A: OLD, B: UNKNOWN, C: None}), (LONG_AGO, {A: OTHER})]
     index = loaded(*packs)
-    index.compare(SHARD, [layer(PackShard, *pack) for pack in packs])
+    index.recompute_dirty(SHARD, [layer(PackShard, *pack) for pack in packs])
     # What is unproven may have become proven by now, and is worth saying.
     assert index.changes() == 1 and said(index) == (LONG_AGO, {B: UNKNOWN})
 
 
 def test_comparing_with_no_packs(loaded):
     index = loaded((LONG_AGO, {A: OLD, B: None}), (LONG_AGO, {C: OTHER}))
-    index.compare(SHARD, [])
+    index.recompute_dirty(SHARD, [])
     assert index.changes() == 3
     assert said(index) == (LONG_AGO, {A: OLD, C: OTHER})
 
@@ -560,7 +560,9 @@ def test_comparing_with_no_packs(loaded):
 # Each step: what happens, to which key, and with what mtime; the packs may fail to be written.
 steps = st.lists(
     st.tuples(
-        st.sampled_from(["wrote", "read", "drop", "list", "say", "lose", "repeat", "open", "all"]),
+        st.sampled_from(
+            ["wrote", "read", "drop", "list", "begin_update", "lose", "mark_dirty", "open", "all"]
+        ),
         st.sampled_from(TWINS[:40]),
         st.sampled_from([LONG_AGO, LONG_AGO + 1, MOMENT]),
         st.booleans(),
@@ -574,20 +576,20 @@ steps = st.lists(
 def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
     """Whatever happened, packs that were written on the way give another reader all of it."""
     module = importlib.import_module("nfsdict.index")
-    PackShard = importlib.import_module("nfsdict.pack").Shard
-    Known, index = module.Known, module.Index()
+    PackShard = importlib.import_module("nfsdict.pack").PackShard
+    IndexEntry, index = module.IndexEntry, module.Index()
     packs = []
 
-    def say():
+    def begin_update():
         count = index.changes()
-        outcome = index.say(SHARD, {})
+        outcome = index.begin_update(SHARD, {})
         if outcome is None:
             assert count == 0
             return
         assert count in (len(outcome.keys), len(outcome.keys) + 1)
         entries = {statement.key: statement.signature for statement in outcome.statements}
         packs.append(layer(PackShard, one(outcome.stamp), entries))
-        assert index.changes() == 0 and index.say(SHARD, {}) is None
+        assert index.changes() == 0 and index.begin_update(SHARD, {}) is None
 
     def reopened():
         other = module.Index()
@@ -597,31 +599,31 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
     for step, key, mtime, flag in steps:
         name = digest(key)
         if step in ("wrote", "read"):
-            getattr(index, step)(name, Known(key, sign(mtime), 1 if flag else module.UNREAD))
+            getattr(index, step)(name, IndexEntry(key, sign(mtime), 1 if flag else module.UNREAD))
         elif step == "drop":
             index.drop(name, key)
         elif step in ("list", "all"):
             entries = {} if step == "all" and flag else index.shard(SHARD).entries()
             some = TWINS[:40] if step == "all" and not flag else [key]
             for each in some if step == "all" or flag else []:
-                entries[digest(each)] = Known(each, sign(mtime), None)
+                entries[digest(each)] = IndexEntry(each, sign(mtime), None)
             index.replace(SHARD, both(mtime), entries, MOMENT, {key} if mtime % 2 else ())
-        elif step == "repeat" and index.shard(SHARD).find(name, key):
-            index.repeat(SHARD, [key])
+        elif step == "mark_dirty" and index.shard(SHARD).find(name, key):
+            index.mark_dirty(SHARD, [key])
         elif step == "lose":
-            outcome = index.say(SHARD, {})
+            outcome = index.begin_update(SHARD, {})
             if outcome is not None:
-                index.unsay(SHARD, outcome.keys, outcome.told)
-        elif step == "say":
-            say()
+                index.rollback(SHARD, outcome.keys, outcome.persisted_stamp)
+        elif step == "begin_update":
+            begin_update()
             assert content(reopened()) == content(index)
         elif step == "open":
-            say()
+            begin_update()
             index = reopened()
-    say()
+    begin_update()
     assert content(reopened()) == content(index)
     # And comparing finds nothing more to say but what isn't proven.
     unproven = {key for key, signature in content(index)[1].items() if signature == UNKNOWN}
-    index.compare(SHARD, packs)
-    outcome = index.say(SHARD, {})
+    index.recompute_dirty(SHARD, packs)
+    outcome = index.begin_update(SHARD, {})
     assert (outcome.keys if outcome else set()) == unproven

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from aging import age
 from index_layout import (
+    NO_SHARD,
     NO_STAMP,
-    SILENT,
     TWINS,
     UNKNOWN,
     Said,
@@ -64,7 +64,7 @@ statements = st.dictionaries(
     max_size=12,
 )
 times = st.integers(-(2**63), 2**63 - 1)
-stamps = st.tuples(times, times).filter(lambda stamp: stamp != SILENT)
+stamps = st.tuples(times, times).filter(lambda stamp: stamp != NO_SHARD)
 
 
 def layered(contents, moments):
@@ -84,7 +84,7 @@ def written(nfsdict, store, pack):
     writer = module.Writer(store)
     for shard in sorted(pack):
         moment, said = pack[shard]
-        writer.add(shard, moment, [module.Statement(*one) for one in said])
+        writer.add(shard, moment, [module.PackRecord(*one) for one in said])
     return writer.publish()
 
 
@@ -108,7 +108,7 @@ def test_a_pack_is_written_and_read_as_described(nfsdict, contents, moments, emp
         opened = module.Pack(store, record)
         assert len(opened.shards) == 256
         for name, shard in opened.shards.items():
-            moment, said = pack.get(name, (SILENT, []))
+            moment, said = pack.get(name, (NO_SHARD, []))
             assert (shard.stamp, shard.keys) == (moment, [one.key for one in said])
             assert shard.signatures == b"".join(one.signature or UNKNOWN for one in said)
             assert list(shard.gone()) == [one.signature is None for one in said]
@@ -206,7 +206,7 @@ def test_packs_are_merged_as_described(nfsdict, tmp_path):
     write_stack(tmp_path, packs)
     module = importlib.import_module("nfsdict.pack")
     records = decoded_head(head_file(tmp_path).read_bytes())
-    opened = [module.Pack(store, module.Record(*record)) for record in records]
+    opened = [module.Pack(store, module.ManifestEntry(*record)) for record in records]
     for last in (True, False):
         record = module.merged(store, opened, last)
         gone = [] if last else [Said("b", None, None)]

@@ -52,7 +52,7 @@ def hints(nfsdict):
 
 def replaced_meanwhile(hints, monkeypatch, act):
     """Have this done between the next reading of a head and the opening of its packs."""
-    original = hints.Hints.open_pack
+    original = hints.IndexFiles.open_pack
     todo = [act]
 
     def open_pack(self, name):
@@ -60,7 +60,7 @@ def replaced_meanwhile(hints, monkeypatch, act):
             todo.pop()()
         return original(self, name)
 
-    monkeypatch.setattr(hints.Hints, "open_pack", open_pack)
+    monkeypatch.setattr(hints.IndexFiles, "open_pack", open_pack)
 
 
 def written(base):
@@ -90,21 +90,21 @@ def test_packs_that_are_removed_each_time(nfsdict, hints, settled, monkeypatch):
         tries.append(name)
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
 
-    monkeypatch.setattr(hints.Hints, "open_pack", missing)
+    monkeypatch.setattr(hints.IndexFiles, "open_pack", missing)
     assert dict(open_(nfsdict, settled)) == MANY
     assert 1 < len(tries) < 10
 
 
 def test_a_pack_that_is_unlinked_while_it_is_read(nfsdict, hints, settled, lists, monkeypatch):
     """Here the reader goes on; over NFS it meets ESTALE, which is the next test."""
-    original = hints.Source.read
+    original = hints.PackFileReader.read
 
     def read(self, offset, size):
         for path in settled.glob("store/_pack*"):
             path.unlink()
         return original(self, offset, size)
 
-    monkeypatch.setattr(hints.Source, "read", read)
+    monkeypatch.setattr(hints.PackFileReader, "read", read)
     del lists[:]
     assert dict(open_(nfsdict, settled)) == MANY
     assert not list(settled.glob("store/_pack*")) or lists == []
@@ -114,7 +114,7 @@ def test_a_pack_that_is_unlinked_while_it_is_read(nfsdict, hints, settled, lists
 @pytest.mark.parametrize("good", [0, 1, 5])
 def test_a_pack_that_can_no_longer_be_read(nfsdict, hints, settled, monkeypatch, number, good):
     """Values come from their files."""
-    original = hints.Source.read
+    original = hints.PackFileReader.read
     calls = []
 
     def read(self, offset, size):
@@ -124,7 +124,7 @@ def test_a_pack_that_can_no_longer_be_read(nfsdict, hints, settled, monkeypatch,
         return original(self, offset, size)
 
     before = written(settled)
-    monkeypatch.setattr(hints.Source, "read", read)
+    monkeypatch.setattr(hints.PackFileReader, "read", read)
     d = open_(nfsdict, settled)
     assert dict(d) == MANY
     assert dict(open_(nfsdict, settled, lazy=True)) == MANY
@@ -140,7 +140,7 @@ def test_an_index_that_cannot_be_read_now_is_not_overwritten(
     nfsdict, hints, settled, monkeypatch, method
 ):
     """It may be good, and cost its writers hours of reading."""
-    original = getattr(hints.Hints, method)
+    original = getattr(hints.IndexFiles, method)
     fails = [OSError(errno.EIO, os.strerror(errno.EIO))]
 
     def failing(*arguments):
@@ -149,7 +149,7 @@ def test_an_index_that_cannot_be_read_now_is_not_overwritten(
         return original(*arguments)
 
     before = written(settled)
-    monkeypatch.setattr(hints.Hints, method, failing)
+    monkeypatch.setattr(hints.IndexFiles, method, failing)
     with open_(nfsdict, settled) as d:
         assert dict(d) == MANY
         for key in MANY:
@@ -184,8 +184,8 @@ def test_twenty_openers_write_one_pack(nfsdict, settled):
     age(settled)
     openers = [open_(nfsdict, settled, lazy=True) for _ in range(20)]
     inodes = set()
-    Packs = importlib.import_module("nfsdict.packs").Packs
-    original = Packs.push
+    PackStack = importlib.import_module("nfsdict.packs").PackStack
+    original = PackStack.push
     pushed = []
 
     def push(self, writer):
@@ -199,7 +199,7 @@ def test_twenty_openers_write_one_pack(nfsdict, settled):
             load()
         for one in openers:
             patch.setattr(one._notes, "load", lambda: None)
-        patch.setattr(Packs, "push", push)
+        patch.setattr(PackStack, "push", push)
         for one in openers:
             assert len(one) == len(MANY)
             one.close()
@@ -254,7 +254,7 @@ def test_a_full_disk_costs_the_index_only(nfsdict, hints, tmp_path, monkeypatch,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if step == "head":
-        monkeypatch.setattr(hints.Hints, "write_head", full)
+        monkeypatch.setattr(hints.IndexFiles, "write_head", full)
     else:
         monkeypatch.setattr(hints.os, step, full)
     with open_(nfsdict, tmp_path) as d:

@@ -289,8 +289,8 @@ def forge_pack(d, contents):
     is right."""
     modules = {name: importlib.import_module(f"nfsdict.{name}") for name in ("packs", "pack")}
     SHARDS = importlib.import_module("nfsdict.store").SHARDS
-    Statement = modules["pack"].Statement
-    packs = modules["packs"].Packs(d._store)
+    PackRecord = modules["pack"].PackRecord
+    packs = modules["packs"].PackStack(d._store)
     packs.load()
     assert not packs.empty
     writer = modules["pack"].Writer(d._store)
@@ -304,7 +304,7 @@ def forge_pack(d, contents):
                 name,
                 shard.stamp,
                 [
-                    Statement(key, shard.signature(at), values.get(key))
+                    PackRecord(key, shard.signature(at), values.get(key))
                     for at, key in enumerate(shard.keys)
                 ],
             )
@@ -348,7 +348,7 @@ def test_the_forged_pack_is_believed_without_a_signature(opened):
 
 
 def test_it_has_no_way_round_the_check(signed):
-    assert not hasattr(signed(key=KEY), "loads_whole")
+    assert not hasattr(signed(key=KEY), "loads_verified")
 
 
 # --- the key ---------------------------------------------------------------------------------

@@ -138,7 +138,7 @@ def test_whose_group_it_is(nfsdict, store, monkeypatch, owner, group, members, a
 
 
 def test_what_runs_no_code_warns_of_nothing(store, opened, nfsdict):
-    class Own:
+    class BuiltinSerializer:
         extension = ".own"
 
         def dumps(self, obj):
@@ -147,7 +147,7 @@ def test_what_runs_no_code_warns_of_nothing(store, opened, nfsdict):
         def loads(self, data):
             raise ValueError
 
-    for serializer in ("json", "bytes", nfsdict.signed(key=KEY), Own()):
+    for serializer in ("json", "bytes", nfsdict.signed(key=KEY), BuiltinSerializer()):
         opened(serializer=serializer)
 
 

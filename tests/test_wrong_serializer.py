@@ -13,7 +13,7 @@ from layout import digest
 KEY = b"sixteen bytes..."
 
 
-class Own:
+class BuiltinSerializer:
     extension = ".own"
 
     def dumps(self, obj):
@@ -94,7 +94,7 @@ def test_a_lazy_one_raises_by_the_first_miss_or_listing(nfsdict, opened, jsons, 
     ],
 )
 def test_it_says_what_is_there_and_what_to_pass(nfsdict, opened, written, passed, advice):
-    special = {"signed": nfsdict.signed(key=KEY), "own": Own()}
+    special = {"signed": nfsdict.signed(key=KEY), "own": BuiltinSerializer()}
     d = opened(serializer=special.get(written, written))
     d.update({str(number): b"" if written == "bytes" else number for number in range(3)})
     with pytest.raises(nfsdict.WrongSerializerError) as caught:

@@ -10,7 +10,7 @@ from .core import digest
 from .entries import Entries
 from .errors import name_key
 from .flush import Flush
-from .knowledge import Knowledge
+from .knowledge import StoreState
 from .locks import Locks
 from .parallel import chunks, in_parallel
 from .store import Store
@@ -38,7 +38,7 @@ class Bulk:
 
     def __init__(
         self,
-        known: Knowledge,
+        known: StoreState,
         flush: Flush,
         store: Store,
         entries: Entries,

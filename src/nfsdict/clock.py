@@ -1,4 +1,4 @@
-"""Clock: the server's time from below, as far as the times on its files have shown it.
+"""ServerClock: a lower bound of the server's clock, learnt from timestamps on its files.
 
 The local clock says nothing about those (nfs(5)). But a time once seen there has come, and a second
 that passes here passes there. So a stamp is known to be old without a call to the server, and never
@@ -17,23 +17,23 @@ _FINE = 100_000_000
 _COARSE = 3_000_000_000
 
 
-class Clock:
+class ServerClock:
     """All times in ns. Safe for threads: at worst a time that was seen is forgotten."""
 
     def __init__(self) -> None:
         self._seen = (0, time.monotonic_ns())
 
-    def seen(self, moment: int) -> None:
+    def observe(self, moment: int) -> None:
         """This time was on a file, where the server itself had put it: a ctime, or an mtime that
         nobody set."""
-        if moment > self.now():
+        if moment > self.lower_bound():
             self._seen = (moment, time.monotonic_ns())
 
-    def now(self) -> int:
+    def lower_bound(self) -> int:
         """It is at least as late as this at the server."""
         moment, here = self._seen
         return moment + int(_PACE * (time.monotonic_ns() - here))
 
-    def passed(self, stamp: int) -> bool:
+    def is_past(self, stamp: int) -> bool:
         """Whether a change made from now on will certainly bear a later time."""
-        return self.now() - stamp > (_FINE if stamp % 1000 else _COARSE)
+        return self.lower_bound() - stamp > (_FINE if stamp % 1000 else _COARSE)

@@ -41,7 +41,7 @@ def rename_exclusively(source: str, target: str) -> None:
         raise failure(ctypes.get_errno(), target)
 
 
-class Contests(Files):
+class Exclusive(Files):
     """What one caller wins. A contest over a name is decided by the server, in one call."""
 
     def add(self, name: str, data: Content) -> bytes | None:
@@ -53,7 +53,7 @@ class Contests(Files):
         files: list[tuple[str, Content]] = [(self.path_of(name), data)]
         lost: OSError
         for _ in range(TRIES):
-            [result] = self._mended(files, self._tried(files, True), True)
+            [result] = self.retry_writes(files, self.write_once(files, True), True)
             if isinstance(result, bytes):
                 return result
             if result.errno in NO_LINKS and not isinstance(result, UncertainWriteError):
@@ -138,10 +138,10 @@ class Contests(Files):
         path = self.path_of(name)
         for _ in range(2):
             try:
-                self._again(lambda path: os.rename(path, private), path)
+                self.retry_stale(lambda path: os.rename(path, private), path)
                 return True
             except FileNotFoundError:
-                found = self._look_again(path)
+                found = self.revalidate_parent(path)
                 if self._is_there(private):
                     return True  # it was carried out, the reply was lost
                 if not found:
@@ -159,7 +159,7 @@ class Contests(Files):
 
     def read_taken(self, private: str) -> Found | None:
         """The content of a file that was taken, None if it is gone. OSError if it can't be read."""
-        self._relearn(private)
+        self.refresh_dentry(private)
         [content] = self.read([private])
         if isinstance(content, OSError):
             number = content.errno or errno.EIO
@@ -181,7 +181,7 @@ class Contests(Files):
         except OSError:
             if self._is_there(private):
                 raise
-        for _, uncertain in self._settle([(private, os.path.dirname(private))]):
+        for _, uncertain in self.sync_parents([(private, os.path.dirname(private))]):
             log.warning("%s may come back after a power cut: %s", private, uncertain)
 
     def _sweep_other_names(self, private: str) -> None:
@@ -195,7 +195,7 @@ class Contests(Files):
             return
         shard = os.path.dirname(private)
         prefix = PRIVATE + self._digest_of_taken(private)
-        for name, _, signature, _ in self._again(self._listed, shard)[2]:
+        for name, _, signature, _ in self.retry_stale(self._listed, shard)[2]:
             path = os.path.join(shard, name)
             same = int.from_bytes(signature[:8], "little") == status.st_ino
             if same and name.startswith(prefix) and path != private:
@@ -211,7 +211,7 @@ class Contests(Files):
         name = self._digest_of_taken(private)
         mine = mine or self.private_name(name)
         try:
-            self._again(lambda path: os.rename(path, mine), private)
+            self.retry_stale(lambda path: os.rename(path, mine), private)
         except FileNotFoundError:
             if not self._is_there(mine):
                 return False
@@ -222,7 +222,7 @@ class Contests(Files):
         """In one call where the file system can: a crash between two leaves a private name of a
         file that is back, by which a later ``repair`` would revive what was removed since. A taker
         sweeps that (``discard``); over NFS a ``del`` or a put doesn't."""
-        self._relearn(private)
+        self.refresh_dentry(private)
         try:
             rename_exclusively(private, path)
         except FileExistsError:

@@ -41,7 +41,7 @@ import time
 from contextlib import suppress
 from typing import Callable, TypeVar
 
-from .clock import Clock
+from .clock import ServerClock
 from .core import list_directory
 
 log = logging.getLogger("nfsdict")
@@ -183,7 +183,7 @@ class Directories:
         self.directory = directory
         self._mode = mode
         self._durable = durable
-        self.times = Clock()
+        self.times = ServerClock()
         self._file_system: str | None = None
         self._writes = False
         # Directories that were looked at while their ctime, kept here, could still come again.
@@ -278,8 +278,8 @@ class Directories:
         return os.name == "nt" or self._mounted_as(path) in _NO_SYNC_NEEDED
 
     def _over_nfs(self) -> bool:
-        """Whether a client stands between, which may know by a directory's times alone that it
-        changed."""
+        """Whether the store is on NFS, whose client may notice changes of a directory only by its
+        timestamps."""
         mounted = self._mounted_as(self.directory)
         return mounted is None or mounted in NFS
 
@@ -305,12 +305,12 @@ class Directories:
         if os.name == "nt":
             return os.stat(path) if is_directory(path) else None
         try:
-            descriptor = self._again(lambda path: os.open(path, _FLAGS), path)
+            descriptor = self.retry_stale(lambda path: os.open(path, _FLAGS), path)
         except FileNotFoundError:
             return None
         try:
             status = os.fstat(descriptor)
-            self.times.seen(status.st_ctime_ns)
+            self.times.observe(status.st_ctime_ns)
             return status
         finally:
             os.close(descriptor)
@@ -321,25 +321,25 @@ class Directories:
         OSError if it can't be listed.
         """
         found = self._list(directory)
-        if self._over_nfs() and not self.times.passed(found[1]):
-            found = self._list(directory)  # see _may_have
+        if self._over_nfs() and not self.times.is_past(found[1]):
+            found = self._list(directory)  # see may_contain
         return found
 
     def _list(self, directory: str) -> tuple[int, int, list[tuple[str, int, bytes, int]]]:
         found = list_directory(directory, self._over_nfs())
         if isinstance(found, int):
             raise failure(found, directory)
-        self.times.seen(found[1])
+        self.times.observe(found[1])
         return found
 
-    def _relearn(self, path: str) -> None:
-        """Have an NFS client learn anew what this name stands for, which is there."""
+    def refresh_dentry(self, path: str) -> None:
+        """Make the NFS client read its dentry for this existing name anew."""
         directory, name = os.path.split(path)
         for _ in range(TRIES if self._over_nfs() else 0):
-            if any(found == name for found, *_ in self._again(self._listed, directory)[2]):
+            if any(found == name for found, *_ in self.retry_stale(self._listed, directory)[2]):
                 break
 
-    def _look_again(self, path: str) -> bool:
+    def revalidate_parent(self, path: str) -> bool:
         """After a miss: revalidate the file's directory. Whether it is worth looking once more.
 
         FileNotFoundError if the whole store is gone, an unmounted file system for example:
@@ -365,18 +365,20 @@ class Directories:
                 return True
         else:
             try:
-                return self._again(lambda path: self._may_have(path, name, strict), directory)
+                return self.retry_stale(
+                    lambda path: self.may_contain(path, name, strict), directory
+                )
             except FileNotFoundError:
                 pass
         check_absent(directory)
         return None
 
-    def _may_have(self, directory: str, name: str, strict: bool) -> bool:
+    def may_contain(self, directory: str, name: str, strict: bool) -> bool:
         descriptor = os.open(directory, _FLAGS)
         try:
             stamp = os.fstat(descriptor).st_ctime_ns
-            self.times.seen(stamp)
-            passed = self.times.passed(stamp)
+            self.times.observe(stamp)
+            passed = self.times.is_past(stamp)
             if passed and self._racy.get(directory) != stamp:
                 return True
             self._racy[directory] = stamp
@@ -392,7 +394,7 @@ class Directories:
         finally:
             os.close(descriptor)
 
-    def _again(self, call: Callable[[str], T], path: str) -> T:
+    def retry_stale(self, call: Callable[[str], T], path: str) -> T:
         """The call's result for this path, ESTALE ridden out.
 
         The path alone doesn't help on NFSv4.1 and later: the client goes on using the stale handle

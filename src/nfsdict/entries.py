@@ -48,7 +48,7 @@ class Entries:
         self.dumps: Callable[[Any], Content] = getattr(serializer, "parts", serializer.dumps)
         self.freeze: Callable[[Any], Any] = getattr(serializer, "freeze", _as_it_is)
         self._loads = serializer.loads
-        self._loads_whole = getattr(serializer, "loads_whole", serializer.loads)
+        self._loads_whole = getattr(serializer, "loads_verified", serializer.loads)
         # Which damaged content of a file was reported: one record each, however often it is read.
         self._reported: dict[str, bytes] = {}
 

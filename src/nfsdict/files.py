@@ -97,8 +97,9 @@ def same_but_for_ctime(one: bytes, other: bytes) -> bool:
     return one[:_CTIME] == other[:_CTIME]
 
 
-def _worth_another(result: bytes | OSError) -> bool:
-    """Whether a write met no shard directory, a stale one, or what another host just removed."""
+def is_transient(result: bytes | OSError) -> bool:
+    """Whether the write failed transiently: its shard is missing or stale, or another host has just
+    removed the target."""
     if not isinstance(result, OSError) or isinstance(result, UncertainWriteError):
         return False
     return result.errno in _TRANSIENT
@@ -156,10 +157,10 @@ class Files(Directories):
         another host has unlinked. Else it is revalidated after a miss.
         """
         path = self.path(key)
-        if fresh and not self._look_again(path):
+        if fresh and not self.revalidate_parent(path):
             return None
         [content] = self.read([path])
-        if content is None and not fresh and self._look_again(path):
+        if content is None and not fresh and self.revalidate_parent(path):
             [content] = self.read([path])
         if isinstance(content, OSError):
             raise content
@@ -172,10 +173,10 @@ class Files(Directories):
         that is gone. What isn't a regular file is no value file.
         """
         path = self.path_of(name)
-        if not self._look_again(path):
+        if not self.revalidate_parent(path):
             return None
         try:
-            status = self._again(os.lstat, path)
+            status = self.retry_stale(os.lstat, path)
         except FileNotFoundError:
             return None
         return signature_of(status) if stat.S_ISREG(status.st_mode) else None
@@ -183,7 +184,7 @@ class Files(Directories):
     def _is_there(self, path: str) -> bool:
         """Whether lstat finds it. Unlike ``os.path.lexists`` it takes no error for absence."""
         try:
-            self._again(os.lstat, path)
+            self.retry_stale(os.lstat, path)
         except FileNotFoundError:
             return False
         return True
@@ -233,9 +234,9 @@ class Files(Directories):
             outcome = write_file(path, data, self._mode, self._durable, synced)
         if type(outcome) is bytes:
             if self._file_system == "nfs":
-                self.times.seen(mtime_of(outcome))
+                self.times.observe(mtime_of(outcome))
             return outcome
-        [result] = self._mended([(path, data)], [outcome])
+        [result] = self.retry_writes([(path, data)], [outcome])
         if isinstance(result, OSError):
             raise result
         return result
@@ -246,9 +247,9 @@ class Files(Directories):
         Each directory is made durable once, if the digests are in order.
         """
         files = [(self.path_of(name), data) for name, data in entries]
-        return self._mended(files, self._published(files))
+        return self.retry_writes(files, self._published(files))
 
-    def _tried(
+    def write_once(
         self, files: list[tuple[str, Content]], exclusive: bool = False
     ) -> list[bytes | tuple[int, int]]:
         return write_files(files, self._mode, self._durable, self._syncs(), exclusive)
@@ -256,12 +257,12 @@ class Files(Directories):
     def _published(
         self, files: list[tuple[str, Content]], exclusive: bool = False
     ) -> Sequence[bytes | tuple[int, int] | OSError]:
-        """As ``_tried``, by way of private names where a rename isn't trusted."""
+        """As ``write_once``, by way of private names where a rename isn't trusted."""
         if exclusive or self._trusted():
-            return self._tried(files, exclusive)
+            return self.write_once(files, exclusive)
         outcomes = [self._publish(path, data) for path, data in files]
         done = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, bytes)]
-        for i, failed in self._settle([(i, os.path.dirname(files[i][0])) for i in done]):
+        for i, failed in self.sync_parents([(i, os.path.dirname(files[i][0])) for i in done]):
             outcomes[i] = failed
         return outcomes
 
@@ -297,23 +298,23 @@ class Files(Directories):
     def _lies_there(self, path: str) -> Found | OSError | None:
         """What this file holds, None if it isn't there by the server's word."""
         try:
-            found = self._look_again(path)
+            found = self.revalidate_parent(path)
         except OSError as error:
             return error
         return self.read([path])[0] if found else None
 
-    def _mended(
+    def retry_writes(
         self,
         files: list[tuple[str, Content]],
         outcomes: Sequence[bytes | tuple[int, int] | OSError],
         exclusive: bool = False,
     ) -> list[bytes | OSError]:
-        """What those outcomes come to, after another try where that is worth one."""
+        """Turn outcomes into signatures or errors, and retry what failed transiently."""
         results = [
             self._result(*file, outcome, exclusive) for file, outcome in zip(files, outcomes)
         ]
         for _ in range(TRIES):
-            again = [i for i, result in enumerate(results) if _worth_another(result)]
+            again = [i for i, result in enumerate(results) if is_transient(result)]
             shards = [os.path.dirname(files[i][0]) for i in again]
             refused = {shard: self._renew(shard) for shard in dict.fromkeys(shards)}
             for i, shard in zip(again, shards):
@@ -361,7 +362,7 @@ class Files(Directories):
             return error
         return None
 
-    def _settle(self, changed: Iterable[tuple[T, str]]) -> Iterator[tuple[T, OSError]]:
+    def sync_parents(self, changed: Iterable[tuple[T, str]]) -> Iterator[tuple[T, OSError]]:
         """Make the directories of these changes durable; give each that may not be."""
         if not self._durable:
             return
@@ -391,18 +392,18 @@ class Files(Directories):
                 outcomes.append(error)
         # What somebody else has removed just now is to be gone for good as well.
         gone = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, OSError)]
-        for i, failed in self._settle([(i, os.path.dirname(paths[i])) for i in gone]):
+        for i, failed in self.sync_parents([(i, os.path.dirname(paths[i])) for i in gone]):
             outcomes[i] = failed
         return outcomes
 
     def _remove(self, path: str) -> bool:
         try:
-            self._again(os.unlink, path)
+            self.retry_stale(os.unlink, path)
         except FileNotFoundError:
-            if not self._look_again(path):
+            if not self.revalidate_parent(path):
                 return False
             try:
-                self._again(os.unlink, path)
+                self.retry_stale(os.unlink, path)
             except FileNotFoundError:
                 return False
         return True
@@ -418,7 +419,7 @@ class Files(Directories):
                 os.close(descriptor)
         finally:
             self.sweep(temporary)  # also after an open that failed: its reply may have been lost
-        self.times.seen(moment)
+        self.times.observe(moment)
         return moment
 
     def sweep(self, path: str) -> None:

@@ -6,7 +6,7 @@ import logging
 import os
 import weakref
 
-from .notes import Notes
+from .notes import IndexWriter
 from .store import Store
 
 log = logging.getLogger("nfsdict")
@@ -20,7 +20,7 @@ class Flush:
     parent.
     """
 
-    def __init__(self, notes: Notes, store: Store) -> None:
+    def __init__(self, notes: IndexWriter, store: Store) -> None:
         self._notes = notes
         self._store = store
         self._keys_changed = False
@@ -31,9 +31,10 @@ class Flush:
         self._keys_changed = False  # not by this process
 
     def keys_change(self) -> None:
-        """The set of keys is about to change: release 0.2.1, which believes its index, shall scan.
+        """The set of keys is about to change: remove the index of release 0.2.1, so that it scans.
 
-        Removed before the first change, and once more at the end, for a 0.2.1 that ran meanwhile.
+        Release 0.2.1 believes its index. It is removed before the first change, and once more at
+        the end, for a process of that release that wrote it meanwhile.
         """
         if not self._keys_changed:
             self._keys_changed = True  # first: a handler of log records may write to the dictionary

@@ -13,7 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .contests import INDEX_CLAIM_NS, Contests
+from .contests import INDEX_CLAIM_NS, Exclusive
 from .directories import READ_FLAGS, TEMPORARY, failure
 from .files import mtime_of
 
@@ -26,7 +26,7 @@ _PACK_ID = re.compile("[0-9a-f]{24}")
 _BUFFER = 1 << 20
 
 
-class Source:
+class PackFileReader:
     """A pack, open for reading. On local disks it is readable until closed, also when unlinked."""
 
     def __init__(self, path: str) -> None:
@@ -61,7 +61,7 @@ class Source:
             os.close(self._descriptor)
 
 
-class Draft:
+class PackFileWriter:
     """A new file, under a temporary name until it is published. To be published or dropped."""
 
     def __init__(self, directory: str, mode: int | None, durable: bool) -> None:
@@ -124,7 +124,7 @@ class Draft:
             pass
 
 
-class Hints(Contests):
+class IndexFiles(Exclusive):
     """Head and packs of one store, the claim to write them, and release 0.2.1's index."""
 
     def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
@@ -144,7 +144,7 @@ class Hints(Contests):
 
     def write_head(self, data: bytes) -> None:
         """Replace the head, atomically."""
-        [outcome] = self._tried([(self._head, data)])
+        [outcome] = self.write_once([(self._head, data)])
         if not isinstance(outcome, bytes):
             raise failure(outcome[1], self._head)
 
@@ -182,29 +182,32 @@ class Hints(Contests):
     def _pack_path(self, name: str) -> str:
         return os.path.join(self.directory, self._pack + name)
 
-    def open_pack(self, name: str) -> Source:
+    def open_pack(self, name: str) -> PackFileReader:
         """OSError if it can't be opened."""
-        return self._again(Source, self._pack_path(name))
+        return self.retry_stale(PackFileReader, self._pack_path(name))
 
-    def draft_pack(self) -> Draft:
+    def draft_pack(self) -> PackFileWriter:
         """A new pack, for ``publish_pack``."""
-        return Draft(self.directory, self._mode, self._durable)
+        return PackFileWriter(self.directory, self._mode, self._durable)
 
-    def publish_pack(self, draft: Draft) -> str:
+    def publish_pack(self, draft: PackFileWriter) -> str:
         """The name that it got."""
         name = os.urandom(12).hex()
         draft.publish(self._pack_path(name))
         return name
 
     def remove_pack(self, name: str) -> None:
-        """No head shall name it any more. Who has it open meets the end of it, on NFS at once."""
+        """Unlink a pack. The caller guarantees that no head names it.
+
+        Readers that have it open lose it, on NFS at once.
+        """
         self._sweep_file(self._pack_path(name))
 
     def packs(self) -> dict[str, int]:
         """All that are there, by name, with their mtimes in ns."""
         return {
             name[len(self._pack) :]: mtime_of(signature)
-            for name, mode, signature, _ in self._again(self._listed, self.directory)[2]
+            for name, mode, signature, _ in self.retry_stale(self._listed, self.directory)[2]
             # Those alone whose age can be told, and not those of a serializer whose extension
             # begins like this one's.
             if name.startswith(self._pack) and _PACK_ID.fullmatch(name[len(self._pack) :]) and mode

@@ -7,7 +7,7 @@ and times, shows in the same way whether it is still the one that was read: no c
 neither an edit in place nor a copy has the signature of what was there before, whatever its mtime.
 chmod and link have it changed as well, which costs reading the file again. An edit in place shows
 in no stamp, and so not before its directory is listed. Stamps and signatures with a time within
-``GRANULARITY`` of the moment, by the server's clock, prove nothing (git's "racy" entries, see
+``RACY_WINDOW_NS`` of the moment, by the server's clock, prove nothing (git's "racy" entries, see
 Documentation/technical/racy-git.txt there), and are kept as unknown.
 
 Here is what one process knows, and which part of it the packs on disk (``packs``) don't say yet.
@@ -23,18 +23,20 @@ from typing import NamedTuple
 from . import pack
 from .core import digest
 from .files import file_size, latest_of, same_but_for_ctime
-from .pack import UNKNOWN, Statement
+from .pack import UNKNOWN, PackRecord
 from .store import NO_STAMP, SHARDS, Stamp
 
 # Stamps of file systems tick in steps of 1 ns to 2 s (FAT and SMB); a second more allows for
 # the clocks of several servers of one cluster file system.
-GRANULARITY = 3_000_000_000
+RACY_WINDOW_NS = 3_000_000_000
 
 
-def racy_since(moment: int | None) -> int:
-    """Times before this one prove something, where it is now ``moment`` by the server's clock, in
-    ns; None: it isn't known."""
-    return -1 if moment is None else moment - GRANULARITY
+def racy_since(server_time_ns: int | None) -> int:
+    """Only times before this one are outside the racy window; all in ns.
+
+    ``server_time_ns`` is the server's time now. None: it isn't known, and every time is racy.
+    """
+    return -1 if server_time_ns is None else server_time_ns - RACY_WINDOW_NS
 
 
 # The fingerprint of a content that nobody has read here; no hash is -1.
@@ -42,7 +44,7 @@ UNREAD = -1
 
 
 @dataclass
-class Known:
+class IndexEntry:
     """What is known of one key's file."""
 
     __slots__ = ("fingerprint", "key", "signature")
@@ -60,7 +62,7 @@ class Known:
 
     @property
     def proven(self) -> bool:
-        """Whether another file than the one that was read would have another signature."""
+        """Whether an equal signature implies equal content: it lies outside the racy window."""
         return self.fingerprint is None and self.signature != UNKNOWN
 
     def differs(self, signature: bytes) -> bool:
@@ -76,40 +78,40 @@ class Known:
         return not same_but_for_ctime(self.signature, signature)
 
 
-class Shard:
+class ShardIndex:
     """One shard: what was listed, in compact form, and what changed since."""
 
-    __slots__ = ("keys", "recent", "signatures", "stamp", "told", "unsaid")
+    __slots__ = ("dirty_keys", "keys", "overlay", "persisted_stamp", "signatures", "stamp")
 
     def __init__(self, stamp: Stamp, keys: list[str], signatures: bytes) -> None:
         self.stamp = stamp
         self.keys = keys
         """in the order of their digests"""
         self.signatures = signatures
-        self.recent: dict[str, Known | None] = {}
+        self.overlay: dict[str, IndexEntry | None] = {}
         """None: the key was removed"""
-        self.told = NO_STAMP
+        self.persisted_stamp = NO_STAMP
         """the stamp that the packs on disk give"""
-        self.unsaid: set[str] = set()
+        self.dirty_keys: set[str] = set()
         """keys of which the packs on disk say something else, or nothing"""
 
     def holds_any(self) -> bool:
-        return any(self.recent.values()) or any(key not in self.recent for key in self.keys)
+        return any(self.overlay.values()) or any(key not in self.overlay for key in self.keys)
 
     def names(self) -> Sequence[str]:
         """The keys that are there."""
-        if not self.recent:
+        if not self.overlay:
             return self.keys
-        names = dict.fromkeys(chain(self.keys, self.recent))
-        return [key for key in names if self.recent.get(key, key) is not None]
+        names = dict.fromkeys(chain(self.keys, self.overlay))
+        return [key for key in names if self.overlay.get(key, key) is not None]
 
     def signature(self, position: int) -> bytes:
         return self.signatures[len(UNKNOWN) * position : len(UNKNOWN) * (position + 1)]
 
-    def find(self, name: str, key: str) -> Known | None:
+    def find(self, name: str, key: str) -> IndexEntry | None:
         """What is known of the key with this digest."""
-        if key in self.recent:
-            return self.recent[key]
+        if key in self.overlay:
+            return self.overlay[key]
         low, high = 0, len(self.keys)
         while low < high:
             middle = (low + high) // 2
@@ -119,15 +121,15 @@ class Shard:
                 high = middle
         if low == len(self.keys) or self.keys[low] != key:
             return None
-        return Known(key, self.signature(low), None)
+        return IndexEntry(key, self.signature(low), None)
 
-    def entries(self) -> dict[str, Known]:
+    def entries(self) -> dict[str, IndexEntry]:
         """Everything that is known, by digest."""
         known = {
-            digest(key): Known(key, self.signature(position), None)
+            digest(key): IndexEntry(key, self.signature(position), None)
             for position, key in enumerate(self.keys)
         }
-        for key, change in self.recent.items():
+        for key, change in self.overlay.items():
             if change is None:
                 known.pop(digest(key), None)
             else:
@@ -135,14 +137,14 @@ class Shard:
         return known
 
 
-class Said(NamedTuple):
-    """What is to be said of one shard in a new pack, and what it takes to unsay it."""
+class ShardUpdate(NamedTuple):
+    """What a new pack is to record of one shard, and what ``rollback`` needs."""
 
     stamp: Stamp
-    statements: list[Statement]
+    statements: list[PackRecord]
     """in the order of the keys' digests"""
     keys: set[str]
-    told: Stamp
+    persisted_stamp: Stamp
     """the stamp that the packs gave before"""
 
 
@@ -150,46 +152,46 @@ class Index:
     """256 shards. Not safe for threads: its dictionary holds a lock around every call."""
 
     def __init__(self) -> None:
-        self._shards = {name: Shard(NO_STAMP, [], b"") for name in SHARDS}
+        self._shards = {name: ShardIndex(NO_STAMP, [], b"") for name in SHARDS}
         self.listed = False
         """whether it is about the whole store, not just keys that were looked up"""
 
     def __len__(self) -> int:
         """About how many keys it knows: some twice, some that are gone."""
-        return sum(len(shard.keys) + len(shard.recent) for shard in self._shards.values())
+        return sum(len(shard.keys) + len(shard.overlay) for shard in self._shards.values())
 
-    def load(self, name: str, told: Sequence[pack.Shard]) -> None:
+    def load(self, name: str, layers: Sequence[pack.PackShard]) -> None:
         """Take over what the packs say of this shard, below what is noted already."""
         before = self._shards[name]
-        noted = before.recent
+        noted = before.overlay
         if before.keys:  # by a survey that failed
             noted = {**{one.key: one for one in before.entries().values()}, **noted}
-        shard = self._shards[name] = Shard(NO_STAMP, [], b"")
-        for number, one in enumerate(told):
-            shard.told = shard.stamp = one.stamp
+        shard = self._shards[name] = ShardIndex(NO_STAMP, [], b"")
+        for number, one in enumerate(layers):
+            shard.persisted_stamp = shard.stamp = one.stamp
             if number == 0 and not one.any_gone():
                 shard.keys, shard.signatures = one.keys, one.signatures
                 continue
             for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
-                shard.recent[key] = None if gone else Known(key, one.signature(at), None)
+                shard.overlay[key] = None if gone else IndexEntry(key, one.signature(at), None)
         for key, known in noted.items():
             if known is None:
                 self.drop(digest(key), key)
             else:
                 self.read(digest(key), known)
 
-    def shard(self, name: str) -> Shard:
+    def shard(self, name: str) -> ShardIndex:
         """The shard of a digest, or of its first two digits."""
         return self._shards[name[:2]]
 
-    def wrote(self, name: str, known: Known) -> None:
+    def wrote(self, name: str, known: IndexEntry) -> None:
         """The file of this digest was written here, or isn't as it was listed."""
         shard = self._shards[name[:2]]
-        shard.recent[known.key] = known
-        shard.unsaid.add(known.key)
+        shard.overlay[known.key] = known
+        shard.dirty_keys.add(known.key)
         shard.stamp = NO_STAMP
 
-    def read(self, name: str, known: Known) -> None:
+    def read(self, name: str, known: IndexEntry) -> None:
         """The file of this digest was read outside a survey."""
         shard = self.shard(name)
         before = shard.find(name, known.key)
@@ -200,51 +202,51 @@ class Index:
         """The key's file is gone."""
         shard = self.shard(name)
         if shard.find(name, key) is not None:
-            shard.recent[key] = None
-            shard.unsaid.add(key)
+            shard.overlay[key] = None
+            shard.dirty_keys.add(key)
             shard.stamp = NO_STAMP
 
     def replace(
         self,
         name: str,
         stamp: Stamp,
-        entries: dict[str, Known],
-        moment: int | None,
+        entries: dict[str, IndexEntry],
+        server_time_ns: int | None,
         touched: Collection[str] = (),
     ) -> None:
         """The shard was listed: stamp and entries, by digest, as they were then.
 
-        ``moment`` is the server's time in ns before that, None if it isn't known. What was noted
-        since then of the keys ``touched`` stays.
+        ``server_time_ns`` is the server's time in ns before that, None if it isn't known. What was
+        noted since then of the keys ``touched`` stays.
         """
         before = self._shards[name]
         listed = before.entries()
-        racy = racy_since(moment)
-        shard = Shard(stamp if max(stamp) < racy else NO_STAMP, [], b"")
-        shard.told = before.told
-        shard.unsaid = before.unsaid
+        racy = racy_since(server_time_ns)
+        shard = ShardIndex(stamp if max(stamp) < racy else NO_STAMP, [], b"")
+        shard.persisted_stamp = before.persisted_stamp
+        shard.dirty_keys = before.dirty_keys
         signatures = []
         for digits, known in sorted(entries.items()):
             old = listed.pop(digits, None)
-            if old is None and known.key in touched and known.key not in before.recent:
+            if old is None and known.key in touched and known.key not in before.overlay:
                 shard.stamp = NO_STAMP  # removed since it was listed, and never known here
                 continue
             if latest_of(known.signature) < racy:
                 shard.keys.append(known.key)
                 signatures.append(known.signature)
                 if old is None or not old.proven or old.signature != known.signature:
-                    shard.unsaid.add(known.key)
+                    shard.dirty_keys.add(known.key)
                 continue
             if known.fingerprint is None:
-                known = Known(known.key, known.signature, UNREAD)
-            shard.recent[known.key] = known
-            shard.unsaid.add(known.key)
+                known = IndexEntry(known.key, known.signature, UNREAD)
+            shard.overlay[known.key] = known
+            shard.dirty_keys.add(known.key)
         shard.signatures = b"".join(signatures)
-        shard.unsaid.update(known.key for known in listed.values())
+        shard.dirty_keys.update(known.key for known in listed.values())
         for key in tuple(touched):  # an interrupting call may add to them
-            if key in before.recent:
-                shard.recent[key] = before.recent[key]
-                shard.unsaid.add(key)
+            if key in before.overlay:
+                shard.overlay[key] = before.overlay[key]
+                shard.dirty_keys.add(key)
                 shard.stamp = NO_STAMP
         self._shards[name] = shard
 
@@ -258,56 +260,56 @@ class Index:
     def changes(self) -> int:
         """How much there is to say: keys, and stamps that can now be given."""
         return sum(
-            len(shard.unsaid) + (shard.stamp not in (NO_STAMP, shard.told))
+            len(shard.dirty_keys) + (shard.stamp not in (NO_STAMP, shard.persisted_stamp))
             for shard in self._shards.values()
         )
 
-    def repeat(self, name: str, keys: Iterable[str]) -> None:
+    def mark_dirty(self, name: str, keys: Iterable[str]) -> None:
         """These were read from their files, as no pack has their values yet."""
-        self._shards[name].unsaid.update(keys)
+        self._shards[name].dirty_keys.update(keys)
 
-    def say(self, name: str, values: dict[str, bytes]) -> Said | None:
+    def begin_update(self, name: str, values: dict[str, bytes]) -> ShardUpdate | None:
         """What is to be said of this shard, with the bytes of files that were just read.
 
-        It is taken for said from here on; ``unsay`` otherwise.
+        The pack is taken for written from here on; ``rollback`` if it wasn't.
         """
         shard = self._shards[name]
-        if not shard.unsaid and shard.stamp == shard.told:
+        if not shard.dirty_keys and shard.stamp == shard.persisted_stamp:
             return None
         # Many: one pass over all is faster than looking each up.
-        known = shard.entries() if len(shard.unsaid) > len(shard.keys) // 16 else None
+        known = shard.entries() if len(shard.dirty_keys) > len(shard.keys) // 16 else None
         statements = []
-        for digits, key in sorted((digest(key), key) for key in shard.unsaid):
+        for digits, key in sorted((digest(key), key) for key in shard.dirty_keys):
             one = shard.find(digits, key) if known is None else known.get(digits)
             if one is None:
-                statements.append(Statement(key, None, None))
+                statements.append(PackRecord(key, None, None))
             elif one.proven:
-                statements.append(Statement(key, one.signature, values.get(key)))
+                statements.append(PackRecord(key, one.signature, values.get(key)))
             else:
-                statements.append(Statement(key, UNKNOWN, None))
-        said = Said(shard.stamp, statements, shard.unsaid, shard.told)
-        shard.unsaid, shard.told = set(), shard.stamp
-        return said
+                statements.append(PackRecord(key, UNKNOWN, None))
+        update = ShardUpdate(shard.stamp, statements, shard.dirty_keys, shard.persisted_stamp)
+        shard.dirty_keys, shard.persisted_stamp = set(), shard.stamp
+        return update
 
-    def compare(self, name: str, told: Sequence[pack.Shard]) -> None:
+    def recompute_dirty(self, name: str, layers: Sequence[pack.PackShard]) -> None:
         """Find out anew what these packs don't say of this shard."""
         shard = self._shards[name]
         said: dict[str, bytes] = {}
-        for one in told:
+        for one in layers:
             for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
                 said.pop(key, None)
                 if not gone:
                     said[key] = one.signature(at)
-        shard.told = told[-1].stamp if told else NO_STAMP
-        shard.unsaid = {
+        shard.persisted_stamp = layers[-1].stamp if layers else NO_STAMP
+        shard.dirty_keys = {
             known.key
             for known in shard.entries().values()
             if said.pop(known.key, UNKNOWN) != known.signature or not known.proven
         }
-        shard.unsaid.update(said)
+        shard.dirty_keys.update(said)
 
-    def unsay(self, name: str, keys: set[str], told: Stamp) -> None:
+    def rollback(self, name: str, keys: set[str], persisted_stamp: Stamp) -> None:
         """What was to be said of this shard didn't get to disk."""
         shard = self._shards[name]
-        shard.unsaid |= keys
-        shard.told = told
+        shard.dirty_keys |= keys
+        shard.persisted_stamp = persisted_stamp

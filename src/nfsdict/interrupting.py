@@ -14,7 +14,7 @@ from .content import Content
 from .core import MISSING, digest
 from .entries import Entries
 from .errors import BatchError
-from .knowledge import Knowledge
+from .knowledge import StoreState
 from .store import Store
 from .taking import Taking
 
@@ -22,7 +22,7 @@ from .taking import Taking
 class Interrupting:
     """What ``NfsDict``'s methods do then, by digest and key. Errors are theirs."""
 
-    def __init__(self, known: Knowledge, store: Store, entries: Entries) -> None:
+    def __init__(self, known: StoreState, store: Store, entries: Entries) -> None:
         self._known = known
         self._store = store
         self._entries = entries

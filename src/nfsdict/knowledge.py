@@ -9,11 +9,11 @@ from .cache_bound import CacheBound
 from .core import MISSING, digest
 from .entries import Entry
 from .errors import UncertainWriteError
-from .index import Index, Known
+from .index import Index, IndexEntry
 from .locks import Locks
 from .pack import UNKNOWN
 from .store import SHARDS, Stamp
-from .survey import View
+from .survey import ShardScan
 
 
 class Read:
@@ -42,7 +42,7 @@ class Scan:
         """of a first listing the keys that were known: all others are no news. Else None"""
 
 
-class Knowledge:
+class StoreState:
     """What is known: ``cache`` (key to value, or MISSING: not read) and the index of signatures.
 
     ``lazy`` leaves the values of known names unread; ``cache_bytes`` bounds those that are kept.
@@ -63,7 +63,7 @@ class Knowledge:
         self._root: tuple[int, int] | None = None
         # Shards whose listed keys aren't all in the cache yet: putting a million there takes longer
         # than reading them all from the index.
-        self._unfilled: set[str] = set()
+        self._unmaterialized_shards: set[str] = set()
         self.generation = object()
         """another one since each scan that began, and each change that an interrupting call made:
         what was seen or done before that may be older than what the cache and the disk have now"""
@@ -101,7 +101,7 @@ class Knowledge:
         Nothing is taken over if the key was changed here since: what is known is newer.
         """
         replaced = None
-        known = Known(entry.key, entry.signature, entry.fingerprint)
+        known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
         with self._locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -124,7 +124,7 @@ class Knowledge:
                 self._settle_interrupted()
             if not read.outdated and read.key not in self._cache:
                 self._cache[read.key] = MISSING
-                self.index.wrote(name, Known(read.key, signature, unread))
+                self.index.wrote(name, IndexEntry(read.key, signature, unread))
                 if read.generation is not self.generation:
                     self._mark_unknown(name, read.key)
                 self._overtake(read.key)
@@ -168,7 +168,7 @@ class Knowledge:
                 self._cache[key] = value
             else:
                 replaced = self._bound.hold(key, value, size)
-            self.index.wrote(name, Known(key, signature, fingerprint))
+            self.index.wrote(name, IndexEntry(key, signature, fingerprint))
             if self._reads or self._scans or self._unreported:
                 self._overtake(key)
                 self._no_news(key)
@@ -251,7 +251,7 @@ class Knowledge:
         if self._bound is not None:
             self._bound.drop(key)
         self._cache[key] = MISSING
-        self.index.wrote(name, Known(key, UNKNOWN, None))
+        self.index.wrote(name, IndexEntry(key, UNKNOWN, None))
 
     def _overtake(self, key: str) -> None:
         for read in self._reads.get(key, ()):
@@ -267,21 +267,21 @@ class Knowledge:
 
     # --- all keys ------------------------------------------------------------------------------
 
-    def fill(self) -> None:
+    def materialize_keys(self) -> None:
         """Put each listed key into the cache, with its value still to be read."""
-        if not self._unfilled:
+        if not self._unmaterialized_shards:
             return
         with self._locks.state:
             looked_up = dict(self._cache)
-            for name in sorted(self._unfilled):
+            for name in sorted(self._unmaterialized_shards):
                 self._cache.update(dict.fromkeys(self.index.shard(name).names(), MISSING))
             self._cache.update(looked_up)
-            self._unfilled = set()
+            self._unmaterialized_shards = set()
             self._settle_interrupted()
 
     def knows(self, key: str) -> bool:
         """Whether the key is known to exist."""
-        self.fill()
+        self.materialize_keys()
         return key in self._cache
 
     def has_all(self, keys: Iterable[str]) -> bool:
@@ -292,7 +292,7 @@ class Knowledge:
         """Those in the cache; without a lock."""
         return list(self._cache)
 
-    def entries(self, shard: str) -> dict[str, Known]:
+    def entries(self, shard: str) -> dict[str, IndexEntry]:
         """What is known of this shard's files, by digest."""
         with self._locks.state:
             return self.index.shard(shard).entries()
@@ -300,10 +300,14 @@ class Knowledge:
     def count(self) -> int:
         """How many keys are known."""
         with self._locks.state:
-            listed = sum(len(self.index.shard(name).names()) for name in self._unfilled)
+            listed = sum(
+                len(self.index.shard(name).names()) for name in self._unmaterialized_shards
+            )
             if len(self._cache) <= listed // 8:
-                return listed + sum(digest(key)[:2] not in self._unfilled for key in self._cache)
-        self.fill()
+                return listed + sum(
+                    digest(key)[:2] not in self._unmaterialized_shards for key in self._cache
+                )
+        self.materialize_keys()
         return len(self._cache)
 
     def shards(self) -> set[str]:
@@ -349,7 +353,7 @@ class Knowledge:
                 self._applied.clear()
             self._unreported |= scan.found
 
-    def begin_look(self, shard: str) -> tuple[int, dict[str, Known]]:
+    def begin_look(self, shard: str) -> tuple[int, dict[str, IndexEntry]]:
         """The number of a look at this shard, and what is known of it now, by digest."""
         with self._locks.state:
             self._looks += 1
@@ -365,7 +369,7 @@ class Knowledge:
     def leave_unfilled(self, shards: set[str]) -> None:
         """The keys of these shards are in the index, and go into the cache when they are needed."""
         with self._locks.state:
-            self._unfilled |= shards
+            self._unmaterialized_shards |= shards
 
     def hold_unpacked(self, shard: str, values: dict[str, Any]) -> bool:
         """Put these values of a clean shard into an opening's cache, if they are those of all its
@@ -387,8 +391,8 @@ class Knowledge:
 
     def apply(
         self,
-        view: View,
-        moment: int | None,
+        view: ShardScan,
+        server_time_ns: int | None,
         reread: bool,
         clean: bool,
         scan: Scan,
@@ -421,9 +425,9 @@ class Knowledge:
                 if clean:
                     self.index.read(name, known)
             if not clean:
-                self.index.replace(view.shard, view.stamp, view.entries, moment, overtaken)
+                self.index.replace(view.shard, view.stamp, view.entries, server_time_ns, overtaken)
             if not reread:
-                self.index.repeat(view.shard, view.data)
+                self.index.mark_dirty(view.shard, view.data)
             # What was gone, and has been looked up or written meanwhile, may be there or not.
             for key in view.gone & overtaken:
                 name = digest(key)

@@ -25,9 +25,9 @@ from .flush import Flush
 from .index import UNREAD, Index
 from .interrupting import Interrupting
 from .kinds import Kinds
-from .knowledge import Knowledge
+from .knowledge import StoreState
 from .locks import Locks
-from .notes import Notes, Packing
+from .notes import IndexWriter, Packing
 from .progress import Progress
 from .scanner import Scanner
 from .serializers import AnySerializer, serializer_named
@@ -147,8 +147,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._entries = Entries(self._store, format, self._locks)
         self._kinds = Kinds(self._store)
         index = Index()
-        self._notes = Notes(index, self._store, self._entries, self._locks, writes=not read_only)
-        self._known = Knowledge(index, self._cache, self._locks, lazy, cache_bytes)
+        self._notes = IndexWriter(
+            index, self._store, self._entries, self._locks, writes=not read_only
+        )
+        self._known = StoreState(index, self._cache, self._locks, lazy, cache_bytes)
         self._scanner = Scanner(
             self._known,
             self._notes,
@@ -603,7 +605,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._list_once()
         if not self._locks.interrupted:
             with self._locks.guard:
-                self._known.fill()
+                self._known.materialize_keys()
         return list(self._cache)
 
     def __len__(self) -> int:

@@ -1,7 +1,7 @@
 """Notes: what one process knows of its store, taken from the packs on disk and brought there.
 
-Who has read files has their bytes and signatures together for nothing, so readers write packs.
-Writers have no proof of what they wrote, and leave it to them.
+A reader has bytes and signatures at no extra cost, so readers write packs. A writer's signatures
+are still racy, and so writers leave it to readers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import NamedTuple
 from .batches import batches
 from .directories import failure
 from .entries import Entries, Entry
-from .index import Index, Known
+from .index import Index, IndexEntry
 from .locks import Locks
 from .pack import SECTION
-from .packs import Packs
+from .packs import PackStack
 from .parallel import in_parallel
 from .store import NO_STAMP, SHARDS, Stamp, Store
 
@@ -48,10 +48,10 @@ class Packing(NamedTuple):
     """how many of these were changed within the last seconds"""
 
 
-class Addition:
+class IndexUpdate:
     """A new pack in the making. Callers have entered their thread's guard."""
 
-    def __init__(self, index: Index, locks: Locks, packs: Packs, writes: bool) -> None:
+    def __init__(self, index: Index, locks: Locks, packs: PackStack, writes: bool) -> None:
         self._index = index
         self._locks = locks
         self._packs = packs
@@ -67,11 +67,11 @@ class Addition:
         if self._writer is None:
             return
         with self._locks.state:
-            said = self._index.say(shard, values)
+            said = self._index.begin_update(shard, values)
         if said is None:
             return
-        self._said.append((shard, said.keys, said.told))
-        self.changes += len(said.keys) + (said.stamp not in (NO_STAMP, said.told))
+        self._said.append((shard, said.keys, said.persisted_stamp))
+        self.changes += len(said.keys) + (said.stamp not in (NO_STAMP, said.persisted_stamp))
         try:
             self._writer.add(shard, said.stamp, said.statements)
         except OSError as error:
@@ -103,11 +103,11 @@ class Addition:
             self._writer = None
         with self._locks.state:
             for said in self._said:
-                self._index.unsay(*said)
+                self._index.rollback(*said)
         self._said = []
 
 
-class Notes:
+class IndexWriter:
     """Index and packs, kept together. ``writes``: or else only read."""
 
     def __init__(
@@ -118,12 +118,12 @@ class Notes:
         self._entries = entries
         self._locks = locks
         self.writes = writes
-        self._packs = Packs(store)
+        self._packs = PackStack(store)
         self._loaded = False
 
     def load(self) -> None:
         """Take over what is on disk, once. To be ended by ``loaded``. No lock is held."""
-        packs = Packs(self._store)
+        packs = PackStack(self._store)
         packs.load()
         with self._locks.guard, self._locks.state:
             if self._loaded:
@@ -147,10 +147,10 @@ class Notes:
         return self._packs.values(name)
 
     @contextmanager
-    def adding(self, even_little: bool = False) -> Iterator[Addition]:
+    def adding(self, even_little: bool = False) -> Iterator[IndexUpdate]:
         """An addition that is brought to disk in the end, if that pays. No OSError then."""
         guard = self._locks.guard
-        addition = Addition(self._index, self._locks, self._packs, self.writes)
+        addition = IndexUpdate(self._index, self._locks, self._packs, self.writes)
         try:
             yield addition
         except BaseException:
@@ -184,7 +184,7 @@ class Notes:
 
     def remove(self) -> None:
         """Leave no index on disk, for one that is written next. EBUSY while others write it."""
-        packs = Packs(self._store)
+        packs = PackStack(self._store)
         tries, pause = _PATIENCE
         for _ in range(tries):
             if packs.remove():
@@ -195,7 +195,7 @@ class Notes:
         with self._locks.guard, self._locks.state:
             self._packs = packs
             for name in SHARDS:
-                self._index.compare(name, [])
+                self._index.recompute_dirty(name, [])
 
     def pack(self, workers: int) -> Packing:
         """Write everything that is known, and all small values, into one pack.
@@ -204,7 +204,7 @@ class Notes:
         """
         tries, pause = _PATIENCE
         for _ in range(tries):
-            packs = Packs(self._store)
+            packs = PackStack(self._store)
             packs.load()
             try:
                 packing = self._pack_rest(packs, workers)
@@ -217,13 +217,13 @@ class Notes:
             time.sleep(pause)
         raise failure(errno.EBUSY, self._store.directory)
 
-    def _pack_rest(self, packs: Packs, workers: int) -> Packing | None:
+    def _pack_rest(self, packs: PackStack, workers: int) -> Packing | None:
         """None: somebody else is writing the index."""
         guard = self._locks.guard
         with guard, self._locks.state:
             for name in SHARDS:
-                self._index.compare(name, packs.shards(name))
-        addition = Addition(self._index, self._locks, packs, writes=True)
+                self._index.recompute_dirty(name, packs.shards(name))
+        addition = IndexUpdate(self._index, self._locks, packs, writes=True)
         total = Packing(0, 0, 0)
         try:
             shards = in_parallel(
@@ -239,7 +239,7 @@ class Notes:
             for one, values in readings:
                 if one.take(values):
                     with guard, self._locks.state:
-                        self._index.repeat(one.shard, one.values)
+                        self._index.mark_dirty(one.shard, one.values)
                     total = Packing(*map(sum, zip(total, one.packing())))
                     with guard:
                         addition.add(one.shard, one.values)
@@ -255,10 +255,10 @@ class Notes:
                 addition.undo()
         return total if done and packs.merge() else None
 
-    def _loose(self, packs: Packs, name: str) -> Loose:
+    def _loose(self, packs: PackStack, name: str) -> Loose:
         with self._locks.guard, self._locks.state:
             entries = self._index.shard(name).entries()
-            replaced = set(self._index.shard(name).unsaid)  # the packs have other files' bytes
+            replaced = set(self._index.shard(name).dirty_keys)  # the packs have other files' bytes
         return Loose(name, entries, packs.values(name).keys() - replaced)
 
     def _read(self, loose: Loose, digests: list[str]) -> dict[str, bytes]:
@@ -274,7 +274,7 @@ class Notes:
 class Loose:
     """The small files of one shard whose bytes no pack holds yet, as they are read for one."""
 
-    def __init__(self, shard: str, entries: dict[str, Known], packed: set[str]) -> None:
+    def __init__(self, shard: str, entries: dict[str, IndexEntry], packed: set[str]) -> None:
         self.shard = shard
         self.entries = entries
         self.values: dict[str, bytes] = {}

@@ -32,7 +32,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from .core import digest, encode_table, parse_table, split_values
-from .hints import Draft, Source
+from .hints import PackFileReader, PackFileWriter
 from .store import SHARDS, Stamp, Store
 
 log = logging.getLogger("nfsdict")
@@ -40,15 +40,15 @@ log = logging.getLogger("nfsdict")
 _MAGIC = b"nfsdpak\x02"
 UNKNOWN = bytes(32)
 """the signature that no file has"""
-SILENT = Stamp(-(1 << 63), -(1 << 63))
+NO_SHARD = Stamp(-(1 << 63), -(1 << 63))
 """the stamp of a shard that a pack says nothing of"""
 # Bytes of values in one section at most, which is read and checked as a whole. Other small values
 # of so large a shard are left to their files.
 SECTION = 16 << 20
-_LOOSE, _GONE = 0xFFFFFFFF, 0xFFFFFFFE
+_NOT_PACKED, _GONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
-class Statement(NamedTuple):
+class PackRecord(NamedTuple):
     """What a pack says of one key."""
 
     key: str
@@ -58,7 +58,7 @@ class Statement(NamedTuple):
     """what the file of this signature holds, None if that isn't in the pack"""
 
 
-class Record(NamedTuple):
+class ManifestEntry(NamedTuple):
     """What a head says of one pack."""
 
     name: str
@@ -74,7 +74,7 @@ class Record(NamedTuple):
         return self.offset + self.size
 
 
-class Shard(NamedTuple):
+class PackShard(NamedTuple):
     """One shard, as a pack's table has it."""
 
     stamp: Stamp
@@ -96,23 +96,23 @@ class Shard(NamedTuple):
         return (length == _GONE for length in struct.unpack(f"<{len(self.keys)}I", self.lengths))
 
 
-_SILENCE = Shard(SILENT, [], b"", b"", 0, 0)
+_SILENCE = PackShard(NO_SHARD, [], b"", b"", 0, 0)
 
 
 class Pack:
     """A pack, open for reading: its table is in memory, its sections are read when asked for."""
 
-    def __init__(self, store: Store, record: Record) -> None:
+    def __init__(self, store: Store, record: ManifestEntry) -> None:
         """OSError if it can't be read, ValueError if it is damaged."""
         self.record = record
-        self._source: Source = store.open_pack(record.name)
+        self._source: PackFileReader = store.open_pack(record.name)
         try:
             if self._source.read(0, len(_MAGIC)) != _MAGIC:
                 raise ValueError(f"pack {record.name} is none of this version")
             table = self._source.read(record.offset, record.size)
             if zlib.crc32(table) != record.checksum:
                 raise ValueError(f"the checksum of pack {record.name} doesn't match")
-            shards = [Shard(Stamp(*one[0]), *one[1:]) for one in parse_table(table)]
+            shards = [PackShard(Stamp(*one[0]), *one[1:]) for one in parse_table(table)]
         except BaseException:
             self.close()
             raise
@@ -147,11 +147,11 @@ class Writer:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._draft: Draft = store.draft_pack()
+        self._draft: PackFileWriter = store.draft_pack()
         self._draft.write(_MAGIC)
-        self._shards: dict[str, Shard] = {}
+        self._shards: dict[str, PackShard] = {}
 
-    def add(self, shard: str, stamp: Stamp, statements: Iterable[Statement]) -> None:
+    def add(self, shard: str, stamp: Stamp, statements: Iterable[PackRecord]) -> None:
         """In the order of the keys' digests. OSError if it can't be written: drop it."""
         keys, signatures, lengths = [], [], []
         size = checksum = 0
@@ -164,8 +164,8 @@ class Writer:
                 checksum = zlib.crc32(value, checksum)
                 self._draft.write(value)
             else:
-                lengths.append(_GONE if signature is None else _LOOSE)
-        self._shards[shard] = Shard(
+                lengths.append(_GONE if signature is None else _NOT_PACKED)
+        self._shards[shard] = PackShard(
             stamp,
             keys,
             b"".join(signatures),
@@ -174,7 +174,7 @@ class Writer:
             checksum,
         )
 
-    def publish(self) -> Record:
+    def publish(self) -> ManifestEntry:
         """Finish the file. OSError if that fails; nothing is left of it then."""
         table = encode_table([self._shards.get(name, _SILENCE) for name in SHARDS])
         offset = self._draft.size
@@ -183,14 +183,16 @@ class Writer:
         except BaseException:
             self.drop()
             raise
-        return Record(self._store.publish_pack(self._draft), offset, len(table), zlib.crc32(table))
+        return ManifestEntry(
+            self._store.publish_pack(self._draft), offset, len(table), zlib.crc32(table)
+        )
 
     def drop(self) -> None:
         """Leave nothing of it."""
         self._draft.drop()
 
 
-def merged(store: Store, packs: list[Pack], last: bool) -> Record:
+def merged(store: Store, packs: list[Pack], last: bool) -> ManifestEntry:
     """Write what these packs say together into one; each overrules those before it.
 
     ``last``: there is none below them, of which a key could be gone. Errors as of ``Pack``.
@@ -198,19 +200,19 @@ def merged(store: Store, packs: list[Pack], last: bool) -> Record:
     writer = Writer(store)
     try:
         for name in SHARDS:
-            stamp = SILENT
-            known: dict[str, Statement] = {}
+            stamp = NO_SHARD
+            known: dict[str, PackRecord] = {}
             for pack in packs:
                 shard = pack.shards[name]
-                if shard.stamp == SILENT:
+                if shard.stamp == NO_SHARD:
                     continue
                 stamp = shard.stamp
                 for at, (key, value, gone) in enumerate(
                     zip(shard.keys, pack.values(name), shard.gone())
                 ):
                     signature = None if gone else shard.signature(at)
-                    known[key] = Statement(key, signature, value)
-            if stamp != SILENT:
+                    known[key] = PackRecord(key, signature, value)
+            if stamp != NO_SHARD:
                 kept = [one for one in known.values() if one.signature is not None or not last]
                 writer.add(name, stamp, sorted(kept, key=lambda one: digest(one.key)))
         return writer.publish()

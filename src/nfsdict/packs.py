@@ -26,7 +26,7 @@ import zlib
 from collections.abc import Iterable
 from itertools import repeat
 
-from .pack import SILENT, Pack, Record, Shard, Writer, merged
+from .pack import NO_SHARD, ManifestEntry, Pack, PackShard, Writer, merged
 from .store import Store
 
 log = logging.getLogger("nfsdict")
@@ -45,19 +45,19 @@ _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
 _GRACE_NS = 3600 * 1_000_000_000
 
 
-class Packs:
+class PackStack:
     """One process's view of the stack. Used under the lock ``survey``."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._head: bytes | None = None
-        self._records: list[Record] = []
+        self._records: list[ManifestEntry] = []
         self._open: list[Pack] = []
         self._behind = False
 
     @property
     def empty(self) -> bool:
-        """Whether there is no index on disk that is worth anything."""
+        """True if no usable pack was loaded."""
         return not self._records
 
     def load(self) -> None:
@@ -81,10 +81,10 @@ class Packs:
                     self._behind = isinstance(error, OSError) and error.errno not in _NO_FILE
                     return
 
-    def shards(self, name: str) -> list[Shard]:
+    def shards(self, name: str) -> list[PackShard]:
         """What the open packs say of this shard, the lowest first."""
         said = [pack.shards[name] for pack in self._open]
-        return [shard for shard in said if shard.stamp != SILENT]
+        return [shard for shard in said if shard.stamp != NO_SHARD]
 
     def size(self, name: str) -> int:
         """Bytes that ``values`` reads for this shard."""
@@ -95,7 +95,7 @@ class Packs:
         found: dict[str, bytes] = {}
         for pack in self._open:
             shard = pack.shards[name]
-            if shard.stamp == SILENT:
+            if shard.stamp == NO_SHARD:
                 continue
             values: Iterable[bytes | None]
             try:
@@ -117,7 +117,7 @@ class Packs:
         self._open = []
 
     def writer(self) -> Writer | None:
-        """For a pack on top. None where it would lie on others than were loaded."""
+        """A writer for a new top pack; None if the stack loaded may not be the one on disk."""
         return None if self._behind else Writer(self._store)
 
     def push(self, writer: Writer) -> bool:
@@ -175,7 +175,7 @@ class Packs:
         for name in self._store.packs():
             self._store.remove_pack(name)
 
-    def _replace(self, records: list[Record]) -> None:
+    def _replace(self, records: list[ManifestEntry]) -> None:
         start = len(records) - 1
         size = records[start].bytes
         while start > 0 and records[start - 1].bytes < _RATIO * size:
@@ -191,7 +191,7 @@ class Packs:
                 self._store.remove_pack(top.name)  # which no head has named yet
         self._write_head(records)
 
-    def _merged(self, records: list[Record], last: bool) -> Record:
+    def _merged(self, records: list[ManifestEntry], last: bool) -> ManifestEntry:
         packs: list[Pack] = []
         try:
             for record in records:
@@ -201,7 +201,7 @@ class Packs:
             for pack in packs:
                 pack.close()
 
-    def _write_head(self, records: list[Record]) -> None:
+    def _write_head(self, records: list[ManifestEntry]) -> None:
         """Name these packs, and remove those that were named before and no longer are."""
         body = b"".join(
             _RECORD.pack(bytes.fromhex(name), offset, size, checksum)
@@ -220,14 +220,14 @@ class Packs:
         self._head, self._records = head, records
         self._remove(before, but=records)
 
-    def _remove(self, records: list[Record], but: list[Record]) -> None:
+    def _remove(self, records: list[ManifestEntry], but: list[ManifestEntry]) -> None:
         kept = {record.name for record in but}
         for record in records:
             if record.name not in kept:
                 self._store.remove_pack(record.name)
 
 
-def _parsed(head: bytes | None) -> list[Record]:
+def _parsed(head: bytes | None) -> list[ManifestEntry]:
     """The packs that this head names. ValueError if it is damaged or of another version."""
     if head is None:
         return []
@@ -239,6 +239,6 @@ def _parsed(head: bytes | None) -> list[Record]:
     if len(body) % _RECORD.size:
         raise ValueError("the head is cut short")
     return [
-        Record(name.hex(), offset, size, checksum)
+        ManifestEntry(name.hex(), offset, size, checksum)
         for name, offset, size, checksum in _RECORD.iter_unpack(body)
     ]

@@ -13,15 +13,15 @@ from typing import Any
 
 from .core import MISSING
 from .entries import Entries
-from .index import GRANULARITY, Known
+from .index import RACY_WINDOW_NS, IndexEntry
 from .kinds import Kinds
-from .knowledge import Knowledge, Scan
+from .knowledge import Scan, StoreState
 from .locks import Locks
-from .notes import Notes, Packing
+from .notes import IndexWriter, Packing
 from .parallel import in_parallel
 from .progress import Progress
 from .store import SHARDS, Stamp, Store
-from .survey import Plan, View, plan, read
+from .survey import Plan, ShardScan, plan, read
 
 log = logging.getLogger("nfsdict")
 
@@ -32,14 +32,14 @@ _STAMPS = 4
 class Scanner:
     """Whole-store operations of one dictionary.
 
-    ``lazy`` leaves the values of known names unread. ``may_probe_clock`` is whether a file may be
-    made to learn the server's time, without which nothing that is seen proves anything later.
+    ``lazy`` leaves the values of known names unread. ``may_probe_clock``: whether a probe file may
+    be created to read the server's clock; without it no new stamp can be trusted later.
     """
 
     def __init__(
         self,
-        known: Knowledge,
-        notes: Notes,
+        known: StoreState,
+        notes: IndexWriter,
         cache: dict[str, Any],
         store: Store,
         kinds: Kinds,
@@ -64,7 +64,7 @@ class Scanner:
         self._workers = workers
 
     def scan(self, reread: bool = False, relist: bool = False, telling: bool = True) -> None:
-        """Bring cache and index up to date; ``Knowledge.take_changes`` tells what others changed.
+        """Bring cache and index up to date; ``StoreState.take_changes`` tells what others changed.
 
         ``relist``: list every shard, whatever its stamp; ``reread``: and read every file. Without
         ``telling`` what is found is no news afterwards.
@@ -101,7 +101,7 @@ class Scanner:
         self.scan(relist=True)  # what was written in place shows in its file's ctime alone
         packing = self._notes.pack(self._workers)
         if packing.fresh or not self._settled():
-            time.sleep(GRANULARITY / 1e9)
+            time.sleep(RACY_WINDOW_NS / 1e9)
             self.scan()
             packing = self._notes.pack(self._workers)
         return packing
@@ -125,7 +125,7 @@ class Scanner:
         believed = [] if relist else [name for name in SHARDS if name in present and stamps[name]]
         clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
         # Asked before anything is listed: what changes from here on bears this time or a later one.
-        moment = None if clean == present else self._clock()
+        server_time_ns = None if clean == present else self._clock()
         # A clean shard has nothing new; it may have values that nobody has read yet.
         unpacked: dict[str, dict[str, Any]] = {}
         if first and self._lazy:
@@ -135,7 +135,7 @@ class Scanner:
             unpacked = self._unpack(clean)
         room = to_read = known.room(reread)
 
-        def wanted(entry: Known, proven: bool, size: int) -> bool:
+        def wanted(entry: IndexEntry, proven: bool, size: int) -> bool:
             nonlocal to_read
             if not reread and self._cache.get(entry.key, MISSING) is not MISSING:
                 return not proven
@@ -169,7 +169,7 @@ class Scanner:
             """Bytes that a look takes from the packs."""
             return self._notes.size(name) if first and not self._lazy and name not in clean else 0
 
-        def views() -> Iterator[View]:
+        def views() -> Iterator[ShardScan]:
             plans = in_parallel(look_at, todo, self._workers, size=packed)
             waiting = (batch for one in plans for batch in one.batches())
             readings = in_parallel(
@@ -189,7 +189,7 @@ class Scanner:
         with self._notes.adding(even_little=reread) as notes:
             for view in self._progress.over(views(), len(todo)):
                 with guard:
-                    replaced = known.apply(view, moment, reread, view.shard in clean, scan)
+                    replaced = known.apply(view, server_time_ns, reread, view.shard in clean, scan)
                     notes.add(view.shard, view.data)
                 del replaced  # may run the values' own code
             if first:
@@ -227,4 +227,4 @@ class Scanner:
                 return self._store.clock()
             except OSError as error:
                 log.info("can't learn the server's time: %s", error)
-        return self._store.times.now()
+        return self._store.times.lower_bound()

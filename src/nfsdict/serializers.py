@@ -48,8 +48,8 @@ AnySerializer = Union[SerializerName, Serializer]
 """What names a serializer: a known one's name, or one."""
 
 
-class Own:
-    """One of this package: it raises ``Damaged`` itself, and what else it raises is no damage."""
+class BuiltinSerializer:
+    """Base of the built-in serializers: only ``Damaged`` means that the bytes are damaged."""
 
     extension: str
 
@@ -73,7 +73,7 @@ class Own:
         raise NotImplementedError
 
 
-class Pickle(Own):
+class Pickle(BuiltinSerializer):
     """Pickle with a CRC-32 after its STOP opcode, where ``pickle.loads`` doesn't look.
 
     Any reader of plain pickles reads these files, and plain pickles are read here. A plain one
@@ -88,7 +88,7 @@ class Pickle(Own):
     _PROTOCOL = 5
 
     # For bytes, or a view of them, whose checksum was compared already.
-    loads_whole = staticmethod(pickle.loads)
+    loads_verified = staticmethod(pickle.loads)
 
     def parts(self, obj: Any, /) -> Content:
         body = pickle.dumps(obj, self._PROTOCOL)
@@ -100,7 +100,7 @@ class Pickle(Own):
         if flaw:
             raise Damaged(flaw)
         try:
-            return self.loads_whole(data)
+            return self.loads_verified(data)
         except Exception as error:
             # Either damage, or the code of a value's class, which is no damage: the bytes tell.
             flaw = self.flaw(data)
@@ -126,7 +126,7 @@ class Pickle(Own):
         return "the checksum doesn't match"
 
 
-class Json(Own):
+class Json(BuiltinSerializer):
     """JSON text ``[key, value]`` in UTF-8, which a person may edit. It has no checksum.
 
     NaN and the infinities, which JSON doesn't have, are refused; files of release 0.2.1 that hold
@@ -177,7 +177,7 @@ class Json(Own):
         return None
 
 
-class Bytes(Own):
+class Bytes(BuiltinSerializer):
     """Raw values: ``bytes``, or a ``bytearray`` or a ``memoryview`` of bytes, kept as ``bytes``.
 
     The file is a header, the key's UTF-8 and the value. The header: ``nfsb``, then in little-endian
@@ -218,9 +218,9 @@ class Bytes(Own):
         flaw = self.flaw(data)
         if flaw:
             raise Damaged(flaw)
-        return self.loads_whole(data)
+        return self.loads_verified(data)
 
-    def loads_whole(self, data: bytes | memoryview, /) -> Any:
+    def loads_verified(self, data: bytes | memoryview, /) -> Any:
         """For bytes, or a view of them, whose checksum or signature was compared already."""
         view = memoryview(data)
         if len(view) < self._KEY:
@@ -303,7 +303,7 @@ def serializer_named(serializer: AnySerializer) -> Serializer:
             f"{serializer!r} is no serializer: one of {', '.join(KNOWN)}, "
             "or an object with extension, dumps and loads"
         )
-    if isinstance(serializer, Own):
+    if isinstance(serializer, BuiltinSerializer):
         return serializer
     extension = serializer.extension
     if not isinstance(extension, str) or not EXTENSION.fullmatch(extension):

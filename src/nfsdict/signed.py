@@ -6,7 +6,14 @@ import hmac
 from typing import Any
 
 from .content import SMALL, Content, size_of
-from .serializers import AnySerializer, Damaged, Foreign, Own, Serializer, serializer_named
+from .serializers import (
+    AnySerializer,
+    BuiltinSerializer,
+    Damaged,
+    Foreign,
+    Serializer,
+    serializer_named,
+)
 
 _MAGIC = b"nfsdmac\x01"
 _CODE = 32  # bytes of HMAC-SHA-256
@@ -49,7 +56,7 @@ def signed(serializer: AnySerializer = "pickle", *, key: bytes) -> Serializer:
     return _Signed(serializer, key)
 
 
-class _Signed(Own):
+class _Signed(BuiltinSerializer):
     def __init__(self, serializer: AnySerializer, key: bytes) -> None:
         self._serializer = serializer
         self._key = key
@@ -59,10 +66,10 @@ class _Signed(Own):
         self._prefix = _PREFIX + inner.extension.encode() + b"\0"
         self._freeze = getattr(inner, "freeze", super().freeze)
         self._parts = getattr(inner, "parts", inner.dumps)
-        # A checksum inside has nothing to add. No ``loads_whole`` here: bytes out of a pack, whose
-        # checksum anybody can compute, go through ``loads``.
+        # A checksum inside has nothing to add. There is no ``loads_verified`` here: bytes out of a
+        # pack, whose checksum anybody can compute, go through ``loads``.
         self._loads = inner.loads
-        self._loads_whole = getattr(inner, "loads_whole", None)
+        self._loads_whole = getattr(inner, "loads_verified", None)
 
     def freeze(self, value: Any, /) -> Any:
         return self._freeze(value)
@@ -97,7 +104,7 @@ class _Signed(Own):
 
     def _flaw(self, body: bytes) -> str | None:
         # Of a user's own serializer nothing can be told without running it.
-        return self._inner.flaw(body) if isinstance(self._inner, Own) else None
+        return self._inner.flaw(body) if isinstance(self._inner, BuiltinSerializer) else None
 
     def _code(self, *parts: bytes | memoryview) -> bytes:
         # hmac.digest takes 2 GiB at most.

@@ -24,7 +24,7 @@ from .directories import (
     mounted_as,
 )
 from .files import mtime_of, same_but_for_ctime, signature_of, times_of
-from .hints import Hints
+from .hints import IndexFiles
 
 SHARDS = [f"{number:02x}" for number in range(256)]
 
@@ -61,7 +61,7 @@ class Listing(NamedTuple):
     """paths of what is neither"""
 
 
-class Store(Hints):
+class Store(IndexFiles):
     """The files of one store, by key. Safe for threads."""
 
     def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
@@ -149,8 +149,8 @@ class Store(Hints):
         """
         if self._shards is not None and [self._shards[0]] == read_stamps([self.directory]):
             return self._shards[1]
-        mtime, ctime, entries = self._again(self._listed, self.directory)
-        settled = self.times.passed(max(mtime, ctime))
+        mtime, ctime, entries = self.retry_stale(self._listed, self.directory)
+        settled = self.times.is_past(max(mtime, ctime))
         found = {
             name for name, mode, _, _ in entries if name in _SHARD_NAMES and self._is(name, mode)
         }
@@ -176,7 +176,7 @@ class Store(Hints):
         if self._over_nfs():
             # A directory that can't be listed can be good for exact lookups.
             with suppress(OSError):
-                self._again(self._list, self.directory)
+                self.retry_stale(self._list, self.directory)
 
     def stamps(self, shards: Sequence[str]) -> list[Stamp | None]:
         """The shard directories' stamps, by the server's word; None where there is none."""
@@ -193,13 +193,13 @@ class Store(Hints):
                 if status is None:
                     check_absent(path)
                 stamps.append(None if status is None else Stamp(*times_of(status)))
-        self.times.seen(latest)
+        self.times.observe(latest)
         return stamps
 
     def list(self, shard: str) -> Listing:
         """The shard directory's files with their attributes; none if it isn't there."""
         try:
-            mtime, ctime, entries = self._again(self._listed, self._shard(shard))
+            mtime, ctime, entries = self.retry_stale(self._listed, self._shard(shard))
         except FileNotFoundError:
             check_absent(self._shard(shard))
             return Listing(NO_STAMP, {}, {}, [])
@@ -223,11 +223,11 @@ class Store(Hints):
         """Paths of temporary files beside the index and of directories that never got their names,
         and their mtimes in ns.
 
-        An mtime that lies ahead may be none, see ``Contests``: the ctime is taken.
+        An mtime that lies ahead may be none, see ``Exclusive``: the ctime is taken.
         """
         return {
             os.path.join(self.directory, name): min(mtime_of(signature), ctime)
-            for name, mode, signature, ctime in self._again(self._listed, self.directory)[2]
+            for name, mode, signature, ctime in self.retry_stale(self._listed, self.directory)[2]
             if name.startswith(TEMPORARY)
             and (stat.S_ISDIR(mode) if name.startswith(NEW_DIRECTORY) else stat.S_ISREG(mode))
         }
@@ -245,7 +245,7 @@ class Store(Hints):
             os.rename(path, aside)
         except FileNotFoundError:
             return None
-        self._relearn(aside)
+        self.refresh_dentry(aside)
         if same_but_for_ctime(signature_of(os.lstat(aside)), signature):
             return aside
         self._put_back(aside, path)

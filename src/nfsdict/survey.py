@@ -14,7 +14,7 @@ from .batches import batches
 from .entries import Entries, Entry
 from .errors import CorruptValueError, described
 from .files import file_size
-from .index import UNREAD, Known
+from .index import UNREAD, IndexEntry
 from .notes import PACKED
 from .pack import SECTION, UNKNOWN
 from .store import NO_STAMP, Stamp, Store
@@ -24,7 +24,7 @@ log = logging.getLogger("nfsdict")
 _NOT_KEPT = object()
 
 
-class View(NamedTuple):
+class ShardScan(NamedTuple):
     """One shard, as a survey found it."""
 
     shard: str
@@ -32,7 +32,7 @@ class View(NamedTuple):
     """of the look: they are numbered in the order in which they begin"""
     stamp: Stamp
     """NO_STAMP: not all that is there could be read, so that the next survey shall list it again"""
-    entries: dict[str, Known]
+    entries: dict[str, IndexEntry]
     """what is there, by digest"""
     values: dict[str, Any]
     """what was read and is kept, by key"""
@@ -60,7 +60,7 @@ class Batch(NamedTuple):
 class Reading(NamedTuple):
     """What is kept of an entry that was read."""
 
-    known: Known
+    known: IndexEntry
     value: Any
     data: bytes | None
 
@@ -68,7 +68,7 @@ class Reading(NamedTuple):
 class Plan:
     """What was listed of one shard, and what is to be read of it."""
 
-    def __init__(self, store: Store, view: View, known: dict[str, Known]) -> None:
+    def __init__(self, store: Store, view: ShardScan, known: dict[str, IndexEntry]) -> None:
         self._store = store
         self._view = view
         self._known = known
@@ -105,7 +105,7 @@ class Plan:
             view.entries[name] = old  # so that the next look tells of a change
             view.unread.add(old.key)
 
-    def view(self) -> View:
+    def view(self) -> ShardScan:
         """The shard, when all was taken."""
         view = self._view
         known = self._known.items()
@@ -118,9 +118,9 @@ def plan(
     shard: str,
     number: int,
     stamp: Stamp | None,
-    known: dict[str, Known],
+    known: dict[str, IndexEntry],
     unpacked: dict[str, Any],
-    wanted: Callable[[Known, bool, int], bool],
+    wanted: Callable[[IndexEntry, bool, int], bool],
 ) -> Plan:
     """List the shard: each file is to be read that has an unknown name or is wanted.
 
@@ -133,7 +133,7 @@ def plan(
         stamp, signatures, _, _ = store.list(shard)
     else:
         signatures = {name: old.signature for name, old in known.items()}
-    view = View(shard, number, stamp, {}, {}, {}, set(), set(), set())
+    view = ShardScan(shard, number, stamp, {}, {}, {}, set(), set(), set())
     made = Plan(store, view, known)
     for name, signature in signatures.items():
         old = known.get(name)
@@ -144,7 +144,7 @@ def plan(
             elif wanted(old, proven, file_size(signature)):
                 made.unread.append((name, file_size(signature)))
                 continue
-            view.entries[name] = Known(old.key, signature, None)
+            view.entries[name] = IndexEntry(old.key, signature, None)
             if signature != UNKNOWN and old.differs(signature):
                 view.changed.add(old.key)
         else:
@@ -163,12 +163,12 @@ def read(
             continue
         size = len(entry.data)
         value = entry.value if kept(entry.key, size) else _NOT_KEPT
-        known = Known(entry.key, entry.signature, entry.fingerprint)
+        known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
         found.append(Reading(known, value, entry.data if size <= PACKED else None))
     return found
 
 
-def _replaced(old: Known, new: Known) -> bool:
+def _replaced(old: IndexEntry, new: IndexEntry) -> bool:
     if old.fingerprint not in (None, UNREAD):
         return old.fingerprint != new.fingerprint
     return old.differs(new.signature)

@@ -12,7 +12,7 @@ from .core import digest
 from .entries import Entries, Entry
 from .errors import CorruptValueError, described
 from .files import file_size
-from .packs import Packs
+from .packs import PackStack
 from .parallel import in_parallel
 from .store import Listing, Store
 
@@ -69,7 +69,7 @@ class _Listed(NamedTuple):
 
 def verify(store: Store, entries: Entries, workers: int) -> Report:
     """Read and decode every value file. OSError if a directory can't be listed."""
-    packs = Packs(store)
+    packs = PackStack(store)
 
     def listed(shard: str) -> _Listed:
         listing = store.list(shard)
@@ -124,13 +124,13 @@ def verify(store: Store, entries: Entries, workers: int) -> Report:
     return replace(total, entries=whole)
 
 
-def _served(packs: Packs, entries: Entries, name: str, key: str) -> bool:
+def _served(packs: PackStack, entries: Entries, name: str, key: str) -> bool:
     """Whether the packs' bytes can be decoded: others are read from the file."""
     packed = packs.values(name[:2]).get(key)
     return packed is not None and bool(entries.unpack({key: packed}))
 
 
-def _believed(packs: Packs, shard: str, listing: Listing) -> dict[str, bytes]:
+def _believed(packs: PackStack, shard: str, listing: Listing) -> dict[str, bytes]:
     """The bytes by key that an opening takes from the packs in the place of this shard's files."""
     told = packs.shards(shard)
     if not told:
