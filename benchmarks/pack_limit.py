@@ -21,7 +21,7 @@ from functools import partial
 from types import ModuleType
 
 import nfsdict
-import nfsdict.notes
+import nfsdict.index.writer
 import nfsdict.survey
 from in_guest import run_in_guest
 from lab.configuration import Configuration
@@ -29,7 +29,7 @@ from lab.laboratory import Bench, Lab
 from timing import duration, table
 
 SETTLE = 4.0
-LIMITED: tuple[ModuleType, ...] = (nfsdict.notes, nfsdict.survey)
+LIMITED: tuple[ModuleType, ...] = (nfsdict.index.writer, nfsdict.survey)
 
 
 def opened(lab: Lab, limit: int, count: int) -> float:

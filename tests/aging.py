@@ -26,7 +26,7 @@ _coarse = False
 
 def age(base: Path) -> None:
     """What is below this directory was changed long ago."""
-    index = importlib.import_module("nfsdict.index")
+    index = importlib.import_module("nfsdict.index.memory")
     real: Callable[[int | None], int] = getattr(index.racy_since, "real", index.racy_since)
 
     def racy_since(moment: int | None) -> int:
@@ -62,8 +62,8 @@ def within_one_tick(patch: Any, base: Path) -> None:
     age(base)
     patch.setattr(sys.modules[__name__], "_coarse", True)
     modules = {
-        name: importlib.import_module(f"nfsdict.{name}")
-        for name in ("directories", "files", "store")
+        name: importlib.import_module(f"nfsdict.storage.{name}")
+        for name in ("nfs", "values", "store")
     }
 
     def floor(moment: int) -> int:
@@ -98,13 +98,13 @@ def within_one_tick(patch: Any, base: Path) -> None:
         return sign(outcome) if isinstance(outcome, bytes) else outcome
 
     wrap("store", "read_stamps", lambda found, paths: list(map(stamped, paths, found)))
-    wrap("directories", "list_directory", lambda found, path, _: listed(path, found))
+    wrap("nfs", "list_directory", lambda found, path, _: listed(path, found))
     wrap("store", "signature_of", lambda found, _: sign(found))
-    wrap("files", "signature_of", lambda found, _: sign(found))
-    wrap("files", "write_file", lambda found, *_: signed(found))
-    wrap("files", "write_files", lambda found, *_: list(map(signed, found)))
+    wrap("values", "signature_of", lambda found, _: sign(found))
+    wrap("values", "write_file", lambda found, *_: signed(found))
+    wrap("values", "write_files", lambda found, *_: list(map(signed, found)))
     wrap(
-        "files",
+        "values",
         "read_files",
         lambda found, _: [one if isinstance(one, int) else (one[0], sign(one[1])) for one in found],
     )

@@ -82,7 +82,7 @@ def real_time():
 @pytest.fixture
 def lists(nfsdict, monkeypatch):
     """The shards that were listed, in order of the calls."""
-    Store = importlib.import_module("nfsdict.store").Store
+    Store = importlib.import_module("nfsdict.storage.store").Store
     calls = []
     original = Store.list
     monkeypatch.setattr(
@@ -94,7 +94,7 @@ def lists(nfsdict, monkeypatch):
 @pytest.fixture
 def reads(nfsdict, monkeypatch):
     """Names of the value files that were read."""
-    files = importlib.import_module("nfsdict.files")
+    files = importlib.import_module("nfsdict.storage.values")
     calls = []
     original = files.read_files
 

@@ -24,12 +24,12 @@ NO_LINKS = [errno.EPERM, errno.ENOSYS, errno.EOPNOTSUPP, errno.EMLINK]
 
 @pytest.fixture
 def contests(nfsdict):
-    return importlib.import_module("nfsdict.contests")
+    return importlib.import_module("nfsdict.storage.exclusive")
 
 
 @pytest.fixture
 def files(nfsdict):
-    return importlib.import_module("nfsdict.files")
+    return importlib.import_module("nfsdict.storage.values")
 
 
 def value_file(d, key):
@@ -159,14 +159,14 @@ for number in range(rounds):
     meet()
 """
 WITHOUT_LINKS = """
-import errno, os, nfsdict.files
-original = nfsdict.files.write_files
+import errno, os, nfsdict.storage.values
+original = nfsdict.storage.values.write_files
 def write_files(files, mode, durable, synced, exclusive):
     if not exclusive:
         return original(files, mode, durable, synced, exclusive)
     there = os.path.isdir(os.path.dirname(files[0][0]))
     return [(1, errno.EPERM) if there else (0, errno.ENOENT)]
-nfsdict.files.write_files = write_files
+nfsdict.storage.values.write_files = write_files
 """
 
 
@@ -378,7 +378,7 @@ def test_a_pop_that_cannot_remove_gives_back(opened, monkeypatch, number):
 def test_a_popped_value_is_not_lost_to_a_directory_that_is_not_synced(opened, monkeypatch, caplog):
     d = opened()
     d["k"] = 1
-    Directories = importlib.import_module("nfsdict.directories").Directories
+    Directories = importlib.import_module("nfsdict.storage.nfs").Directories
 
     def unsynced(self, path):
         raise OSError(errno.EIO, "no")

@@ -23,8 +23,8 @@ def pack(nfsdict, tmp_path):
     age(tmp_path)
     open_(nfsdict, tmp_path).close()
     [record] = decoded_head(head_file(tmp_path).read_bytes())
-    module = importlib.import_module("nfsdict.pack")
-    store = importlib.import_module("nfsdict.store").Store(
+    module = importlib.import_module("nfsdict.index.pack")
+    store = importlib.import_module("nfsdict.storage.store").Store(
         str(tmp_path / "store"), ".pkl", None, False
     )
     record = module.ManifestEntry(*record)

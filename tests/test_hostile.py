@@ -331,7 +331,9 @@ INDEX = [
 def test_planted_in_the_place_of_the_index(nfsdict, base, outside, quick, monkeypatch, plant, name):
     """It costs time, as having none does."""
     # A regular file is taken for a claim of somebody for a minute.
-    monkeypatch.setattr(importlib.import_module("nfsdict.hints"), "INDEX_CLAIM_NS", -1)
+    monkeypatch.setattr(
+        importlib.import_module("nfsdict.storage.index_files"), "INDEX_CLAIM_NS", -1
+    )
     for path in base.glob("store/_*"):
         path.unlink()
     PLANTS[plant](base / "store" / name, outside)

@@ -28,7 +28,7 @@ def sign(mtime, inode=5, size=9, ctime=None):
 
 def both(moment):
     """A stamp of these times, in the tests where one time is as good as two; 0: unknown."""
-    return importlib.import_module("nfsdict.store").Stamp(moment, moment)
+    return importlib.import_module("nfsdict.storage.store").Stamp(moment, moment)
 
 
 def one(stamp):
@@ -50,7 +50,7 @@ STRANGER = next(key for key in map(str, range(20_000)) if not digest(key).starts
 
 @pytest.fixture
 def index_module(nfsdict):
-    return importlib.import_module("nfsdict.index")
+    return importlib.import_module("nfsdict.index.memory")
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def IndexEntry(index_module):
 
 @pytest.fixture
 def PackShard(nfsdict):
-    return importlib.import_module("nfsdict.pack").PackShard
+    return importlib.import_module("nfsdict.index.pack").PackShard
 
 
 def layer(PackShard, stamp, entries):
@@ -337,7 +337,7 @@ def test_racy_proves_nothing(Index, IndexEntry, age, moment, kept):
 @pytest.mark.parametrize("recent", [(MOMENT, LONG_AGO), (LONG_AGO, MOMENT)], ids=["mtime", "ctime"])
 def test_a_stamp_proves_something_if_both_its_times_do(Index, IndexEntry, recent):
     """A copying tool sets the mtime back, and the ctime is that of the copying then."""
-    Stamp = importlib.import_module("nfsdict.store").Stamp
+    Stamp = importlib.import_module("nfsdict.storage.store").Stamp
     index = Index()
     index.replace(SHARD, Stamp(*recent), {digest(A): IndexEntry(A, OLD, None)}, MOMENT)
     assert content(index) == said(index) == (0, {A: OLD})
@@ -575,8 +575,8 @@ steps = st.lists(
 @settings(max_examples=150)
 def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
     """Whatever happened, packs that were written on the way give another reader all of it."""
-    module = importlib.import_module("nfsdict.index")
-    PackShard = importlib.import_module("nfsdict.pack").PackShard
+    module = importlib.import_module("nfsdict.index.memory")
+    PackShard = importlib.import_module("nfsdict.index.pack").PackShard
     IndexEntry, index = module.IndexEntry, module.Index()
     packs = []
 

@@ -96,7 +96,7 @@ def test_a_survey_that_failed(nfsdict, tmp_path, monkeypatch):
     for _, key in shards:
         plain_write(tmp_path, key, 1)
     age(tmp_path)
-    Store = importlib.import_module("nfsdict.store").Store
+    Store = importlib.import_module("nfsdict.storage.store").Store
     original = Store.list
 
     def list_(self, shard):

@@ -524,10 +524,10 @@ def test_a_popper_that_was_suspended_beyond_the_grace_of_repair(
 
 
 KILLED_GIVING_BACK = """
-import errno, os, signal, sys, nfsdict.contests
+import errno, os, signal, sys, nfsdict.storage.exclusive
 def no_flags(source, target):
     raise OSError(errno.EINVAL, "as over NFS")
-nfsdict.contests.rename_exclusively = no_flags
+nfsdict.storage.exclusive.rename_exclusively = no_flags
 d = nfsdict.NfsDict("s", sys.argv[1])
 store = d._store
 def fails(private):
@@ -556,7 +556,7 @@ def test_without_links_giving_back_does_not_overwrite_a_newer_put(opened, monkey
     """The put comes after the last look and before the rename."""
     d, other = opened(), opened()
     d["k"] = "old"
-    contests = importlib.import_module("nfsdict.contests")
+    contests = importlib.import_module("nfsdict.storage.exclusive")
     exclusively = contests.rename_exclusively
 
     def refused(*arguments, **options):

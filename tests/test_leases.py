@@ -92,7 +92,7 @@ def test_index_and_packs_under_a_lease_are_waited_for(nfsdict, tmp_path, leased,
 
 
 def test_the_wait_is_bounded(opened, leased, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("nfsdict.directories"), "_LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(importlib.import_module("nfsdict.storage.nfs"), "_LEASE_SECONDS", 0.05)
     opened()["a"] = 1
     d = opened(lazy=True)
     leased(value_file(d, "a"), seconds=30)
@@ -110,7 +110,7 @@ def test_what_is_no_regular_file_is_not_waited_for(opened, monkeypatch):
     path = value_file(d, "a")
     path.unlink()
     os.mkfifo(path)
-    files = importlib.import_module("nfsdict.files")
+    files = importlib.import_module("nfsdict.storage.values")
     original, left = files.read_files, [11]
     monkeypatch.setattr(
         files, "read_files", lambda paths: [left.pop()] if left else original(paths)

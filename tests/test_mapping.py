@@ -24,7 +24,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def files(nfsdict):
-    return importlib.import_module("nfsdict.files")
+    return importlib.import_module("nfsdict.storage.values")
 
 
 @contextmanager
@@ -177,7 +177,7 @@ def test_lazy_lists_late_and_reads_on_access(nfsdict, opened, reads, monkeypatch
     if not indexed:
         for file in store.path.glob("_*"):
             file.unlink()
-    Store = importlib.import_module("nfsdict.store").Store
+    Store = importlib.import_module("nfsdict.storage.store").Store
     listed = []
     shards = Store.shards
     monkeypatch.setattr(Store, "shards", lambda self: listed.append(1) or shards(self))
@@ -430,7 +430,7 @@ def test_an_uncertain_delete_forgets_the_value(nfsdict, opened, monkeypatch):
     def fail(self, path):
         raise OSError(errno.EIO, "no")
 
-    Store = importlib.import_module("nfsdict.store").Store
+    Store = importlib.import_module("nfsdict.storage.store").Store
     with monkeypatch.context() as patch:
         patch.setattr(Store, "_sync_directory", fail)
         with pytest.raises(nfsdict.UncertainWriteError):
@@ -557,7 +557,7 @@ def test_a_shard_removed_while_it_is_listed_is_an_empty_one(opened, monkeypatch)
     store = opened()
     store.update(a=1, b=2)
     shard = value_file(store, "a").parent
-    module = importlib.import_module("nfsdict.directories")
+    module = importlib.import_module("nfsdict.storage.nfs")
     list_directory = module.list_directory
 
     def removed_first(path, forget):

@@ -17,12 +17,14 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux'
 
 @pytest.fixture
 def directories(nfsdict):
-    return importlib.import_module("nfsdict.directories")
+    return importlib.import_module("nfsdict.storage.nfs")
 
 
 @pytest.fixture
 def store(nfsdict, tmp_path):
-    store = importlib.import_module("nfsdict.store").Store(str(tmp_path / "s"), ".pkl", None, True)
+    store = importlib.import_module("nfsdict.storage.store").Store(
+        str(tmp_path / "s"), ".pkl", None, True
+    )
     store.create()
     return store
 

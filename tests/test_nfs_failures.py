@@ -221,7 +221,9 @@ def test_a_stale_handle_met_while_reading_is_opened_anew(
 ) -> None:
     """The file is replaced on the server between open and read, and the server restarted."""
     pure = importlib.import_module("nfsdict._pure")
-    monkeypatch.setattr(importlib.import_module("nfsdict.files"), "read_files", pure.read_files)
+    monkeypatch.setattr(
+        importlib.import_module("nfsdict.storage.values"), "read_files", pure.read_files
+    )
     b()["key"] = "old" * 50_000
     path = value_file(lab.server, "key")
     copy = path.with_name("copy")

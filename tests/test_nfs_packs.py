@@ -32,7 +32,7 @@ def there(package, lab: Lab):
 def test_a_pack_that_another_host_removes_while_it_is_read(
     package, lab: Lab, there, monkeypatch
 ) -> None:
-    notes = importlib.import_module("nfsdict.notes").IndexWriter
+    notes = importlib.import_module("nfsdict.index.writer").IndexWriter
     load = notes.load
     there["key 7"] = "new"
     time.sleep(SETTLED)

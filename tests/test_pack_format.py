@@ -46,7 +46,7 @@ from layout import digest, value_file
 @pytest.fixture
 def limit(nfsdict):
     """Values of more bytes are left to their files."""
-    return importlib.import_module("nfsdict.notes").PACKED
+    return importlib.import_module("nfsdict.index.writer").PACKED
 
 
 # --- the format, written ---------------------------------------------------------
@@ -80,7 +80,7 @@ def layered(contents, moments):
 
 def written(nfsdict, store, pack):
     """The record of this pack, which the package writes."""
-    module = importlib.import_module("nfsdict.pack")
+    module = importlib.import_module("nfsdict.index.pack")
     writer = module.Writer(store)
     for shard in sorted(pack):
         moment, said = pack[shard]
@@ -91,8 +91,8 @@ def written(nfsdict, store, pack):
 @given(contents=statements, moments=st.lists(stamps, min_size=12, max_size=12), empty=st.booleans())
 @settings(max_examples=60)
 def test_a_pack_is_written_and_read_as_described(nfsdict, contents, moments, empty):
-    module = importlib.import_module("nfsdict.pack")
-    Store = importlib.import_module("nfsdict.store").Store
+    module = importlib.import_module("nfsdict.index.pack")
+    Store = importlib.import_module("nfsdict.storage.store").Store
     pack = layered(contents, iter(moments))
     if empty:
         pack.setdefault("7f", (moments[0], []))
@@ -119,7 +119,7 @@ def test_a_pack_is_written_and_read_as_described(nfsdict, contents, moments, emp
 
 def test_a_large_pack_is_written_as_described(nfsdict, tmp_path):
     """It doesn't fit into what is kept in memory."""
-    Store = importlib.import_module("nfsdict.store").Store
+    Store = importlib.import_module("nfsdict.storage.store").Store
     store = Store(str(tmp_path / "store"), ".pkl", None, False)
     store.create()
     values = random.Random(3)
@@ -204,7 +204,7 @@ def test_packs_are_merged_as_described(nfsdict, tmp_path):
     ]
     store = nfsdict.NfsDict("store", tmp_path, lazy=True)._store
     write_stack(tmp_path, packs)
-    module = importlib.import_module("nfsdict.pack")
+    module = importlib.import_module("nfsdict.index.pack")
     records = decoded_head(head_file(tmp_path).read_bytes())
     opened = [module.Pack(store, module.ManifestEntry(*record)) for record in records]
     for last in (True, False):

@@ -26,7 +26,7 @@ from layout import value_file
 @pytest.fixture
 def limit(nfsdict):
     """Values of more bytes are left to their files."""
-    return importlib.import_module("nfsdict.notes").PACKED
+    return importlib.import_module("nfsdict.index.writer").PACKED
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "json", "bytes"])

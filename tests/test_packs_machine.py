@@ -51,10 +51,10 @@ def machine(nfsdict, lists, reads):
     """``lists``: the shards that were listed; ``reads``: the value files that were read."""
     modules = {
         name: importlib.import_module(f"nfsdict.{name}")
-        for name in ("hints", "notes", "packs", "scanner")
+        for name in ("storage.index_files", "index.writer", "index.stack", "scanner")
     }
 
-    packed = modules["notes"].PACKED
+    packed = modules["index.writer"].PACKED
 
     class IndexAndFiles(RuleBasedStateMachine):
         @initialize(
@@ -75,17 +75,19 @@ def machine(nfsdict, lists, reads):
             self.patch = pytest.MonkeyPatch()
             within_one_tick(self.patch, Path(self.folder.name))
             # After how long a claim is one that a crash has left.
-            self.patch.setattr(modules["hints"], "INDEX_CLAIM_NS", 600 * SECOND)
+            self.patch.setattr(modules["storage.index_files"], "INDEX_CLAIM_NS", 600 * SECOND)
             # How many packs lie on one another until they are merged.
-            self.patch.setattr(modules["packs"], "_RATIO", ratio)
+            self.patch.setattr(modules["index.stack"], "_RATIO", ratio)
             # From how many changes on a pack is written.
-            self.patch.setattr(modules["notes"], "_PAYS", pays)
+            self.patch.setattr(modules["index.writer"], "_PAYS", pays)
             self.pays = pays
             # Who waits until a change is old enough finds it so at once.
             self.patch.setattr(
                 modules["scanner"], "time", SimpleNamespace(sleep=lambda _: self.time_passes())
             )
-            self.patch.setattr(modules["notes"], "time", SimpleNamespace(sleep=lambda _: None))
+            self.patch.setattr(
+                modules["index.writer"], "time", SimpleNamespace(sleep=lambda _: None)
+            )
             if full:
                 contents = {**dict.fromkeys(KEYS, ("x", 12_000)), **contents}
             for key, value in contents.items():
@@ -226,7 +228,7 @@ def machine(nfsdict, lists, reads):
 
         @rule(number=either)
         def pack(self, number):
-            if self.claim.exists() and modules["hints"].INDEX_CLAIM_NS > 0:
+            if self.claim.exists() and modules["storage.index_files"].INDEX_CLAIM_NS > 0:
                 with pytest.raises(OSError) as caught:
                     self.ones[number].pack()
                 assert caught.value.errno == errno.EBUSY
@@ -308,7 +310,7 @@ def machine(nfsdict, lists, reads):
                 self.claim.unlink()
                 return
             self.claim.touch()
-            modules["hints"].INDEX_CLAIM_NS = -SECOND if old else 600 * SECOND
+            modules["storage.index_files"].INDEX_CLAIM_NS = -SECOND if old else 600 * SECOND
 
         # --- always ----------------------------------------------------------------------------
 
@@ -337,7 +339,7 @@ def machine(nfsdict, lists, reads):
 
 
 def test_index_and_files(nfsdict, monkeypatch):
-    Store = importlib.import_module("nfsdict.store").Store
+    Store = importlib.import_module("nfsdict.storage.store").Store
     lists, reads = [], []
     list_, read = Store.list, Store.read
     monkeypatch.setattr(

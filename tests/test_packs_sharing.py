@@ -47,7 +47,7 @@ def settled(nfsdict, tmp_path):
 
 @pytest.fixture
 def hints(nfsdict):
-    return importlib.import_module("nfsdict.hints")
+    return importlib.import_module("nfsdict.storage.index_files")
 
 
 def replaced_meanwhile(hints, monkeypatch, act):
@@ -184,7 +184,7 @@ def test_twenty_openers_write_one_pack(nfsdict, settled):
     age(settled)
     openers = [open_(nfsdict, settled, lazy=True) for _ in range(20)]
     inodes = set()
-    PackStack = importlib.import_module("nfsdict.packs").PackStack
+    PackStack = importlib.import_module("nfsdict.index.stack").PackStack
     original = PackStack.push
     pushed = []
 
@@ -233,7 +233,9 @@ def test_a_claim_that_a_crash_has_left(nfsdict, settled, monkeypatch):
     claim(settled).touch()
     # A server may have left a number for its mtime, which no time would make old.
     os.utime(claim(settled), (2**31, 2**31))
-    monkeypatch.setattr(importlib.import_module("nfsdict.hints"), "INDEX_CLAIM_NS", -SECOND)
+    monkeypatch.setattr(
+        importlib.import_module("nfsdict.storage.index_files"), "INDEX_CLAIM_NS", -SECOND
+    )
     before = written(settled)
     open_(nfsdict, settled).close()
     monkeypatch.undo()
@@ -268,7 +270,7 @@ def test_a_full_disk_costs_the_index_only(nfsdict, hints, tmp_path, monkeypatch,
 
 
 def test_a_merge_that_fails_keeps_what_there_is(nfsdict, settled, monkeypatch):
-    packs = importlib.import_module("nfsdict.packs")
+    packs = importlib.import_module("nfsdict.index.stack")
 
     def failing(*_):
         raise OSError(errno.EIO, os.strerror(errno.EIO))
@@ -381,7 +383,7 @@ def test_pack_removes_what_crashes_left(nfsdict, settled):
 
 
 def test_pack_gives_up_where_others_go_on_writing(nfsdict, settled, monkeypatch):
-    knowledge = importlib.import_module("nfsdict.notes")
+    knowledge = importlib.import_module("nfsdict.index.writer")
     monkeypatch.setattr(knowledge.time, "sleep", lambda seconds: None)
     claim(settled).touch()
     plain_write(settled, "new", "value")

@@ -14,7 +14,7 @@ import pytest
 
 @pytest.fixture
 def Store(nfsdict):
-    return importlib.import_module("nfsdict.store").Store
+    return importlib.import_module("nfsdict.storage.store").Store
 
 
 def value_file(d, key: str) -> Path:

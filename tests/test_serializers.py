@@ -586,7 +586,7 @@ def test_an_extension_that_is_no_text_or_too_long(serializers, extension):
 )
 def test_extensions_that_begin_alike(nfsdict, opened, extension, monkeypatch):
     """Neither store takes the other's files for its own, packs and index included."""
-    packs = importlib.import_module("nfsdict.packs")
+    packs = importlib.import_module("nfsdict.index.stack")
     monkeypatch.setattr(packs, "_GRACE_NS", -(10**18))  # whatever no head names is swept
     serializer = Lines()
     serializer.extension = extension

@@ -287,10 +287,10 @@ def packed(d):
 def forge_pack(d, contents):
     """Put these bytes into a pack in place of those of a key: every checksum, stamp and signature
     is right."""
-    modules = {name: importlib.import_module(f"nfsdict.{name}") for name in ("packs", "pack")}
-    SHARDS = importlib.import_module("nfsdict.store").SHARDS
+    modules = {name: importlib.import_module(f"nfsdict.index.{name}") for name in ("stack", "pack")}
+    SHARDS = importlib.import_module("nfsdict.storage.store").SHARDS
     PackRecord = modules["pack"].PackRecord
-    packs = modules["packs"].PackStack(d._store)
+    packs = modules["stack"].PackStack(d._store)
     packs.load()
     assert not packs.empty
     writer = modules["pack"].Writer(d._store)
@@ -317,7 +317,7 @@ def test_values_are_served_from_a_pack(made, monkeypatch):
     d = made()
     d.update(a=1, b=2)
     packed(d)
-    files = importlib.import_module("nfsdict.files")
+    files = importlib.import_module("nfsdict.storage.values")
     original, read = files.read_files, []
     monkeypatch.setattr(files, "read_files", lambda paths: read.extend(paths) or original(paths))
     assert dict(made()) == {"a": 1, "b": 2}

@@ -24,7 +24,7 @@ def digest(key):
 
 @pytest.fixture
 def module(nfsdict):
-    return importlib.import_module("nfsdict.store")
+    return importlib.import_module("nfsdict.storage.store")
 
 
 @pytest.fixture
@@ -52,8 +52,8 @@ MKDIRS = "link,linkat,mkdir,mkdirat,unlink,unlinkat,chmod,fchmod,fchmodat"
 
 PROLOGUE = """
 import os, sys
-import nfsdict, nfsdict.directories
-nfsdict.directories.mounted_as = lambda path: "ext4"  # a tmpfs is not asked to fsync directories
+import nfsdict, nfsdict.storage.nfs
+nfsdict.storage.nfs.mounted_as = lambda path: "ext4"  # a tmpfs is not asked to fsync directories
 durable = sys.argv[2] == "durable"
 d = nfsdict.NfsDict("store", sys.argv[1], "bytes", lazy=True, durable=durable, workers=1)
 """
@@ -309,7 +309,7 @@ def fails(monkeypatch):
 @pytest.fixture
 def reads_fail(module, monkeypatch):
     """``read_files`` gives this errno so often."""
-    module = importlib.import_module("nfsdict.files")
+    module = importlib.import_module("nfsdict.storage.values")
 
     def build(number, times):
         original = module.read_files
@@ -364,7 +364,7 @@ def calls_of(store):
 
 
 def where_is(name):
-    return os if hasattr(os, name) else importlib.import_module("nfsdict.directories")
+    return os if hasattr(os, name) else importlib.import_module("nfsdict.storage.nfs")
 
 
 @pytest.mark.parametrize("name", ["lstat", "unlink", "list_directory", "open"])
@@ -393,7 +393,7 @@ def test_stamps_of_many(store, monkeypatch):
     assert shard not in others
     assert store.stamps(["00", shard, "ff"]) == [None, stamp, None]
     assert store.stamps([]) == []
-    module = importlib.import_module("nfsdict.store")
+    module = importlib.import_module("nfsdict.storage.store")
     monkeypatch.setattr(module, "read_stamps", lambda paths: [errno.ESTALE] * len(paths))
     assert store.stamps(["00", shard]) == [None, stamp], "looked at anew"
 
@@ -401,7 +401,7 @@ def test_stamps_of_many(store, monkeypatch):
 def test_an_error_is_no_stamp(store, fails, monkeypatch):
     put(store, "k")
     shard = digest("k")[:2]
-    module = importlib.import_module("nfsdict.store")
+    module = importlib.import_module("nfsdict.storage.store")
     monkeypatch.setattr(module, "read_stamps", lambda paths: [errno.EIO] * len(paths))
     fails(os, "open", errno.EIO, FOREVER, shard)
     with pytest.raises(OSError) as caught:
@@ -425,7 +425,7 @@ def test_stale_handles_elsewhere_are_bounded(store, fails, name):
 @pytest.fixture
 def writes(module, monkeypatch):
     """Replace what the core's writes give, one outcome for each call; afterwards they work."""
-    module = importlib.import_module("nfsdict.files")
+    module = importlib.import_module("nfsdict.storage.values")
 
     def build(*outcomes):
         original = module.write_files
@@ -547,7 +547,7 @@ def test_one_of_many_fails(store):
 
 def test_a_miss_is_looked_at_again_after_revalidation(store, module, monkeypatch):
     """Another host wrote it, and this client remembers that it was missing."""
-    module = importlib.import_module("nfsdict.files")
+    module = importlib.import_module("nfsdict.storage.values")
     put(store, "k")
     original, revalidated = module.read_files, []
     open_ = os.open

@@ -200,7 +200,7 @@ def test_a_child_tells_release_021_of_its_own_changes(opened):
 def test_an_interrupt_leaves_the_answer_to_the_disk(opened, monkeypatch, call):
     store = opened()
     store["k"] = "old"
-    files = importlib.import_module("nfsdict.files")
+    files = importlib.import_module("nfsdict.storage.values")
 
     def interrupted(function):
         def wrapper(*arguments):
@@ -229,8 +229,8 @@ def test_an_interrupt_leaves_the_answer_to_the_disk(opened, monkeypatch, call):
 def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeypatch):
     store = opened()
     store["k"] = 1
-    files = importlib.import_module("nfsdict.files")
-    Store = importlib.import_module("nfsdict.store").Store
+    files = importlib.import_module("nfsdict.storage.values")
+    Store = importlib.import_module("nfsdict.storage.store").Store
     held = threading.Barrier(3)
     go_on = threading.Event()
     write_file, shards = files.write_file, Store.shards

@@ -21,12 +21,12 @@ KINDS = ["cifs", "smb3", "fuse.sshfs", ""]
 
 @pytest.fixture
 def directories(nfsdict):
-    return importlib.import_module("nfsdict.directories")
+    return importlib.import_module("nfsdict.storage.nfs")
 
 
 @pytest.fixture
 def files(nfsdict):
-    return importlib.import_module("nfsdict.files")
+    return importlib.import_module("nfsdict.storage.values")
 
 
 @pytest.fixture(autouse=True)

@@ -179,7 +179,7 @@ def test_it_lists_nothing_where_an_entry_is_known_and_little_where_none_is(opene
 
 
 def test_a_shard_that_cannot_be_listed_stops_no_lookup(opened, jsons, monkeypatch):
-    Store = importlib.import_module("nfsdict.store").Store
+    Store = importlib.import_module("nfsdict.storage.store").Store
 
     def refuse(*_):
         raise PermissionError

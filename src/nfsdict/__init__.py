@@ -11,8 +11,8 @@ from .errors import (
     UncertainWriteError,
     WrongSerializerError,
 )
+from .index.writer import Packing
 from .mapping import NfsDict
-from .notes import Packing
 from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning

@@ -9,11 +9,11 @@ from .content import Content, fingerprint, size_of
 from .core import digest
 from .entries import Entries
 from .errors import name_key
-from .flush import Flush
-from .knowledge import StoreState
+from .index.flush import Flush
 from .locks import Locks
 from .parallel import chunks, in_parallel
-from .store import Store
+from .state import StoreState
+from .storage.store import Store
 
 # So many bytes are serialized before they are written: up to here, a value that the serializer
 # refuses leaves everything unchanged.

@@ -9,10 +9,10 @@ from typing import Any, Callable, NamedTuple, TypeVar
 from .content import Content, fingerprint
 from .core import digest
 from .errors import CorruptValueError
-from .files import Found, same_but_for_ctime
 from .locks import Locks
 from .serializers import Damaged, Foreign, Serializer
-from .store import Store
+from .storage.store import Store
+from .storage.values import Found, same_but_for_ctime
 
 A = TypeVar("A")
 T = TypeVar("T")

@@ -14,8 +14,8 @@ from .content import Content
 from .core import MISSING, digest
 from .entries import Entries
 from .errors import BatchError
-from .knowledge import StoreState
-from .store import Store
+from .state import StoreState
+from .storage.store import Store
 from .taking import Taking
 
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from .errors import WrongSerializerError
 from .serializers import EXTENSION, KNOWN
-from .store import Store
+from .storage.store import Store
 
 _VALUE_NAME = re.compile(rf"([0-9a-f]{{64}})({EXTENSION.pattern})")
 # So many shard directories without any value file are looked into before a store is taken for one

@@ -18,20 +18,20 @@ from platformdirs import user_data_dir
 from .bulk import Bulk
 from .content import fingerprint, size_of
 from .core import MISSING, ReadCache, digest
-from .directories import failure
 from .entries import Entries
 from .errors import BatchError, CorruptValueError, ReadOnlyError
-from .flush import Flush
-from .index import UNREAD, Index
+from .index.flush import Flush
+from .index.memory import UNREAD, Index
+from .index.writer import IndexWriter, Packing
 from .interrupting import Interrupting
 from .kinds import Kinds
-from .knowledge import StoreState
 from .locks import Locks
-from .notes import IndexWriter, Packing
 from .progress import Progress
 from .scanner import Scanner
 from .serializers import AnySerializer, serializer_named
-from .store import Store
+from .state import StoreState
+from .storage.nfs import failure
+from .storage.store import Store
 from .taking import Taking
 from .trust import warn_of_writers
 from .verify import Repair, Report, repair, verify

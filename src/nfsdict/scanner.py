@@ -13,14 +13,14 @@ from typing import Any
 
 from .core import MISSING
 from .entries import Entries
-from .index import RACY_WINDOW_NS, IndexEntry
+from .index.memory import RACY_WINDOW_NS, IndexEntry
+from .index.writer import IndexWriter, Packing
 from .kinds import Kinds
-from .knowledge import Scan, StoreState
 from .locks import Locks
-from .notes import IndexWriter, Packing
 from .parallel import in_parallel
 from .progress import Progress
-from .store import SHARDS, Stamp, Store
+from .state import Scan, StoreState
+from .storage.store import SHARDS, Stamp, Store
 from .survey import Plan, ShardScan, plan, read
 
 log = logging.getLogger("nfsdict")

@@ -13,11 +13,11 @@ from typing import Any, Callable, NamedTuple
 from .batches import batches
 from .entries import Entries, Entry
 from .errors import CorruptValueError, described
-from .files import file_size
-from .index import UNREAD, IndexEntry
-from .notes import PACKED
-from .pack import SECTION, UNKNOWN
-from .store import NO_STAMP, Stamp, Store
+from .index.memory import UNREAD, IndexEntry
+from .index.pack import SECTION, UNKNOWN
+from .index.writer import PACKED
+from .storage.store import NO_STAMP, Stamp, Store
+from .storage.values import file_size
 
 log = logging.getLogger("nfsdict")
 

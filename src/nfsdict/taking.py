@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 
-from .directories import TRIES
 from .entries import Entries, Entry
 from .errors import UncertainWriteError
-from .files import Found
-from .store import Store
+from .storage.nfs import TRIES
+from .storage.store import Store
+from .storage.values import Found
 
 log = logging.getLogger("nfsdict")
 

@@ -7,7 +7,7 @@ import stat
 import warnings
 
 from .serializers import Pickle, Serializer
-from .store import Store
+from .storage.store import Store
 
 
 class UntrustedPickleWarning(UserWarning):

@@ -11,10 +11,10 @@ from .content import fingerprint
 from .core import digest
 from .entries import Entries, Entry
 from .errors import CorruptValueError, described
-from .files import file_size
-from .packs import PackStack
+from .index.stack import PackStack
 from .parallel import in_parallel
-from .store import Listing, Store
+from .storage.store import Listing, Store
+from .storage.values import file_size
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,9 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import nfsdict
-from nfsdict import directories, hints, notes, scanner
+from nfsdict import scanner
+from nfsdict.index import writer
+from nfsdict.storage import index_files, nfs
 
 sys.path.append(str(Path(__file__).parent.parent))
 from aging import age
@@ -375,7 +377,7 @@ def killed(base: Path, operation: Operation) -> Iterator[str]:
         yield f"opened as {dict(d)}, not {held}"
     young = [name for name in temporary(base) if "claim" not in name]
     # A minute later, or the claim on the index that was left there counts.
-    with mock.patch.object(hints, "INDEX_CLAIM_NS", -1):
+    with mock.patch.object(index_files, "INDEX_CLAIM_NS", -1):
         d.repair()
     if temporary(base) != young:
         yield f"a repair has taken {set(young) - set(temporary(base))} from who may be writing it"
@@ -401,12 +403,12 @@ def as_on_smb(source: str, target: str) -> None:
 
 
 def main(what: str, part: str, factor: str, base: str) -> None:
-    directories._NO_SYNC_NEEDED = ()  # type: ignore[assignment]
-    notes._PAYS = 1
-    notes._PATIENCE = 20, 0.0
+    nfs._NO_SYNC_NEEDED = ()  # type: ignore[assignment]
+    writer._PAYS = 1
+    writer._PATIENCE = 20, 0.0
     kind = os.environ.get("MOUNTED_AS")
     if kind:
-        directories.mounted_as = lambda path: kind
+        nfs.mounted_as = lambda path: kind
         os.replace = as_on_smb  # type: ignore[assignment]
         for name in [name for name in OPERATIONS if not name.startswith(("put", "update"))]:
             del OPERATIONS[name]

@@ -23,7 +23,8 @@ from typing import Any
 import atheris
 
 with atheris.instrument_imports(include=["nfsdict"]):
-    from nfsdict import _core, _pure, packs, serializers, signed
+    from nfsdict import _core, _pure, serializers, signed
+    from nfsdict.index import stack
 
 KEY = bytes(16)
 PICKLE = serializers.serializer_named("pickle")
@@ -58,7 +59,7 @@ def values(data: bytes) -> None:
 
 def head(data: bytes) -> None:
     try:
-        records = packs._parsed(data)
+        records = stack._parsed(data)
     except ValueError:
         return
     assert len(data) == 12 + 32 * len(records)
@@ -113,7 +114,7 @@ def seeds() -> list[bytes]:
     found = {
         table: [_core.encode_table([*small, ((7, 8), [], b"", b"", 0, 0), *silent])],
         values: [b"\2" + struct.pack("<II", 4, 0xFFFFFFFF) + b"four", b""],
-        head: [packs._MAGIC + bytes(4), packs._MAGIC + b"\x8d\xef\x02\xd2" + bytes(32)],
+        head: [stack._MAGIC + bytes(4), stack._MAGIC + b"\x8d\xef\x02\xd2" + bytes(32)],
         pickled: [PICKLE.dumps(("key", 1)), one],
         texts: [JSON.dumps(("key", [1])), BYTES.dumps(("key", b"value")), json.dumps(1).encode()],
         signature: [SIGNED.dumps(("key", 1)), one + bytes(32) + b"nfsdmac\x01"],

@@ -1,4 +1,4 @@
-"""Knowledge: what one dictionary knows of its store, cache and index kept together."""
+"""Store state: what one dictionary knows of its store, cache and index kept in step."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .cache_bound import CacheBound
 from .core import MISSING, digest
 from .entries import Entry
 from .errors import UncertainWriteError
-from .index import Index, IndexEntry
+from .index.memory import Index, IndexEntry
+from .index.pack import UNKNOWN
 from .locks import Locks
-from .pack import UNKNOWN
-from .store import SHARDS, Stamp
+from .storage.store import SHARDS, Stamp
 from .survey import ShardScan
 
 

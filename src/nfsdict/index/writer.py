@@ -1,4 +1,4 @@
-"""Notes: what one process knows of its store, taken from the packs on disk and brought there.
+"""Index writer: reads what the packs on disk say of a store, and writes what isn't there yet.
 
 A reader has bytes and signatures at no extra cost, so readers write packs. A writer's signatures
 are still racy, and so writers leave it to readers.
@@ -13,15 +13,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from .batches import batches
-from .directories import failure
-from .entries import Entries, Entry
-from .index import Index, IndexEntry
-from .locks import Locks
+from ..batches import batches
+from ..entries import Entries, Entry
+from ..locks import Locks
+from ..parallel import in_parallel
+from ..storage.nfs import failure
+from ..storage.store import NO_STAMP, SHARDS, Stamp, Store
+from .memory import Index, IndexEntry
 from .pack import SECTION
-from .packs import PackStack
-from .parallel import in_parallel
-from .store import NO_STAMP, SHARDS, Stamp, Store
+from .stack import PackStack
 
 log = logging.getLogger("nfsdict")
 

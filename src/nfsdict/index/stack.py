@@ -26,8 +26,8 @@ import zlib
 from collections.abc import Iterable
 from itertools import repeat
 
+from ..storage.store import Store
 from .pack import NO_SHARD, ManifestEntry, Pack, PackShard, Writer, merged
-from .store import Store
 
 log = logging.getLogger("nfsdict")
 
@@ -46,7 +46,7 @@ _GRACE_NS = 3600 * 1_000_000_000
 
 
 class PackStack:
-    """One process's view of the stack. Used under the lock ``survey``."""
+    """One process's view of the stack. One thread uses it at a time."""
 
     def __init__(self, store: Store) -> None:
         self._store = store

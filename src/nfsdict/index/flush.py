@@ -6,8 +6,8 @@ import logging
 import os
 import weakref
 
-from .notes import IndexWriter
-from .store import Store
+from ..storage.store import Store
+from .writer import IndexWriter
 
 log = logging.getLogger("nfsdict")
 _all: weakref.WeakSet[Flush] = weakref.WeakSet()

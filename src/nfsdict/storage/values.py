@@ -11,10 +11,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from .content import Content, holds
-from .core import read_files, value_path, write_file, write_files
-from .directories import NEW_DIRECTORY, STALE, TEMPORARY, TRIES, TRUSTED, Directories, failure
-from .errors import UncertainWriteError
+from ..content import Content, holds
+from ..core import read_files, value_path, write_file, write_files
+from ..errors import UncertainWriteError
+from .nfs import NEW_DIRECTORY, STALE, TEMPORARY, TRIES, TRUSTED, Directories, failure
 
 T = TypeVar("T")
 Found = tuple[bytes, bytes]

@@ -1,4 +1,4 @@
-"""Contests: create once, take once. Of any number of callers on any hosts exactly one wins."""
+"""Exclusive: create once, take once. Of any number of callers on any hosts exactly one wins."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import stat
 import time
 from contextlib import suppress
 
-from .content import Content
-from .directories import TEMPORARY, TRIES, failure
-from .errors import UncertainWriteError
-from .files import NO_LINKS, PRIVATE, REFUSED, Files, Found
+from ..content import Content
+from ..errors import UncertainWriteError
+from .nfs import TEMPORARY, TRIES, failure
+from .values import NO_LINKS, PRIVATE, REFUSED, Files, Found
 
 log = logging.getLogger("nfsdict")
 

@@ -20,7 +20,7 @@ changed. It says something of some shards, and nothing of the others. All number
             4*n     length of each key in bytes
             t       the keys' UTF-8 (lone surrogates passed), in the order of their digests
 
-Where the table begins, its size and its CRC-32 stand in the head that names the pack (``packs``).
+Where the table begins, its size and its CRC-32 stand in the head that names the pack (``stack``).
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ import zlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .core import digest, encode_table, parse_table, split_values
-from .hints import PackFileReader, PackFileWriter
-from .store import SHARDS, Stamp, Store
+from ..core import digest, encode_table, parse_table, split_values
+from ..storage.index_files import PackFileReader, PackFileWriter
+from ..storage.store import SHARDS, Stamp, Store
 
 log = logging.getLogger("nfsdict")
 

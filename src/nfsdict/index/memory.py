@@ -10,7 +10,7 @@ in no stamp, and so not before its directory is listed. Stamps and signatures wi
 ``RACY_WINDOW_NS`` of the moment, by the server's clock, prove nothing (git's "racy" entries, see
 Documentation/technical/racy-git.txt there), and are kept as unknown.
 
-Here is what one process knows, and which part of it the packs on disk (``packs``) don't say yet.
+Here is what one process knows, and which part of it the packs on disk (``stack``) don't say yet.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
+from ..core import digest
+from ..storage.store import NO_STAMP, SHARDS, Stamp
+from ..storage.values import file_size, latest_of, same_but_for_ctime
 from . import pack
-from .core import digest
-from .files import file_size, latest_of, same_but_for_ctime
 from .pack import UNKNOWN, PackRecord
-from .store import NO_STAMP, SHARDS, Stamp
 
 # Stamps of file systems tick in steps of 1 ns to 2 s (FAT and SMB); a second more allows for
 # the clocks of several servers of one cluster file system.

@@ -1,4 +1,4 @@
-"""Hints: the files of the index, which say nothing that the value files don't: head and packs.
+"""Index files: head and packs, which say nothing that the value files don't.
 
 Readers meet a head whose packs are gone, and packs that are cut short. Both are ordinary.
 """
@@ -13,9 +13,9 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .contests import INDEX_CLAIM_NS, Exclusive
-from .directories import READ_FLAGS, TEMPORARY, failure
-from .files import mtime_of
+from .exclusive import INDEX_CLAIM_NS, Exclusive
+from .nfs import READ_FLAGS, TEMPORARY, failure
+from .values import mtime_of
 
 log = logging.getLogger("nfsdict")
 

@@ -41,8 +41,8 @@ import time
 from contextlib import suppress
 from typing import Callable, TypeVar
 
+from ..core import list_directory
 from .clock import ServerClock
-from .core import list_directory
 
 log = logging.getLogger("nfsdict")
 

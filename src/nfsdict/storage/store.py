@@ -1,7 +1,7 @@
 """Store: one directory, whole: its shards, and what is left behind.
 
-It is made of layers: ``directories``, which knows the rules of NFS, ``files``, ``contests`` and
-``hints``. These five alone, and the core, call the operating system about files.
+It is made of layers: ``nfs``, which knows the rules of NFS, ``values``, ``exclusive`` and
+``index_files``.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from .core import read_stamps
-from .directories import (
+from ..core import read_stamps
+from .index_files import IndexFiles
+from .nfs import (
     NEW_DIRECTORY,
     NFS,
     TEMPORARY,
@@ -23,8 +24,7 @@ from .directories import (
     is_directory,
     mounted_as,
 )
-from .files import mtime_of, same_but_for_ctime, signature_of, times_of
-from .hints import IndexFiles
+from .values import mtime_of, same_but_for_ctime, signature_of, times_of
 
 SHARDS = [f"{number:02x}" for number in range(256)]
 
