@@ -41,6 +41,8 @@ class Guests:
         self._number = min(os.cpu_count() or 1, GUESTS)
         self._shares = _shares(items, SHARES * self._number)
         self._lanes: list[Generator[None, None, None]] = []
+        # As it is now: the tests beside which guests are started change it.
+        self._environment = dict(os.environ)
 
     def beside(self) -> None:
         """Go on in one lane while other tests use another processor: called between those."""
@@ -60,7 +62,7 @@ class Guests:
     def _go_on(self, most: int) -> bool:
         self._lanes = [lane for lane in self._lanes if next(lane, _END) is not _END]
         while self._shares and len(self._lanes) < most:
-            lane = _run(self._session, self._shares.pop(0))
+            lane = _run(self._session, self._shares.pop(0), self._environment)
             self._lanes.append(lane)
             next(lane, None)
         return bool(self._lanes)
@@ -91,13 +93,15 @@ def _shares(items: list[pytest.Item], number: int) -> list[list[pytest.Item]]:
     )
 
 
-def _run(session: pytest.Session, items: list[pytest.Item]) -> Generator[None, None, None]:
+def _run(
+    session: pytest.Session, items: list[pytest.Item], environment: dict[str, str]
+) -> Generator[None, None, None]:
     """Run *items*, in one guest after another; gives way to others while there is nothing to do."""
     waiting = {item.nodeid: item for item in items}
     while waiting:
         number = len(waiting)
         with Guest() as guest:
-            _boot(session.config, guest, list(waiting.values()))
+            _boot(session.config, guest, list(waiting.values()), dict(environment))
             cause = yield from _follow(session, guest, waiting)
             if len(waiting) == number:
                 # It ran no test, and so no other guest would.
@@ -109,7 +113,9 @@ def _run(session: pytest.Session, items: list[pytest.Item]) -> Generator[None, N
                 raise RuntimeError(f"{cause}, after its tests\n{guest.console_tail()}")
 
 
-def _boot(config: pytest.Config, guest: Guest, items: list[pytest.Item]) -> None:
+def _boot(
+    config: pytest.Config, guest: Guest, items: list[pytest.Item], environment: dict[str, str]
+) -> None:
     (guest.directory / "tests").write_text(json.dumps([item.nodeid for item in items]))
     (guest.directory / "events").touch()
     files = list(dict.fromkeys(str(item.path) for item in items))
@@ -122,7 +128,6 @@ def _boot(config: pytest.Config, guest: Guest, items: list[pytest.Item]) -> None
     command += ["-vv", f"--tb={config.option.tbstyle}", f"--color={colour}"]
     if config.option.showlocals:
         command += ["--showlocals"]
-    environment = dict(os.environ)
     for name in ("PYTEST_ADDOPTS", "PYTEST_CURRENT_TEST", "PYTEST_VERSION"):
         environment.pop(name, None)
     path = [str(PACKAGES), *filter(None, [environment.get("PYTHONPATH")])]
