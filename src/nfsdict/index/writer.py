@@ -11,7 +11,7 @@ import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 
 from ..batches import batches
 from ..entries import Entries, Entry
@@ -24,6 +24,8 @@ from .pack import SECTION
 from .stack import PackStack
 
 log = logging.getLogger("nfsdict")
+
+T = TypeVar("T")
 
 # Larger values are left to their files: reading them takes longer than finding them, from about
 # here on (benchmarks/pack_limit.py).
@@ -185,13 +187,7 @@ class IndexWriter:
     def remove(self) -> None:
         """Leave no index on disk, for one that is written next. EBUSY while others write it."""
         packs = PackStack(self._store)
-        tries, pause = _PATIENCE
-        for _ in range(tries):
-            if packs.remove():
-                break
-            time.sleep(pause)
-        else:
-            raise failure(errno.EBUSY, self._store.directory)
+        self._unless_claimed(packs.remove)
         with self._locks.guard, self._locks.state:
             self._packs = packs
             for name in SHARDS:
@@ -202,20 +198,28 @@ class IndexWriter:
 
         OSError if that can't be done: EBUSY if others go on writing the index.
         """
+        self._packs, packing = self._unless_claimed(lambda: self._packed(workers))
+        self._packs.sweep()
+        return packing
+
+    def _unless_claimed(self, attempt: Callable[[], T | None]) -> T:
+        """What the attempt gives. Repeated while it gives nothing, as others write the index."""
         tries, pause = _PATIENCE
         for _ in range(tries):
-            packs = PackStack(self._store)
-            packs.load()
-            try:
-                packing = self._pack_rest(packs, workers)
-            finally:
-                packs.close()
-            if packing is not None:
-                self._packs = packs
-                packs.sweep()
-                return packing
+            result = attempt()
+            if result:
+                return result
             time.sleep(pause)
         raise failure(errno.EBUSY, self._store.directory)
+
+    def _packed(self, workers: int) -> tuple[PackStack, Packing] | None:
+        packs = PackStack(self._store)
+        packs.load()
+        try:
+            packing = self._pack_rest(packs, workers)
+        finally:
+            packs.close()
+        return packing and (packs, packing)
 
     def _pack_rest(self, packs: PackStack, workers: int) -> Packing | None:
         """None: somebody else is writing the index."""
