@@ -3,14 +3,42 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import weakref
 from collections.abc import Iterable
-from typing import Callable, TypeVar
+from typing import Any, Callable, TypeVar
 
 T = TypeVar("T")
 
 _all: weakref.WeakSet[Locks] = weakref.WeakSet()
+# Elsewhere a signal can come between the end of a ``with`` block and the release of its lock.
+_WITH_IS_ATOMIC = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
+
+
+class _Guard:
+    """A guard that releases what a signal has kept its thread from releasing.
+
+    The ``with`` statement of the guard is around those of all other locks. So the exception that
+    came at the end of one of them comes by here.
+    """
+
+    def __init__(self, locks: Locks) -> None:
+        self._lock = threading.Lock()
+        self._locks = locks
+
+    def locked(self) -> bool:
+        return self._lock.locked()
+
+    def __enter__(self) -> bool:
+        return self._lock.__enter__()
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        try:
+            if kind is not None:
+                self._locks.release_owned()
+        finally:
+            self._lock.release()
 
 
 class Locks:
@@ -33,10 +61,19 @@ class Locks:
         _all.add(self)
 
     def _renew(self) -> None:
+        # Of an RLock it can be told whether a thread owns it.
+        new: Callable[[], Any] = threading.Lock if _WITH_IS_ATOMIC else threading.RLock
         self._thread = threading.local()
-        self._shards = {f"{number:02x}": threading.Lock() for number in range(256)}
-        self.state = threading.Lock()
-        self.index = threading.Lock()
+        self._shards: dict[str, threading.Lock] = {f"{number:02x}": new() for number in range(256)}
+        self.state: threading.Lock = new()
+        self.index: threading.Lock = new()
+
+    def release_owned(self) -> None:
+        """Release those, but for guards, that the calling thread has. They are RLocks."""
+        lock: Any
+        for lock in (self.state, self.index, *self._shards.values()):
+            while lock._is_owned():
+                lock.release()
 
     # Both are locks that only one thread takes, so that the ``with`` statement leaves them as it
     # found them whatever exception arrives at whatever moment.
@@ -47,7 +84,7 @@ class Locks:
         try:
             return self._thread.guard  # type: ignore[no-any-return]
         except AttributeError:
-            return self._own("guard")
+            return self._own("guard", threading.Lock() if _WITH_IS_ATOMIC else _Guard(self))
 
     @property
     def interrupted(self) -> bool:
@@ -60,11 +97,11 @@ class Locks:
         try:
             return self._thread.decoding  # type: ignore[no-any-return]
         except AttributeError:
-            return self._own("decoding")
+            return self._own("decoding", threading.Lock())
 
-    def _own(self, name: str) -> threading.Lock:
+    def _own(self, name: str, new: threading.Lock | _Guard) -> threading.Lock:
         """In one step, as an interrupting call may be the first."""
-        lock: threading.Lock = vars(self._thread).setdefault(name, threading.Lock())
+        lock: threading.Lock = vars(self._thread).setdefault(name, new)
         return lock
 
     def shard(self, name: str) -> threading.Lock:
