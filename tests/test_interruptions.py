@@ -178,6 +178,29 @@ def test_a_signal_between_a_block_and_the_release_of_its_lock(nfsdict, monkeypat
     assert not locks.interrupted
 
 
+@pytest.mark.parametrize("which", ["guard", "decoding"])
+def test_a_signal_between_a_block_and_the_release_of_its_guard(nfsdict, monkeypatch, which):
+    """The thread is inside of the call that entered it, and of no other one."""
+    module = importlib.import_module("nfsdict.locks")
+    monkeypatch.setattr(module, "_WITH_IS_ATOMIC", False)
+    locks = module.Locks()
+    guard = getattr(locks, which)
+
+    def inside():
+        return guard.locked()
+
+    def interrupted():
+        guard.__enter__()  # and nothing is done at the end
+        assert inside()
+        if which == "guard":
+            locks.shard("ab").acquire()
+
+    interrupted()
+    assert not inside()
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(locks.shard("ab").acquire, timeout=5).result(10)
+
+
 # --- other people's code --------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Iterable
+from types import FrameType
 from typing import Any, Callable, TypeVar
 
 T = TypeVar("T")
@@ -17,28 +18,39 @@ _WITH_IS_ATOMIC = sys.implementation.name == "cpython" and sys.version_info >= (
 
 
 class _Guard:
-    """A guard that releases what a signal has kept its thread from releasing.
+    """A lock of one thread, which it doesn't keep though a signal has kept it from releasing it.
 
-    The ``with`` statement of the guard is around those of all other locks. So the exception that
-    came at the end of one of them comes by here.
+    It knows the call that entered it: when that has ended, so has its being inside. The ``with``
+    statement of a guard is around those of all other locks, and an exception that came at the end
+    of one of them comes by here: ``release`` releases them.
     """
 
-    def __init__(self, locks: Locks) -> None:
-        self._lock = threading.Lock()
-        self._locks = locks
+    def __init__(self, release: Callable[[], None]) -> None:
+        self._release = release
+        self._inside: FrameType | None = None
 
     def locked(self) -> bool:
-        return self._lock.locked()
+        inside = self._inside
+        if inside is None:
+            return False
+        frame: FrameType | None = sys._getframe(1)
+        while frame is not None:
+            if frame is inside:
+                return True
+            frame = frame.f_back
+        self._release()
+        self._inside = None
+        return False
 
-    def __enter__(self) -> bool:
-        return self._lock.__enter__()
+    def __enter__(self) -> None:
+        self._inside = sys._getframe(1)
 
     def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         try:
             if kind is not None:
-                self._locks.release_owned()
+                self._release()
         finally:
-            self._lock.release()
+            self._inside = None
 
 
 class Locks:
@@ -68,7 +80,7 @@ class Locks:
         self.state: threading.Lock = new()
         self.index: threading.Lock = new()
 
-    def release_owned(self) -> None:
+    def _release_owned(self) -> None:
         """Release those, but for guards, that the calling thread has. They are RLocks."""
         lock: Any
         for lock in (self.state, self.index, *self._shards.values()):
@@ -84,7 +96,9 @@ class Locks:
         try:
             return self._thread.guard  # type: ignore[no-any-return]
         except AttributeError:
-            return self._own("guard", threading.Lock() if _WITH_IS_ATOMIC else _Guard(self))
+            return self._own(
+                "guard", threading.Lock() if _WITH_IS_ATOMIC else _Guard(self._release_owned)
+            )
 
     @property
     def interrupted(self) -> bool:
@@ -97,7 +111,9 @@ class Locks:
         try:
             return self._thread.decoding  # type: ignore[no-any-return]
         except AttributeError:
-            return self._own("decoding", threading.Lock())
+            return self._own(
+                "decoding", threading.Lock() if _WITH_IS_ATOMIC else _Guard(lambda: None)
+            )
 
     def _own(self, name: str, new: threading.Lock | _Guard) -> threading.Lock:
         """In one step, as an interrupting call may be the first."""
