@@ -38,7 +38,7 @@ import lmdb
 
 import nfsdict
 import release021
-from nfsdict.storage.nfs import mounted_as
+from nfsdict.storage.mounts import mounted_as
 from timing import Seen, duration, interleave, ratio, seconds, table
 
 SETTLE = 4.0

@@ -18,23 +18,19 @@ import statistics
 import sys
 import time
 from functools import partial
-from types import ModuleType
 
 import nfsdict
-import nfsdict.index.writer
-import nfsdict.survey
+import nfsdict.index.pack
 from in_guest import run_in_guest
 from lab.configuration import Configuration
 from lab.laboratory import Bench, Lab
 from timing import duration, table
 
 SETTLE = 4.0
-LIMITED: tuple[ModuleType, ...] = (nfsdict.index.writer, nfsdict.survey)
 
 
 def opened(lab: Lab, limit: int, count: int) -> float:
-    for module in LIMITED:
-        module.PACKED = limit  # type: ignore[attr-defined]
+    nfsdict.index.pack.PACKED = limit
     lab.remount("a", "")
     start = time.perf_counter()
     d = nfsdict.NfsDict[bytes]("store", lab.a)

@@ -63,7 +63,7 @@ def within_one_tick(patch: Any, base: Path) -> None:
     patch.setattr(sys.modules[__name__], "_coarse", True)
     modules = {
         name: importlib.import_module(f"nfsdict.storage.{name}")
-        for name in ("nfs", "values", "store")
+        for name in ("exclusive", "files", "nfs", "shards", "values")
     }
 
     def floor(moment: int) -> int:
@@ -97,14 +97,14 @@ def within_one_tick(patch: Any, base: Path) -> None:
     def signed(outcome: Any) -> Any:
         return sign(outcome) if isinstance(outcome, bytes) else outcome
 
-    wrap("store", "read_stamps", lambda found, paths: list(map(stamped, paths, found)))
+    wrap("shards", "read_stamps", lambda found, paths: list(map(stamped, paths, found)))
     wrap("nfs", "list_directory", lambda found, path, _: listed(path, found))
-    wrap("store", "signature_of", lambda found, _: sign(found))
+    wrap("exclusive", "signature_of", lambda found, _: sign(found))
     wrap("values", "signature_of", lambda found, _: sign(found))
     wrap("values", "write_file", lambda found, *_: signed(found))
-    wrap("values", "write_files", lambda found, *_: list(map(signed, found)))
+    wrap("files", "write_files", lambda found, *_: list(map(signed, found)))
     wrap(
-        "values",
+        "files",
         "read_files",
         lambda found, _: [one if isinstance(one, int) else (one[0], sign(one[1])) for one in found],
     )

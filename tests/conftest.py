@@ -82,11 +82,11 @@ def real_time():
 @pytest.fixture
 def lists(nfsdict, monkeypatch):
     """The shards that were listed, in order of the calls."""
-    Store = importlib.import_module("nfsdict.storage.store").Store
+    Shards = importlib.import_module("nfsdict.storage.shards").Shards
     calls = []
-    original = Store.list
+    original = Shards.list
     monkeypatch.setattr(
-        Store, "list", lambda self, shard: calls.append(shard) or original(self, shard)
+        Shards, "list", lambda self, shard: calls.append(shard) or original(self, shard)
     )
     return calls
 
@@ -94,7 +94,7 @@ def lists(nfsdict, monkeypatch):
 @pytest.fixture
 def reads(nfsdict, monkeypatch):
     """Names of the value files that were read."""
-    files = importlib.import_module("nfsdict.storage.values")
+    files = importlib.import_module("nfsdict.storage.files")
     calls = []
     original = files.read_files
 

@@ -339,7 +339,7 @@ def test_verify_and_repair_of_a_store_with_one_damaged_value(command, store):
 
     done = command("repair", "s", "--json")
     assert done.returncode == 0
-    assert json.loads(done.stdout)["set_aside"].keys() == {str(damaged)}
+    assert json.loads(done.stdout)["quarantined"].keys() == {str(damaged)}
     assert not damaged.exists()
     assert output(command("verify", "s"))
     assert output(command("ls", "s")) == b"other\n"
@@ -361,9 +361,9 @@ def test_verify_tells_what_the_index_contradicts(command, store):
 def test_pack_makes_one_file_of_the_values_that_it_counts(command, store):
     path = store({"small": 1, "also small": 2, "large": "x" * 100_000})
     report = json.loads(output(command("pack", "s", "--json")))
-    assert report == {"packed": 2, "left": 1, "fresh": 0}
+    assert report == {"packed": 2, "unpacked": 1, "racy": 0}
     assert len(list(path.glob("_pack.nfsdict-pkl-*"))) == 1
-    assert output(command("pack", "s")) == b"packed  2\nleft    1\nfresh   0\n"
+    assert output(command("pack", "s")) == b"packed    2\nunpacked  1\nracy      0\n"
     assert output(command("get", "s", "small")) == b"1\n"
 
 

@@ -29,7 +29,7 @@ def contests(nfsdict):
 
 @pytest.fixture
 def files(nfsdict):
-    return importlib.import_module("nfsdict.storage.values")
+    return importlib.import_module("nfsdict.storage.files")
 
 
 def value_file(d, key):
@@ -159,14 +159,14 @@ for number in range(rounds):
     meet()
 """
 WITHOUT_LINKS = """
-import errno, os, nfsdict.storage.values
-original = nfsdict.storage.values.write_files
+import errno, os, nfsdict.storage.files
+original = nfsdict.storage.files.write_files
 def write_files(files, mode, durable, synced, exclusive):
     if not exclusive:
         return original(files, mode, durable, synced, exclusive)
     there = os.path.isdir(os.path.dirname(files[0][0]))
     return [(1, errno.EPERM) if there else (0, errno.ENOENT)]
-nfsdict.storage.values.write_files = write_files
+nfsdict.storage.files.write_files = write_files
 """
 
 
@@ -378,12 +378,12 @@ def test_a_pop_that_cannot_remove_gives_back(opened, monkeypatch, number):
 def test_a_popped_value_is_not_lost_to_a_directory_that_is_not_synced(opened, monkeypatch, caplog):
     d = opened()
     d["k"] = 1
-    Directories = importlib.import_module("nfsdict.storage.nfs").Directories
+    Files = importlib.import_module("nfsdict.storage.files").Files
 
     def unsynced(self, path):
         raise OSError(errno.EIO, "no")
 
-    monkeypatch.setattr(Directories, "_sync_directory", unsynced)
+    monkeypatch.setattr(Files, "sync_directory", unsynced)
     assert d.pop("k") == 1
     assert "may come back" in caplog.text
     assert "k" not in d
@@ -503,14 +503,14 @@ def test_a_claim_is_waited_for(opened, contests, refused):
     assert d["k"] == "theirs"
 
 
-def test_a_claim_is_stale_by_the_servers_clock(opened, contests, refused, monkeypatch):
+def test_a_claim_is_stale_by_the_servers_clock(opened, contests, files, refused, monkeypatch):
     refused(errno.EPERM)
     d = opened()
     claim = claim_of(contests, d, "k")
     server = os.stat(claim).st_mtime_ns
     monkeypatch.setattr(time, "time", lambda: server / 1e9 + 3600)  # the local one is of no account
     ahead = [599_000_000_000]
-    monkeypatch.setattr(contests.Exclusive, "clock", lambda self: server + ahead[0])
+    monkeypatch.setattr(files.Files, "probe_clock", lambda self: server + ahead[0])
     results = []
     thread = threading.Thread(target=lambda: results.append(d.add("k", "mine")), daemon=True)
     thread.start()
@@ -523,36 +523,38 @@ def test_a_claim_is_stale_by_the_servers_clock(opened, contests, refused, monkey
     assert left_behind(d) == []
 
 
-def test_a_crash_while_breaking_a_claim_is_got_over(opened, contests, refused, monkeypatch):
+def test_a_crash_while_breaking_a_claim_is_got_over(opened, contests, files, refused, monkeypatch):
     refused(errno.EPERM)
     d = opened()
     claim = claim_of(contests, d, "k")
     claim.with_name(f"{claim.name}-breaking").touch()
     server = os.stat(claim).st_mtime_ns
-    monkeypatch.setattr(contests.Exclusive, "clock", lambda self: server + 700_000_000_000)
+    monkeypatch.setattr(files.Files, "probe_clock", lambda self: server + 700_000_000_000)
     assert d.add("k", 1)
     assert left_behind(d) == []
 
 
-def test_who_looked_at_a_stale_claim_does_not_break_the_next_one(opened, contests, monkeypatch):
+def test_who_looked_at_a_stale_claim_does_not_break_the_next_one(
+    opened, contests, files, monkeypatch
+):
     """Two see that a claim is stale; one breaks it and claims; the other comes late."""
     d = opened()
-    store = d._store
+    claims = d._exclusive._claims
     claim = claim_of(contests, d, "k")
-    create, clock = store._create, contests.Exclusive.clock
+    create, clock = claims.try_claim, files.Files.probe_clock
     later = os.stat(claim).st_ctime_ns + 700 * 10**9
-    monkeypatch.setattr(contests.Exclusive, "clock", lambda self: later)
+    monkeypatch.setattr(files.Files, "probe_clock", lambda self: later)
 
     def late(path):
-        monkeypatch.setattr(contests.Exclusive, "_create", staticmethod(create))
-        store._break_claim(str(claim))
+        monkeypatch.setattr(claims, "try_claim", create)
+        claims.break_old(str(claim), 600 * 10**9)
         assert not claim.exists()
         claim.touch()
-        monkeypatch.setattr(contests.Exclusive, "clock", clock)
+        monkeypatch.setattr(files.Files, "probe_clock", clock)
         return create(path)
 
-    monkeypatch.setattr(contests.Exclusive, "_create", staticmethod(late))
-    store._break_claim(str(claim))
+    monkeypatch.setattr(claims, "try_claim", late)
+    claims.break_old(str(claim), 600 * 10**9)
     assert left_behind(d) == [claim]
 
 
@@ -621,9 +623,9 @@ d = nfsdict.NfsDict("s", sys.argv[1])
 def killed(*arguments):
     os.kill(os.getpid(), 9)
 if sys.argv[2] == "before reading":
-    d._store.read_taken = killed
+    d._storage.exclusive.read_taken = killed
 else:
-    d._store.discard = killed
+    d._storage.exclusive.discard = killed
 d.pop("k")
 """
 
@@ -637,11 +639,11 @@ def test_what_a_killed_pop_took_repair_gives_back(opened, tmp_path, when):
     assert done.returncode == -9
     other = opened()
     assert "k" not in other
-    assert other.repair().swept == []  # for all it knows the pop is under way
+    assert other.repair().removed == []  # for all it knows the pop is under way
     assert "k" not in other
     [taken] = left_behind(d)
     time.sleep(0.05)
-    assert other.repair(grace=0.01).swept == [str(taken)]
+    assert other.repair(grace=0.01).removed == [str(taken)]
     assert other["k"] == opened()["k"] == "value"
     assert left_behind(d) == []
 
@@ -652,7 +654,7 @@ def test_repair_gives_back_nothing_over_a_newer_entry(opened, tmp_path):
     subprocess.run([sys.executable, "-c", KILLED, str(tmp_path), "before reading"])
     d["k"] = "new"
     time.sleep(0.05)
-    assert len(d.repair(grace=0.01).swept) == 1
+    assert len(d.repair(grace=0.01).removed) == 1
     assert d["k"] == opened()["k"] == "new"
     assert left_behind(d) == []
 
@@ -729,7 +731,9 @@ def test_what_began_before_a_sync_is_no_newer(opened, files, monkeypatch, call):
     other["k"] = "first"
     held, go_on = threading.Event(), threading.Event()
     name = "read_files" if call == "lookup" else "write_file"
-    original = getattr(files, name)
+    values = importlib.import_module("nfsdict.storage.values")
+    module = files if call == "lookup" else values
+    original = getattr(module, name)
 
     def slow(*arguments):
         result = original(*arguments)
@@ -738,7 +742,7 @@ def test_what_began_before_a_sync_is_no_newer(opened, files, monkeypatch, call):
             go_on.wait(30)
         return result
 
-    monkeypatch.setattr(files, name, slow)
+    monkeypatch.setattr(module, name, slow)
     calls = {"lookup": lambda: d.get("k"), "put": lambda: d.__setitem__("k", "own")}
     thread = threading.Thread(target=calls[call])
     thread.start()
@@ -755,7 +759,7 @@ def test_a_refresh_that_raises_keeps_what_it_had_found(opened, monkeypatch):
     other.update({f"key {n}": n for n in range(50)})
     d.refresh()
     other.update({f"key {n}": -1 - n for n in range(50)})
-    listed, shards = d._store.list, []
+    listed, shards = d._storage.shards.list, []
 
     def fails(shard):
         shards.append(shard)
@@ -764,7 +768,7 @@ def test_a_refresh_that_raises_keeps_what_it_had_found(opened, monkeypatch):
         return listed(shard)
 
     with monkeypatch.context() as patch:
-        patch.setattr(d._store, "list", fails)
+        patch.setattr(d._storage.shards, "list", fails)
         with pytest.raises(OSError):
             d.refresh()
     assert d.refresh() == {f"key {n}" for n in range(50)}
@@ -775,7 +779,7 @@ def test_a_key_that_was_popped_while_a_refresh_read_is_not_listed(opened, monkey
     d, other = opened(lazy=True), opened()
     assert len(d) == 0
     other["k"] = 1
-    read = d._entries.read
+    read = d._entries.read_entries
 
     def late(digests):
         found = list(read(digests))
@@ -783,7 +787,7 @@ def test_a_key_that_was_popped_while_a_refresh_read_is_not_listed(opened, monkey
         return found
 
     with monkeypatch.context() as patch:
-        patch.setattr(d._entries, "read", late)
+        patch.setattr(d._entries, "read_entries", late)
         d.refresh()
     assert list(d) == [] and len(d) == 0
 
@@ -799,7 +803,7 @@ def test_a_key_looked_up_while_a_refresh_runs_and_deleted_is_not_listed_for_good
     assert len(d) == 2 and d["k"] == 1
     age(other.path)
     d.refresh()
-    stamps = d._store.stamps
+    stamps = d._storage.shards.stamps
 
     def late(shards):
         assert d.get("k", fresh=True) == 1
@@ -807,7 +811,7 @@ def test_a_key_looked_up_while_a_refresh_runs_and_deleted_is_not_listed_for_good
         monkeypatch.undo()
         return stamps(shards)
 
-    monkeypatch.setattr(d._store, "stamps", late)
+    monkeypatch.setattr(d._storage.shards, "stamps", late)
     told = d.refresh() | d.refresh()
     assert told == {"k"}
     assert list(d) == ["l"] and len(d) == 1 and "k" not in d
@@ -830,14 +834,14 @@ def test_a_sync_takes_nothing_from_what_a_refresh_is_to_tell(opened, monkeypatch
     d, other = opened(workers=1), opened()
     other["k"] = 1
     other["l"] = 2
-    apply = d._known.apply
+    apply = d._state.apply
 
     def once(*arguments):
         apply(*arguments)
         raise OSError(errno.EIO, "half-way")
 
     with monkeypatch.context() as patch:
-        patch.setattr(d._known, "apply", once)
+        patch.setattr(d._state, "apply", once)
         with pytest.raises(OSError):
             d.refresh()
     told = set(d._cache)

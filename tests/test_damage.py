@@ -24,8 +24,10 @@ def pack(nfsdict, tmp_path):
     open_(nfsdict, tmp_path).close()
     [record] = decoded_head(head_file(tmp_path).read_bytes())
     module = importlib.import_module("nfsdict.index.pack")
-    store = importlib.import_module("nfsdict.storage.store").Store(
-        str(tmp_path / "store"), ".pkl", None, False
+    store = (
+        importlib.import_module("nfsdict.storage")
+        .Storage(str(tmp_path / "store"), ".pkl", None, False)
+        .index
     )
     record = module.ManifestEntry(*record)
 
@@ -37,12 +39,12 @@ def pack(nfsdict, tmp_path):
             return {
                 key: value
                 for name in shards
-                for key, value in zip(opened.shards[name].keys, opened.values(name))
+                for key, value in zip(opened.shards[name].keys, opened.section_values(name))
             }
         finally:
             opened.close()
 
-    return pack_file(tmp_path, record.name), record, read
+    return pack_file(tmp_path, record.pack_id), record, read
 
 
 def test_every_byte_of_a_pack_changed(pack):
@@ -64,7 +66,7 @@ def test_every_byte_of_a_pack_changed(pack):
                 if at in owner:
                     assert read() == {**whole, owner[at]: None}
                 else:
-                    with pytest.raises(ValueError, match=record.name):
+                    with pytest.raises(ValueError, match=record.pack_id):
                         read()
             os.pwrite(file.fileno(), data[at : at + 1], at)
     assert read() == whole

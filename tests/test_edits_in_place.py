@@ -82,7 +82,7 @@ def test_after_sync_and_repair_openings_have_what_the_files_hold(nfsdict, edited
         assert dict(d) == NEW
     if call == "repair":
         assert done.report.contradicted.keys() == paths(edited)
-        assert done.set_aside == done.failed == {}
+        assert done.quarantined == done.failed == {}
     assert dict(open_(nfsdict, edited, read_only=True)) == NEW
     assert open_(nfsdict, edited, lazy=True).verify().ok
 
@@ -116,7 +116,7 @@ def test_a_file_that_is_replaced_while_it_is_verified(nfsdict, tmp_path, monkeyp
     age(tmp_path)
     open_(nfsdict, tmp_path).close()
     d = open_(nfsdict, tmp_path, lazy=True)
-    original = d._store.list
+    original = d._storage.shards.list
 
     def list_(shard):
         listing = original(shard)
@@ -125,7 +125,7 @@ def test_a_file_that_is_replaced_while_it_is_verified(nfsdict, tmp_path, monkeyp
                 plain_write(tmp_path, key, "new")
         return listing
 
-    monkeypatch.setattr(d._store, "list", list_)
+    monkeypatch.setattr(d._storage.shards, "list", list_)
     report = d.verify()
     assert report.ok and report.entries == 20
     assert scan(tmp_path) == dict.fromkeys(KEYS, "new")

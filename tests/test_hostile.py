@@ -162,8 +162,8 @@ def base(nfsdict, tmp_path):
 @pytest.fixture
 def quick(nfsdict, monkeypatch):
     """``pack`` waits for nothing."""
-    scanner = importlib.import_module("nfsdict.scanner")
-    monkeypatch.setattr(scanner.time, "sleep", lambda seconds: None)
+    repack = importlib.import_module("nfsdict.repack")
+    monkeypatch.setattr(repack.time, "sleep", lambda seconds: None)
 
 
 def done(nfsdict, base, operation, lazy, caplog):

@@ -28,7 +28,7 @@ def sign(mtime, inode=5, size=9, ctime=None):
 
 def both(moment):
     """A stamp of these times, in the tests where one time is as good as two; 0: unknown."""
-    return importlib.import_module("nfsdict.storage.store").Stamp(moment, moment)
+    return importlib.import_module("nfsdict.layout").Stamp(moment, moment)
 
 
 def one(stamp):
@@ -88,7 +88,7 @@ def loaded(Index, PackShard):
 
     def build(*packs, onto=None):
         index = Index() if onto is None else onto
-        index.load(SHARD, [layer(PackShard, *pack) for pack in packs])
+        index.load_shard(SHARD, [layer(PackShard, *pack) for pack in packs])
         return index
 
     return build
@@ -131,9 +131,9 @@ def said(index, name=SHARD, values=None):
     outcome = index.begin_update(name, values or {})
     if outcome is None:
         return None
-    keys = [statement.key for statement in outcome.statements]
+    keys = [statement.key for statement in outcome.records]
     assert keys == sorted(outcome.keys, key=digest)
-    return one(outcome.stamp), {said.key: said.signature for said in outcome.statements}
+    return one(outcome.stamp), {said.key: said.signature for said in outcome.records}
 
 
 # --- taken over from packs ------------------------
@@ -180,18 +180,18 @@ def test_lengths_that_look_like_a_key_that_is_gone(Index, PackShard):
     keys = sorted([A, B], key=digest)
     lengths = struct.pack("<II", 0xFE000000, LOOSE)
     index = Index()
-    index.load(SHARD, [PackShard(both(LONG_AGO), keys, OLD + OTHER, lengths, 0xFE000000, 0)])
+    index.load_shard(SHARD, [PackShard(both(LONG_AGO), keys, OLD + OTHER, lengths, 0xFE000000, 0)])
     assert content(index) == (LONG_AGO, {keys[0]: OLD, keys[1]: OTHER})
 
 
 def test_loading_goes_below_what_is_noted(Index, IndexEntry, loaded):
     d, e, f = TWINS[3:6]
     index = Index()
-    index.read(digest(A), IndexEntry(A, OTHER, 1))
-    index.read(digest(B), IndexEntry(B, OLD, 1))
-    index.read(digest(d), IndexEntry(d, OLD, 1))
-    index.wrote(digest(e), IndexEntry(e, OLD, 1))
-    index.drop(digest(e), e)
+    index.note_read(digest(A), IndexEntry(A, OTHER, 1))
+    index.note_read(digest(B), IndexEntry(B, OLD, 1))
+    index.note_read(digest(d), IndexEntry(d, OLD, 1))
+    index.note_written(digest(e), IndexEntry(e, OLD, 1))
+    index.note_gone(digest(e), e)
     loaded((1, {A: OLD, B: OLD, C: OLD, e: OLD}), (LONG_AGO, {f: OLD}), onto=index)
     assert content(index) == (0, {A: UNKNOWN, B: OLD, C: OLD, d: UNKNOWN, f: OLD})
     assert said(index) == (0, {A: UNKNOWN, d: UNKNOWN, e: None})
@@ -199,7 +199,7 @@ def test_loading_goes_below_what_is_noted(Index, IndexEntry, loaded):
 
 def test_noted_as_the_packs_say_it_changes_nothing(Index, IndexEntry, loaded):
     index = Index()
-    index.read(digest(A), IndexEntry(A, OTHER, 1))
+    index.note_read(digest(A), IndexEntry(A, OTHER, 1))
     loaded((LONG_AGO, {A: OLD}), (LONG_AGO, {A: OTHER}), onto=index)
     assert content(index) == (LONG_AGO, {A: OTHER})
     assert index.changes() == 0 and said(index) is None
@@ -208,7 +208,7 @@ def test_noted_as_the_packs_say_it_changes_nothing(Index, IndexEntry, loaded):
 def test_dropped_before_loading(Index, IndexEntry, loaded):
     """A key that isn't there leaves no trace, so the packs are believed as far as stamps go."""
     index = Index()
-    index.drop(digest(A), A)
+    index.note_gone(digest(A), A)
     loaded((LONG_AGO, {A: OLD}), onto=index)
     assert content(index) == (LONG_AGO, {A: OLD})
 
@@ -231,7 +231,7 @@ def test_loading_again(loaded):
 
 def test_a_file_read_anew_makes_the_shard_unknown(listed, IndexEntry):
     index = listed([A, STRANGER])
-    index.read(digest(A), IndexEntry(A, OTHER, 1))
+    index.note_read(digest(A), IndexEntry(A, OTHER, 1))
     assert content(index) == (0, {A: UNKNOWN})
     assert content(index, digest(STRANGER)[:2]) == (LONG_AGO, {STRANGER: OLD})
 
@@ -239,8 +239,8 @@ def test_a_file_read_anew_makes_the_shard_unknown(listed, IndexEntry):
 def test_reading_what_is_known_changes_nothing(loaded, IndexEntry):
     index = loaded((1, {A: OLD}), (LONG_AGO, {B: OTHER}))
     for fingerprint in (1, None):
-        index.read(digest(A), IndexEntry(A, OLD, fingerprint))
-        index.read(digest(B), IndexEntry(B, OTHER, fingerprint))
+        index.note_read(digest(A), IndexEntry(A, OLD, fingerprint))
+        index.note_read(digest(B), IndexEntry(B, OTHER, fingerprint))
     assert content(index) == (LONG_AGO, {A: OLD, B: OTHER})
     assert index.changes() == 0
 
@@ -249,42 +249,42 @@ def test_reading_again_what_is_not_proven(loaded, IndexEntry):
     """The file may be another one under the same signature: the last one read is known."""
     index = loaded((LONG_AGO, {A: UNKNOWN}))
     for fingerprint in (1, 2):
-        index.read(digest(A), IndexEntry(A, OLD, fingerprint))
+        index.note_read(digest(A), IndexEntry(A, OLD, fingerprint))
         assert index.shard(SHARD).find(digest(A), A) == IndexEntry(A, OLD, fingerprint)
     assert content(index) == (0, {A: UNKNOWN})
 
 
 def test_writing_makes_the_shard_unknown_whatever_the_signature(loaded, IndexEntry):
     index = loaded((LONG_AGO, {A: OLD}))
-    index.wrote(digest(A), IndexEntry(A, OLD, 1))
+    index.note_written(digest(A), IndexEntry(A, OLD, 1))
     assert content(index) == said(index) == (0, {A: UNKNOWN})
 
 
 def test_reading_a_new_key(loaded, IndexEntry):
     index = loaded((LONG_AGO, {A: OLD}))
-    index.read(digest(B), IndexEntry(B, OLD, 1))
+    index.note_read(digest(B), IndexEntry(B, OLD, 1))
     assert content(index) == (0, {A: OLD, B: UNKNOWN})
     assert said(index) == (0, {B: UNKNOWN})
 
 
 def test_a_drop(loaded):
     index = loaded((LONG_AGO, {A: OLD, B: OLD}))
-    index.drop(digest(C), C)
+    index.note_gone(digest(C), C)
     assert index.changes() == 0 and content(index)[0] == LONG_AGO
-    index.drop(digest(A), A)
+    index.note_gone(digest(A), A)
     assert index.shard(digest(A)).find(digest(A), A) is None
     assert content(index) == (0, {B: OLD})
     assert said(index) == (0, {A: None})
-    index.drop(digest(A), A)
+    index.note_gone(digest(A), A)
     assert said(index) is None
 
 
 def test_dropped_and_written_again(loaded, IndexEntry):
     index = loaded((LONG_AGO, {A: OLD}))
-    index.drop(digest(A), A)
-    index.read(digest(A), IndexEntry(A, OLD, 1))
+    index.note_gone(digest(A), A)
+    index.note_read(digest(A), IndexEntry(A, OLD, 1))
     assert content(index) == (0, {A: UNKNOWN})
-    index.drop(digest(A), A)
+    index.note_gone(digest(A), A)
     assert content(index) == (0, {})
     assert not index.shard(SHARD).holds_any()
 
@@ -337,7 +337,7 @@ def test_racy_proves_nothing(Index, IndexEntry, age, moment, kept):
 @pytest.mark.parametrize("recent", [(MOMENT, LONG_AGO), (LONG_AGO, MOMENT)], ids=["mtime", "ctime"])
 def test_a_stamp_proves_something_if_both_its_times_do(Index, IndexEntry, recent):
     """A copying tool sets the mtime back, and the ctime is that of the copying then."""
-    Stamp = importlib.import_module("nfsdict.storage.store").Stamp
+    Stamp = importlib.import_module("nfsdict.layout").Stamp
     index = Index()
     index.replace(SHARD, Stamp(*recent), {digest(A): IndexEntry(A, OLD, None)}, MOMENT)
     assert content(index) == said(index) == (0, {A: OLD})
@@ -392,9 +392,9 @@ def test_a_racy_file_becomes_proven(Index, IndexEntry):
 
 def test_what_was_noted_during_a_survey_stays(loaded, IndexEntry):
     for note, kept in [
-        (lambda index: index.read(digest(A), IndexEntry(A, OTHER, 1)), {A: UNKNOWN}),
-        (lambda index: index.wrote(digest(A), IndexEntry(A, OLD, 1)), {A: UNKNOWN}),
-        (lambda index: index.drop(digest(A), A), {}),
+        (lambda index: index.note_read(digest(A), IndexEntry(A, OTHER, 1)), {A: UNKNOWN}),
+        (lambda index: index.note_written(digest(A), IndexEntry(A, OLD, 1)), {A: UNKNOWN}),
+        (lambda index: index.note_gone(digest(A), A), {}),
     ]:
         index = loaded((LONG_AGO, {A: OLD}))
         note(index)
@@ -428,7 +428,7 @@ def test_listed_otherwise_says_what_is_different(loaded, IndexEntry):
 def test_an_older_change_is_not_lost_by_listing(loaded, IndexEntry):
     """It was noted, and the listing finds it just so: the packs still don't say it."""
     index = loaded((1, {A: OLD, B: OLD}))
-    index.drop(digest(A), A)
+    index.note_gone(digest(A), A)
     index.replace(SHARD, both(2), {digest(B): IndexEntry(B, OLD, None)}, MOMENT)
     index.replace(SHARD, both(2), {digest(B): IndexEntry(B, OLD, None)}, MOMENT)
     assert said(index) == (2, {A: None})
@@ -458,8 +458,8 @@ def test_what_was_said_and_got_lost_is_said_again(loaded, IndexEntry):
     assert index.changes() == 3  # two keys, and the stamp
     outcome = index.begin_update(SHARD, {})
     assert index.changes() == 0
-    index.wrote(digest(C), IndexEntry(C, OLD, 1))
-    index.rollback(SHARD, outcome.keys, outcome.persisted_stamp)
+    index.note_written(digest(C), IndexEntry(C, OLD, 1))
+    index.rollback(outcome)
     assert index.changes() == 3  # the stamp can't be given now
     assert said(index) == (0, {A: None, B: OLD, C: UNKNOWN})
 
@@ -469,15 +469,15 @@ def test_a_lost_stamp_alone(loaded, IndexEntry):
     index.replace(SHARD, both(2), {digest(A): IndexEntry(A, OLD, None)}, MOMENT)
     assert index.changes() == 1
     outcome = index.begin_update(SHARD, {})
-    assert (outcome.stamp, outcome.statements, outcome.keys) == (both(2), [], set())
+    assert (outcome.stamp, outcome.records, outcome.keys) == (both(2), [], set())
     assert index.changes() == 0
-    index.rollback(SHARD, outcome.keys, outcome.persisted_stamp)
+    index.rollback(outcome)
     assert index.changes() == 1 and said(index) == (2, {})
 
 
 def test_a_stamp_that_has_become_unknown_is_withdrawn(loaded, IndexEntry):
     index = loaded((1, {A: OLD}))
-    index.wrote(digest(A), IndexEntry(A, OLD, 1))
+    index.note_written(digest(A), IndexEntry(A, OLD, 1))
     assert index.changes() == 1  # by itself it is nothing worth writing
     assert said(index) == (0, {A: UNKNOWN})
 
@@ -491,14 +491,14 @@ def test_values_are_given_to_those_that_are_proven(Index, IndexEntry):
     }
     index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
     outcome = index.begin_update(SHARD, {A: b"a", B: b"b", STRANGER: b"s"})
-    told = {key: (signature, value) for key, signature, value in outcome.statements}
+    told = {key: (signature, value) for key, signature, value in outcome.records}
     assert told == {A: (OLD, b"a"), B: (UNKNOWN, None), C: (OTHER, None)}
 
 
 def test_a_key_that_is_gone_takes_no_value(loaded):
     index = loaded((1, {A: OLD}))
-    index.drop(digest(A), A)
-    [statement] = index.begin_update(SHARD, {A: b"a"}).statements
+    index.note_gone(digest(A), A)
+    [statement] = index.begin_update(SHARD, {A: b"a"}).records
     assert statement == (A, None, None)
 
 
@@ -508,7 +508,7 @@ def test_values_that_were_read_are_said_once_more(loaded):
     index.mark_dirty(SHARD, {A: b"a"})
     assert index.changes() == 1
     outcome = index.begin_update(SHARD, {A: b"a"})
-    assert (outcome.stamp, outcome.statements) == (both(LONG_AGO), [(A, OLD, b"a")])
+    assert (outcome.stamp, outcome.records) == (both(LONG_AGO), [(A, OLD, b"a")])
     assert said(index) is None
 
 
@@ -522,7 +522,7 @@ def test_a_few_of_many_and_all(Index, IndexEntry, changed):
     expected = {}
     for number, key in enumerate(TWINS[:changed]):
         if number % 2:
-            index.drop(digest(key), key)
+            index.note_gone(digest(key), key)
             expected[key] = None
         else:
             entries[digest(key)] = IndexEntry(key, OTHER, None)
@@ -534,7 +534,7 @@ def test_a_few_of_many_and_all(Index, IndexEntry, changed):
 def test_comparing_with_the_packs(loaded, PackShard, IndexEntry):
     d, e = TWINS[3:5]
     index = loaded((1, {A: OLD, B: OLD, C: OLD}))
-    index.wrote(digest(d), IndexEntry(d, OLD, 1))
+    index.note_written(digest(d), IndexEntry(d, OLD, 1))
     index.replace(SHARD, both(2), {**index.shard(SHARD).entries()}, MOMENT)
     packs = [(1, {A: OLD, C: OTHER, e: OLD}), (LONG_AGO, {A: None, B: OLD})]
     index.recompute_dirty(SHARD, [layer(PackShard, *pack) for pack in packs])
@@ -587,7 +587,7 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
             assert count == 0
             return
         assert count in (len(outcome.keys), len(outcome.keys) + 1)
-        entries = {statement.key: statement.signature for statement in outcome.statements}
+        entries = {statement.key: statement.signature for statement in outcome.records}
         packs.append(layer(PackShard, one(outcome.stamp), entries))
         assert index.changes() == 0 and index.begin_update(SHARD, {}) is None
 
@@ -601,7 +601,7 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
         if step in ("wrote", "read"):
             getattr(index, step)(name, IndexEntry(key, sign(mtime), 1 if flag else module.UNREAD))
         elif step == "drop":
-            index.drop(name, key)
+            index.note_gone(name, key)
         elif step in ("list", "all"):
             entries = {} if step == "all" and flag else index.shard(SHARD).entries()
             some = TWINS[:40] if step == "all" and not flag else [key]
@@ -613,7 +613,7 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
         elif step == "lose":
             outcome = index.begin_update(SHARD, {})
             if outcome is not None:
-                index.rollback(SHARD, outcome.keys, outcome.persisted_stamp)
+                index.rollback(outcome)
         elif step == "begin_update":
             begin_update()
             assert content(reopened()) == content(index)

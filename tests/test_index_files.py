@@ -96,8 +96,8 @@ def test_a_survey_that_failed(nfsdict, tmp_path, monkeypatch):
     for _, key in shards:
         plain_write(tmp_path, key, 1)
     age(tmp_path)
-    Store = importlib.import_module("nfsdict.storage.store").Store
-    original = Store.list
+    Shards = importlib.import_module("nfsdict.storage.shards").Shards
+    original = Shards.list
 
     def list_(self, shard):
         if shard == shards[-1][0]:
@@ -106,7 +106,7 @@ def test_a_survey_that_failed(nfsdict, tmp_path, monkeypatch):
 
     d = nfsdict.NfsDict("store", tmp_path, lazy=True, workers=1)
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "list", list_)
+        patch.setattr(Shards, "list", list_)
         with pytest.raises(OSError, match="the server is gone"):
             len(d)
     value_file(tmp_path, shards[0][1]).unlink()

@@ -139,7 +139,7 @@ def test_verify_tells_of_it_and_repair_leaves_it(nfsdict, tmp_path, run, lazy):
 d = opened()
 report, done = d.verify(), d.repair(grace=-1)
 print(json.dumps(
-    [report.entries, list(report.unreadable), list(done.failed), list(done.set_aside), readable(d)]
+    [report.entries, *map(list, (report.unreadable, done.failed, done.quarantined)), readable(d)]
 ))
 """,
         lazy,

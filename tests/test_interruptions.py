@@ -292,7 +292,7 @@ def test_a_handler_that_comes_while_a_lock_is_waited_for(nfsdict, tmp_path):
     from nfsdict import NfsDict
     d = NfsDict("s", sys.argv[1])
     d["k"] = 0
-    store = d._store
+    store = d._storage.values
     put, began, go_on = store.put, threading.Event(), threading.Event()
 
     def slow(name, data):
@@ -535,7 +535,7 @@ def test_a_pop_decodes_before_it_takes(opened):
     seen = []
     Refuses.refusing = True
     try:
-        Refuses.then = lambda: seen.append((other.add("k", "mine"), other._store.look(name)))
+        Refuses.then = lambda: seen.append((other.add("k", "mine"), other._values.look(name)))
         name = importlib.import_module("nfsdict.core").digest("k")
         with pytest.raises(OSError, match="no such device"):
             d.pop("k")
@@ -551,13 +551,13 @@ def test_a_pop_decodes_before_it_takes(opened):
 def test_a_pop_returns_what_it_took_and_not_what_it_read(opened, monkeypatch):
     d, other = opened(), opened()
     d["k"] = "read"
-    take = d._store.take
+    take = d._exclusive.take
 
     def late(name, private):
         other["k"] = "taken"
         return take(name, private)
 
-    monkeypatch.setattr(d._store, "take", late)
+    monkeypatch.setattr(d._exclusive, "take", late)
     assert d.pop("k") == "taken"
     assert left_behind(d) == [] and "k" not in opened()
 
@@ -569,7 +569,7 @@ def test_a_popper_that_was_suspended_beyond_the_grace_of_repair(
 ):
     d, other = opened(), opened(lazy=True)
     d["k"] = "value"
-    original = getattr(d._store, step)
+    original = getattr(d._exclusive, step)
     got = []
 
     def suspended(private):
@@ -579,7 +579,7 @@ def test_a_popper_that_was_suspended_beyond_the_grace_of_repair(
             got.append(other.pop("k"))
         return original(private)
 
-    monkeypatch.setattr(d._store, step, suspended)
+    monkeypatch.setattr(d._exclusive, step, suspended)
     with pytest.raises(nfsdict.UncertainWriteError, match="'k'"):
         d.pop("k")
     monkeypatch.undo()
@@ -594,11 +594,11 @@ def no_flags(source, target):
     raise OSError(errno.EINVAL, "as over NFS")
 nfsdict.storage.exclusive.rename_exclusively = no_flags
 d = nfsdict.NfsDict("s", sys.argv[1])
-store = d._store
+store = d._exclusive
 def fails(private):
     raise OSError(errno.EIO, "no")
 store.read_taken = fails
-store.sweep = lambda path: "-taken-" in path and os.kill(os.getpid(), signal.SIGKILL)
+d._storage.files.sweep = lambda path: "-taken-" in path and os.kill(os.getpid(), signal.SIGKILL)
 d.pop("k")
 """
 
@@ -637,7 +637,7 @@ def test_without_links_giving_back_does_not_overwrite_a_newer_put(opened, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", refused)
         patch.setattr(contests, "rename_exclusively", late)
-        patch.setattr(d._store, "read_taken", unreadable)
+        patch.setattr(d._exclusive, "read_taken", unreadable)
         with pytest.raises(OSError):
             d.pop("k")
     assert d.get("k", fresh=True) == opened()["k"] == "newer"
@@ -895,14 +895,14 @@ def test_popitem_gives_back_what_it_cannot_decode(nfsdict, opened, monkeypatch):
     d = opened(serializer=nfsdict.signed(key=b"a" * 16))
     other = opened(serializer=nfsdict.signed(key=b"b" * 16))
     d["k"] = 1
-    take = d._store.take
+    take = d._exclusive.take
 
     def late(name, private):
         other["k"] = 2
         return take(name, private)
 
     with monkeypatch.context() as patch:
-        patch.setattr(d._store, "take", late)
+        patch.setattr(d._exclusive, "take", late)
         with pytest.raises(KeyError):
             d.popitem()
     assert other.get("k", fresh=True) == 2
@@ -937,11 +937,11 @@ def test_a_crashed_giver_back_revives_nothing_that_was_removed_since(opened, tmp
 KILLED_GIVING_BACK_AFTER = """
 import errno, os, signal, sys, nfsdict
 d = nfsdict.NfsDict("s", sys.argv[1])
-store = d._store
+store = d._exclusive
 def fails(private):
     raise OSError(errno.EIO, "no")
 store.read_taken = fails
-store._sync_directory = lambda path: os.kill(os.getpid(), signal.SIGKILL)
+d._storage.files.sync_directory = lambda path: os.kill(os.getpid(), signal.SIGKILL)
 d.pop("k")
 """
 
@@ -953,7 +953,7 @@ def test_repair_leaves_what_a_dictionary_of_another_serializer_took(opened, tmp_
     code = """
 import os, signal, sys, nfsdict
 d = nfsdict.NfsDict("s", sys.argv[1], "json")
-d._store.discard = lambda private: os.kill(os.getpid(), signal.SIGKILL)
+d._exclusive.discard = lambda private: os.kill(os.getpid(), signal.SIGKILL)
 d.pop("k")
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)])

@@ -94,13 +94,13 @@ def test_popping_a_listed_key_that_is_gone(tmp_path, lazy):
 
 
 def test_adding_a_listed_key_writes_no_file(nfsdict, lazy, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("nfsdict.storage.store").Store, "add", None)
+    monkeypatch.setattr(importlib.import_module("nfsdict.storage.exclusive").Exclusive, "add", None)
     assert not lazy.add("key 4", "x")
 
 
 def test_in_asks_nobody_for_a_listed_key(tmp_path, lazy, monkeypatch):
-    Store = importlib.import_module("nfsdict.storage.store").Store
-    monkeypatch.setattr(Store, "look", None)
+    ValueFiles = importlib.import_module("nfsdict.storage.values").ValueFiles
+    monkeypatch.setattr(ValueFiles, "look", None)
     assert all(key in lazy for key in MANY)
 
 

@@ -238,7 +238,7 @@ def other_serializers(w):
         d["k"] = b"value" if serializer == "bytes" else "value"
         refused(TypeError, d.__setitem__, "k", object())
         d.sync()
-        [file] = w.base.glob(f"{name}/??/{digest('k')}{d._store.extension}")
+        [file] = w.base.glob(f"{name}/??/{digest('k')}{d._storage.extension}")
         file.write_bytes(b"nfsb")
         refused(w.package.CorruptValueError, d.get, "k", fresh=True)
 
@@ -274,8 +274,8 @@ REOPENING = ("copy", "pickle", "open lazy")
 
 @pytest.mark.parametrize("operation", WHOLE)
 def test_the_whole_store(world, monkeypatch, operation):
-    scanner = importlib.import_module("nfsdict.scanner")
-    monkeypatch.setattr(scanner.time, "sleep", lambda seconds: None)
+    repack = importlib.import_module("nfsdict.repack")
+    monkeypatch.setattr(repack.time, "sleep", lambda seconds: None)
     # Each listing of a store may bring its threads: also of one as small as this.
     parallel = importlib.import_module("nfsdict.parallel")
     monkeypatch.setattr(parallel, "_WAITED", -1)

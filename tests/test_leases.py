@@ -110,7 +110,7 @@ def test_what_is_no_regular_file_is_not_waited_for(opened, monkeypatch):
     path = value_file(d, "a")
     path.unlink()
     os.mkfifo(path)
-    files = importlib.import_module("nfsdict.storage.values")
+    files = importlib.import_module("nfsdict.storage.files")
     original, left = files.read_files, [11]
     monkeypatch.setattr(
         files, "read_files", lambda paths: [left.pop()] if left else original(paths)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import gc
 import importlib
 import logging
 import os
@@ -24,7 +25,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def files(nfsdict):
-    return importlib.import_module("nfsdict.storage.values")
+    return importlib.import_module("nfsdict.storage.files")
 
 
 @contextmanager
@@ -146,8 +147,8 @@ def test_a_file_in_the_way(opened, tmp_path, options):
 
 
 def test_the_default_is_the_users_data_directory(nfsdict, monkeypatch, tmp_path):
-    mapping = importlib.import_module("nfsdict.mapping")
-    monkeypatch.setattr(mapping, "user_data_dir", lambda name: str(tmp_path / name))
+    arguments = importlib.import_module("nfsdict.arguments")
+    monkeypatch.setattr(arguments, "user_data_dir", lambda name: str(tmp_path / name))
     assert nfsdict.NfsDict().path == tmp_path / "nfsdict" / "default"
 
 
@@ -177,10 +178,10 @@ def test_lazy_lists_late_and_reads_on_access(nfsdict, opened, reads, monkeypatch
     if not indexed:
         for file in store.path.glob("_*"):
             file.unlink()
-    Store = importlib.import_module("nfsdict.storage.store").Store
+    Shards = importlib.import_module("nfsdict.storage.shards").Shards
     listed = []
-    shards = Store.shards
-    monkeypatch.setattr(Store, "shards", lambda self: listed.append(1) or shards(self))
+    present = Shards.present
+    monkeypatch.setattr(Shards, "present", lambda self: listed.append(1) or present(self))
     reads.clear()
     store = opened(lazy=True)
     assert (listed, reads) == ([], [])
@@ -407,6 +408,7 @@ def test_an_uncertain_write_forgets_the_value(nfsdict, opened, files, monkeypatc
     store = opened()
     store.update(a=1, b=1)
     write_files = files.write_files
+    values = importlib.import_module("nfsdict.storage.values")
 
     def unsynced(targets, *arguments):
         write_files(targets, *arguments)
@@ -414,7 +416,7 @@ def test_an_uncertain_write_forgets_the_value(nfsdict, opened, files, monkeypatc
 
     with monkeypatch.context() as patch:
         patch.setattr(files, "write_files", unsynced)
-        patch.setattr(files, "write_file", lambda *one: unsynced([one[:2]], *one[2:], False)[0])
+        patch.setattr(values, "write_file", lambda *one: unsynced([one[:2]], *one[2:], False)[0])
         with pytest.raises(nfsdict.UncertainWriteError):
             store["a"] = 2
         with pytest.raises(nfsdict.BatchError):
@@ -430,9 +432,9 @@ def test_an_uncertain_delete_forgets_the_value(nfsdict, opened, monkeypatch):
     def fail(self, path):
         raise OSError(errno.EIO, "no")
 
-    Store = importlib.import_module("nfsdict.storage.store").Store
+    Files = importlib.import_module("nfsdict.storage.files").Files
     with monkeypatch.context() as patch:
-        patch.setattr(Store, "_sync_directory", fail)
+        patch.setattr(Files, "sync_directory", fail)
         with pytest.raises(nfsdict.UncertainWriteError):
             del store["k"]
     with pytest.raises(KeyError):
@@ -663,6 +665,17 @@ def test_copies_reopen_by_path(opened, again, monkeypatch, tmp_path):
     other["k"] = 2
     assert (store["k"], other["k"]) == (1, 2), "a cache of its own"
     assert store.get("k", fresh=True) == 2
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="others collect when they like")
+def test_a_dictionary_that_is_let_go_of_writes_its_index_at_once(opened):
+    """It is in no cycle of references, which only the collector would find."""
+    gc.disable()
+    try:
+        opened(name="let go").update({f"key {number}": number for number in range(20)})
+        assert (opened(name="other").path.parent / "let go" / "_index.nfsdict-pkl").exists()
+    finally:
+        gc.enable()
 
 
 def test_the_context_manager_flushes_and_leaves_it_usable(opened):

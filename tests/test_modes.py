@@ -86,7 +86,7 @@ def test_somebody_else_was_faster(open_, tmp_path, monkeypatch, content):
 @pytest.mark.parametrize("name", ["mkdir", "rename", "give_bits"])
 def test_an_error_leaves_nothing(open_, tmp_path, monkeypatch, name):
     d = open_()
-    where = importlib.import_module("nfsdict.storage.nfs") if name == "give_bits" else os
+    where = importlib.import_module("nfsdict.storage.files") if name == "give_bits" else os
     original, shard = getattr(where, name), value_file(tmp_path, "a").parent
 
     def failing(path, *arguments, **options):

@@ -222,7 +222,7 @@ def test_a_stale_handle_met_while_reading_is_opened_anew(
     """The file is replaced on the server between open and read, and the server restarted."""
     pure = importlib.import_module("nfsdict._pure")
     monkeypatch.setattr(
-        importlib.import_module("nfsdict.storage.values"), "read_files", pure.read_files
+        importlib.import_module("nfsdict.storage.files"), "read_files", pure.read_files
     )
     b()["key"] = "old" * 50_000
     path = value_file(lab.server, "key")
@@ -364,5 +364,5 @@ def test_a_damaged_index_costs_nothing_and_a_damaged_value_one_key(lab: Lab, a, 
     assert dict(here.items()) == expected
     with pytest.raises(KeyError, match="damaged"):
         here["key 3"]
-    assert set(here.repair().set_aside) == {str(value_file(lab.a, "key 3"))}
+    assert set(here.repair().quarantined) == {str(value_file(lab.a, "key 3"))}
     assert dict(a()) == expected

@@ -46,7 +46,7 @@ def test_what_is_no_value_file_is_no_key_and_stops_nothing(lab: Lab, a, b) -> No
         d.refresh()
         assert dict(d) == four
         assert d.verify().ok
-        assert d.repair().set_aside == {}
+        assert d.repair().quarantined == {}
         assert dict(d) == four
     there.clear()
     for d in (here, there):

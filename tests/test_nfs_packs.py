@@ -32,8 +32,8 @@ def there(package, lab: Lab):
 def test_a_pack_that_another_host_removes_while_it_is_read(
     package, lab: Lab, there, monkeypatch
 ) -> None:
-    notes = importlib.import_module("nfsdict.index.writer").IndexWriter
-    load = notes.load
+    IndexWriter = importlib.import_module("nfsdict.index.writer").IndexWriter
+    load = IndexWriter.load_index
     there["key 7"] = "new"
     time.sleep(SETTLED)
     before = set(lab.server.glob("store/_pack*"))
@@ -45,7 +45,7 @@ def test_a_pack_that_another_host_removes_while_it_is_read(
         assert before and not before & set(lab.server.glob("store/_pack*"))
 
     lab.remount("a", "")
-    monkeypatch.setattr(notes, "load", loaded)
+    monkeypatch.setattr(IndexWriter, "load_index", loaded)
     here = package.NfsDict("store", lab.a)
     assert dict(here) == {**entries(1), "key 7": "new"}
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.nfs(version=("3", "4.2"), timeout=SECONDS)
 # Each round starts when all have come to it: each process counts its rounds in memory that all map.
 RACE = """
     import errno, json, mmap, os, struct, sys
-    import nfsdict, nfsdict.storage.values
+    import nfsdict, nfsdict.storage.files
 
     base, who, processes, rounds, board = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
     d = nfsdict.NfsDict("store", base, lazy=True, durable=who % 2 == 0)
@@ -34,13 +34,13 @@ RACE = """
             os.sched_yield()
 
     def without_links():
-        original = nfsdict.storage.values.write_files
+        original = nfsdict.storage.files.write_files
         def write_files(files, mode, durable, synced, exclusive):
             if not exclusive:
                 return original(files, mode, durable, synced, exclusive)
             there = os.path.isdir(os.path.dirname(files[0][0]))
             return [(1, errno.EPERM) if there else (0, errno.ENOENT)]
-        nfsdict.storage.values.write_files = write_files
+        nfsdict.storage.files.write_files = write_files
 
     results = []
 """

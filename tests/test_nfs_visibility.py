@@ -310,10 +310,10 @@ def test_shards_made_in_one_tick_are_all_listed(lab: Lab, package, a, b) -> None
         (root / names[0]).mkdir()
         before = root.stat().st_ctime_ns
         os.listdir(lab.a / "store")
-        here._store.shards()
+        here._storage.shards.present()
         (root / names[1]).mkdir()
         racy += root.stat().st_ctime_ns == before
-        assert set(names) <= set(here._store.shards())
+        assert set(names) <= set(here._storage.shards.present())
     assert racy >= 3
 
 

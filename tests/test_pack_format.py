@@ -46,7 +46,7 @@ from layout import digest, value_file
 @pytest.fixture
 def limit(nfsdict):
     """Values of more bytes are left to their files."""
-    return importlib.import_module("nfsdict.index.writer").PACKED
+    return importlib.import_module("nfsdict.index.pack").PACKED
 
 
 # --- the format, written ---------------------------------------------------------
@@ -81,10 +81,10 @@ def layered(contents, moments):
 def written(nfsdict, store, pack):
     """The record of this pack, which the package writes."""
     module = importlib.import_module("nfsdict.index.pack")
-    writer = module.Writer(store)
+    writer = module.PackWriter(store)
     for shard in sorted(pack):
         moment, said = pack[shard]
-        writer.add(shard, moment, [module.PackRecord(*one) for one in said])
+        writer.write_shard(shard, moment, [module.PackRecord(*one) for one in said])
     return writer.publish()
 
 
@@ -92,20 +92,20 @@ def written(nfsdict, store, pack):
 @settings(max_examples=60)
 def test_a_pack_is_written_and_read_as_described(nfsdict, contents, moments, empty):
     module = importlib.import_module("nfsdict.index.pack")
-    Store = importlib.import_module("nfsdict.storage.store").Store
+    Storage = importlib.import_module("nfsdict.storage").Storage
     pack = layered(contents, iter(moments))
     if empty:
         pack.setdefault("7f", (moments[0], []))
     with tempfile.TemporaryDirectory() as base:
-        store = Store(os.path.join(base, "store"), ".pkl", None, False)
+        store = Storage(os.path.join(base, "store"), ".pkl", None, False)
         store.create()
-        record = written(nfsdict, store, pack)
-        data = pack_file(Path(base), record.name).read_bytes()
-        assert (data, tuple(record)) == encoded_pack(pack, record.name)
+        record = written(nfsdict, store.index, pack)
+        data = pack_file(Path(base), record.pack_id).read_bytes()
+        assert (data, tuple(record)) == encoded_pack(pack, record.pack_id)
         assert record.bytes == len(data)
         assert decoded_pack(data, record) == pack
 
-        opened = module.Pack(store, record)
+        opened = module.Pack(store.index, record)
         assert len(opened.shards) == 256
         for name, shard in opened.shards.items():
             moment, said = pack.get(name, (NO_SHARD, []))
@@ -113,14 +113,14 @@ def test_a_pack_is_written_and_read_as_described(nfsdict, contents, moments, emp
             assert shard.signatures == b"".join(one.signature or UNKNOWN for one in said)
             assert list(shard.gone()) == [one.signature is None for one in said]
             assert shard.any_gone() >= any(shard.gone())
-            assert opened.values(name) == [one.value for one in said]
+            assert opened.section_values(name) == [one.value for one in said]
         opened.close()
 
 
 def test_a_large_pack_is_written_as_described(nfsdict, tmp_path):
     """It doesn't fit into what is kept in memory."""
-    Store = importlib.import_module("nfsdict.storage.store").Store
-    store = Store(str(tmp_path / "store"), ".pkl", None, False)
+    Storage = importlib.import_module("nfsdict.storage").Storage
+    store = Storage(str(tmp_path / "store"), ".pkl", None, False)
     store.create()
     values = random.Random(3)
     contents = {
@@ -128,9 +128,9 @@ def test_a_large_pack_is_written_as_described(nfsdict, tmp_path):
         for number in range(150)
     }
     pack = layered(contents, ((number, 2 * number) for number in itertools.count(1)))
-    record = written(nfsdict, store, pack)
-    data = pack_file(tmp_path, record.name).read_bytes()
-    assert (data, tuple(record)) == encoded_pack(pack, record.name)
+    record = written(nfsdict, store.index, pack)
+    data = pack_file(tmp_path, record.pack_id).read_bytes()
+    assert (data, tuple(record)) == encoded_pack(pack, record.pack_id)
     assert len(data) > 4_000_000
 
 
@@ -202,7 +202,7 @@ def test_packs_are_merged_as_described(nfsdict, tmp_path):
         {"3e": (T[9], []), "18": (T[10], [d._replace(signature=UNKNOWN, value=None)])},
         {"01": (T[8], [])},
     ]
-    store = nfsdict.NfsDict("store", tmp_path, lazy=True)._store
+    store = nfsdict.NfsDict("store", tmp_path, lazy=True)._storage.index
     write_stack(tmp_path, packs)
     module = importlib.import_module("nfsdict.index.pack")
     records = decoded_head(head_file(tmp_path).read_bytes())
@@ -210,7 +210,7 @@ def test_packs_are_merged_as_described(nfsdict, tmp_path):
     for last in (True, False):
         record = module.merged(store, opened, last)
         gone = [] if last else [Said("b", None, None)]
-        assert decoded_pack(pack_file(tmp_path, record.name).read_bytes(), record) == {
+        assert decoded_pack(pack_file(tmp_path, record.pack_id).read_bytes(), record) == {
             "01": (T[8], []),
             "18": (T[10], [Said("d", UNKNOWN, None)]),
             "2e": (T[3], [c]),

@@ -26,7 +26,7 @@ from layout import value_file
 @pytest.fixture
 def limit(nfsdict):
     """Values of more bytes are left to their files."""
-    return importlib.import_module("nfsdict.index.writer").PACKED
+    return importlib.import_module("nfsdict.index.pack").PACKED
 
 
 @pytest.mark.parametrize("serializer", ["pickle", "json", "bytes"])
@@ -165,7 +165,7 @@ def test_a_value_that_was_damaged_since_is_not_packed(nfsdict, tmp_path):
     file.write_bytes(file.read_bytes().replace(b"value", b"vague"))
     os.utime(file, ns=(mtime, mtime))
     packing = lazy.pack()
-    assert (packing.packed, packing.left) == (1, 1)
+    assert (packing.packed, packing.unpacked) == (1, 1)
     assert open_(nfsdict, tmp_path)["b"] == "value"
     with pytest.raises(nfsdict.CorruptValueError):
         open_(nfsdict, tmp_path)["a"]

@@ -51,10 +51,10 @@ def machine(nfsdict, lists, reads):
     """``lists``: the shards that were listed; ``reads``: the value files that were read."""
     modules = {
         name: importlib.import_module(f"nfsdict.{name}")
-        for name in ("storage.index_files", "index.writer", "index.stack", "scanner")
+        for name in ("storage.index_files", "index.pack", "index.stack", "index.writer", "repack")
     }
 
-    packed = modules["index.writer"].PACKED
+    packed = modules["index.pack"].PACKED
 
     class IndexAndFiles(RuleBasedStateMachine):
         @initialize(
@@ -83,10 +83,10 @@ def machine(nfsdict, lists, reads):
             self.pays = pays
             # Who waits until a change is old enough finds it so at once.
             self.patch.setattr(
-                modules["scanner"], "time", SimpleNamespace(sleep=lambda _: self.time_passes())
+                modules["repack"], "time", SimpleNamespace(sleep=lambda _: self.time_passes())
             )
             self.patch.setattr(
-                modules["index.writer"], "time", SimpleNamespace(sleep=lambda _: None)
+                modules["index.stack"], "time", SimpleNamespace(sleep=lambda _: None)
             )
             if full:
                 contents = {**dict.fromkeys(KEYS, ("x", 12_000)), **contents}
@@ -339,18 +339,19 @@ def machine(nfsdict, lists, reads):
 
 
 def test_index_and_files(nfsdict, monkeypatch):
-    Store = importlib.import_module("nfsdict.storage.store").Store
     lists, reads = [], []
-    list_, read = Store.list, Store.read
+    Shards = importlib.import_module("nfsdict.storage.shards").Shards
+    Files = importlib.import_module("nfsdict.storage.files").Files
+    list_, read = Shards.list, Files.read_paths
     monkeypatch.setattr(
-        Store, "list", lambda self, shard: lists.append(shard) or list_(self, shard)
+        Shards, "list", lambda self, shard: lists.append(shard) or list_(self, shard)
     )
 
     def read_(self, paths):
         reads.extend(path for path in paths if path.endswith(".pkl"))
         return read(self, paths)
 
-    monkeypatch.setattr(Store, "read", read_)
+    monkeypatch.setattr(Files, "read_paths", read_)
     test = machine(nfsdict, lists, reads).TestCase
     test.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
     test().runTest()

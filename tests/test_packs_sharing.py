@@ -135,7 +135,7 @@ def test_a_pack_that_can_no_longer_be_read(nfsdict, hints, settled, monkeypatch,
     assert written(settled).keys() == before.keys() or left_behind(settled) == []
 
 
-@pytest.mark.parametrize("method", ["read_head", "open_pack"])
+@pytest.mark.parametrize("method", ["read_manifest", "open_pack"])
 def test_an_index_that_cannot_be_read_now_is_not_overwritten(
     nfsdict, hints, settled, monkeypatch, method
 ):
@@ -185,26 +185,26 @@ def test_twenty_openers_write_one_pack(nfsdict, settled):
     openers = [open_(nfsdict, settled, lazy=True) for _ in range(20)]
     inodes = set()
     PackStack = importlib.import_module("nfsdict.index.stack").PackStack
-    original = PackStack.push
-    pushed = []
+    original = PackStack.append
+    appended = []
 
-    def push(self, writer):
-        pushed.append(original(self, writer))
-        return pushed[-1]
+    def append(self, writer):
+        appended.append(original(self, writer))
+        return appended[-1]
 
     with pytest.MonkeyPatch.context() as patch:
         # Each has read the head before any has written.
-        loads = [one._notes.load for one in openers]
+        loads = [one._writer.load_index for one in openers]
         for load in loads:
             load()
         for one in openers:
-            patch.setattr(one._notes, "load", lambda: None)
-        patch.setattr(PackStack, "push", push)
+            patch.setattr(one._writer, "load_index", lambda: None)
+        patch.setattr(PackStack, "append", append)
         for one in openers:
             assert len(one) == len(MANY)
             one.close()
             inodes.add(head_file(settled).stat().st_ino)
-    assert len(pushed) == 20 and pushed.count(True) == 1
+    assert len(appended) == 20 and appended.count(True) == 1
     assert len(inodes) == 1 and left_behind(settled) == []
     assert dict(open_(nfsdict, settled)) == scan(settled)
 
@@ -256,7 +256,7 @@ def test_a_full_disk_costs_the_index_only(nfsdict, hints, tmp_path, monkeypatch,
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     if step == "head":
-        monkeypatch.setattr(hints.IndexFiles, "write_head", full)
+        monkeypatch.setattr(hints.IndexFiles, "write_manifest", full)
     else:
         monkeypatch.setattr(hints.os, step, full)
     with open_(nfsdict, tmp_path) as d:
@@ -383,8 +383,8 @@ def test_pack_removes_what_crashes_left(nfsdict, settled):
 
 
 def test_pack_gives_up_where_others_go_on_writing(nfsdict, settled, monkeypatch):
-    knowledge = importlib.import_module("nfsdict.index.writer")
-    monkeypatch.setattr(knowledge.time, "sleep", lambda seconds: None)
+    stack = importlib.import_module("nfsdict.index.stack")
+    monkeypatch.setattr(stack.time, "sleep", lambda seconds: None)
     claim(settled).touch()
     plain_write(settled, "new", "value")
     age(settled)

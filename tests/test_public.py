@@ -18,13 +18,14 @@ PUBLIC = [
     "CorruptValueError",
     "NfsDict",
     "NfsDictError",
+    "PackReport",
     "Packing",
     "ReadOnlyError",
-    "Repair",
-    "Report",
+    "RepairReport",
     "Serializer",
     "UncertainWriteError",
     "UntrustedPickleWarning",
+    "VerifyReport",
     "WrongSerializerError",
     "__version__",
     "json_format",
@@ -71,7 +72,7 @@ def modules(package):
 
 def test_every_module_is_imported_alone(nfsdict):
     names = modules(nfsdict)
-    assert {"nfsdict.mapping", "nfsdict.storage.store", "nfsdict._pure"} <= set(names)
+    assert {"nfsdict.mapping", "nfsdict.storage.shards", "nfsdict._pure"} <= set(names)
     assert ("nfsdict._core" in names) or nfsdict.BACKEND == "pure"
     for name in names:
         done = subprocess.run(

@@ -13,8 +13,8 @@ import pytest
 
 
 @pytest.fixture
-def Store(nfsdict):
-    return importlib.import_module("nfsdict.storage.store").Store
+def Files(nfsdict):
+    return importlib.import_module("nfsdict.storage.files").Files
 
 
 def value_file(d, key: str) -> Path:
@@ -34,15 +34,16 @@ def damaged(opened):
 
 def test_what_is_damaged_is_moved_aside(damaged, opened):
     done = damaged.repair()
-    assert set(done.set_aside) == set(done.report.damaged)
-    assert {Path(aside).read_bytes() for aside in done.set_aside.values()} == {b"junk a", b"junk b"}
-    assert done.failed == {} and done.swept == []
+    assert set(done.quarantined) == set(done.report.damaged)
+    asides = map(Path, done.quarantined.values())
+    assert {aside.read_bytes() for aside in asides} == {b"junk a", b"junk b"}
+    assert done.failed == {} and done.removed == []
     assert dict(damaged) == dict(opened()) == {"c": 3}
     assert damaged.verify().ok
 
 
 @pytest.mark.parametrize("when", ["after verify", "at the rename"])
-def test_a_value_written_meanwhile_stays(damaged, opened, Store, monkeypatch, when):
+def test_a_value_written_meanwhile_stays(damaged, opened, Files, monkeypatch, when):
     other = opened(lazy=True)
 
     def write(owner, name, applies):
@@ -57,12 +58,12 @@ def test_a_value_written_meanwhile_stays(damaged, opened, Store, monkeypatch, wh
         monkeypatch.setattr(owner, name, written_first)
 
     if when == "after verify":
-        write(Store, "clock", lambda arguments: True)
+        write(Files, "probe_clock", lambda arguments: True)
     else:
         path = str(value_file(damaged, "a"))
         write(os, "rename", lambda arguments: arguments[0] == path)
     done = damaged.repair()
-    assert set(done.set_aside) == {str(value_file(damaged, "b"))}
+    assert set(done.quarantined) == {str(value_file(damaged, "b"))}
     assert dict(damaged) == dict(opened()) == {"a": "anew", "c": 3}
     assert len(list(damaged.path.glob("*/*damaged*"))) == 1
 
@@ -78,21 +79,21 @@ def test_what_cannot_be_done_stops_nothing(damaged, opened, monkeypatch):
 
     monkeypatch.setattr(os, "rename", refused)
     done = damaged.repair()
-    assert set(done.set_aside) == {str(value_file(damaged, "b"))}
+    assert set(done.quarantined) == {str(value_file(damaged, "b"))}
     assert set(done.failed) == {path}
     assert dict(opened()) == {"c": 3}
 
 
-def test_a_damaged_file_that_is_gone_meanwhile_is_no_failure(damaged, Store, monkeypatch):
-    clock = Store.clock
+def test_a_damaged_file_that_is_gone_meanwhile_is_no_failure(damaged, Files, monkeypatch):
+    clock = Files.probe_clock
 
     def removed(self):
         value_file(damaged, "a").unlink(missing_ok=True)
         return clock(self)
 
-    monkeypatch.setattr(Store, "clock", removed)
+    monkeypatch.setattr(Files, "probe_clock", removed)
     done = damaged.repair()
-    assert set(done.set_aside) == {str(value_file(damaged, "b"))}
+    assert set(done.quarantined) == {str(value_file(damaged, "b"))}
     assert done.failed == {}
 
 
@@ -141,7 +142,7 @@ def test_a_plain_pickle_whose_code_fails_stays(opened, plain):
         assert report.unreadable == {str(path): "KeyError: 'no GPU'"}
     assert path.exists()
     path.write_bytes(path.read_bytes()[:-2] + b".")
-    assert list(d.repair().set_aside) == [str(path)]
+    assert list(d.repair().quarantined) == [str(path)]
 
 
 def test_an_exception_that_cannot_be_told_stops_nothing(opened, caplog):
@@ -156,7 +157,7 @@ def test_an_exception_that_cannot_be_told_stops_nothing(opened, caplog):
     [text] = report.unreadable.values()
     assert text.startswith("Unprintable: ")
     done = d.repair()
-    assert list(done.set_aside) == [str(value_file(d, "damaged"))]
+    assert list(done.quarantined) == [str(value_file(d, "damaged"))]
     assert value_file(d, "bad").exists()
 
 
@@ -177,4 +178,4 @@ def test_a_users_damage_that_cannot_be_told_is_damage(nfsdict, tmp_path):
     d = nfsdict.NfsDict("s", tmp_path, Odd())
     d["key"] = 1
     assert len(d.verify().damaged) == 1
-    assert len(d.repair().set_aside) == 1
+    assert len(d.repair().quarantined) == 1

@@ -202,7 +202,7 @@ def test_repair_with_a_wrong_key_moves_no_file(signed, opened, nfsdict, inner):
     before = contents(d.path)
     stranger = opened(serializer=signed(inner, key=OTHER), lazy=True)
     done = stranger.repair()
-    assert (done.set_aside, done.failed, done.report.damaged) == ({}, {}, {})
+    assert (done.quarantined, done.failed, done.report.damaged) == ({}, {}, {})
     assert len(done.report.unreadable) == 20 and not done.report.ok
     assert all("another key" in reason for reason in done.report.unreadable.values())
     assert contents(d.path) == before
@@ -216,12 +216,12 @@ def test_repair_with_a_wrong_key_moves_no_file(signed, opened, nfsdict, inner):
 def test_repair_with_a_wrong_key_moves_what_is_damaged_for_everybody(signed, opened, inner):
     d = opened(serializer=signed(inner, key=KEY))
     d.update(a=b"one" if inner == "bytes" else "one", b=b"two" if inner == "bytes" else "two")
-    path = value_file(d, "a", d._store.extension)
+    path = value_file(d, "a", d._storage.extension)
     data = path.read_bytes()
     for wrong in (data[:1] + b"\x9b" + data[2:], data[:-1], data[20:], b"", data + b"."):
         path.write_bytes(wrong)
         done = opened(serializer=signed(inner, key=OTHER), lazy=True).repair()
-        assert list(done.set_aside) == list(done.report.damaged) == [str(path)]
+        assert list(done.quarantined) == list(done.report.damaged) == [str(path)]
     assert dict(opened(serializer=signed(inner, key=KEY))) == {"b": d["b"]}
 
 
@@ -230,7 +230,7 @@ def test_repair_with_a_wrong_key_knows_nothing_of_a_users_own_format(signed, ope
     d["key"] = "line"
     before = contents(d.path)
     done = opened(serializer=signed(Lines(), key=OTHER), lazy=True).repair()
-    assert (done.set_aside, len(done.report.unreadable)) == ({}, 1)
+    assert (done.quarantined, len(done.report.unreadable)) == ({}, 1)
     assert contents(d.path) == before
 
 
@@ -288,19 +288,19 @@ def forge_pack(d, contents):
     """Put these bytes into a pack in place of those of a key: every checksum, stamp and signature
     is right."""
     modules = {name: importlib.import_module(f"nfsdict.index.{name}") for name in ("stack", "pack")}
-    SHARDS = importlib.import_module("nfsdict.storage.store").SHARDS
+    SHARDS = importlib.import_module("nfsdict.layout").SHARDS
     PackRecord = modules["pack"].PackRecord
-    packs = modules["stack"].PackStack(d._store)
-    packs.load()
+    packs = modules["stack"].PackStack(d._storage.index)
+    packs.load_manifest()
     assert not packs.empty
-    writer = modules["pack"].Writer(d._store)
+    writer = modules["pack"].PackWriter(d._storage.index)
     planted = 0
     for name in SHARDS:
         for shard in packs.shards(name):
-            values = {**packs.values(name)}
+            values = {**packs.packed_values(name)}
             planted += len(values.keys() & contents.keys())
             values.update({key: contents[key] for key in values.keys() & contents.keys()})
-            writer.add(
+            writer.write_shard(
                 name,
                 shard.stamp,
                 [
@@ -308,8 +308,8 @@ def forge_pack(d, contents):
                     for at, key in enumerate(shard.keys)
                 ],
             )
-    packs._replace([writer.publish()])
-    packs.close()
+    packs._push([writer.publish()])
+    packs.close_packs()
     assert planted == len(contents)
 
 
@@ -317,7 +317,7 @@ def test_values_are_served_from_a_pack(made, monkeypatch):
     d = made()
     d.update(a=1, b=2)
     packed(d)
-    files = importlib.import_module("nfsdict.storage.values")
+    files = importlib.import_module("nfsdict.storage.files")
     original, read = files.read_files, []
     monkeypatch.setattr(files, "read_files", lambda paths: read.extend(paths) or original(paths))
     assert dict(made()) == {"a": 1, "b": 2}

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -24,18 +25,18 @@ def digest(key):
 
 @pytest.fixture
 def module(nfsdict):
-    return importlib.import_module("nfsdict.storage.store")
+    return importlib.import_module("nfsdict.storage")
 
 
 @pytest.fixture
 def store(module, tmp_path):
-    store = module.Store(str(tmp_path / "store"), ".pkl", None, True)
+    store = module.Storage(str(tmp_path / "store"), ".pkl", None, True)
     store.create()
     return store
 
 
 def put(store, key, data=b"value"):
-    return store.put(digest(key), data)
+    return store.values.put(digest(key), data)
 
 
 def files(store):
@@ -309,7 +310,7 @@ def fails(monkeypatch):
 @pytest.fixture
 def reads_fail(module, monkeypatch):
     """``read_files`` gives this errno so often."""
-    module = importlib.import_module("nfsdict.storage.values")
+    module = importlib.import_module("nfsdict.storage.files")
 
     def build(number, times):
         original = module.read_files
@@ -332,14 +333,14 @@ FOREVER = 10**9
 def test_stale_reads_are_tried_again(store, reads_fail, number):
     put(store, "k")
     reads_fail(number, 3)
-    assert store.find("k")[0] == b"value"
+    assert store.values.find(digest("k"))[0] == b"value"
 
 
 def test_stale_reads_are_bounded(store, reads_fail):
     put(store, "k")
     calls = reads_fail(errno.ESTALE, FOREVER)
     with pytest.raises(OSError) as caught:
-        store.find("k")
+        store.values.find(digest("k"))
     assert caught.value.errno == errno.ESTALE
     assert 3 <= len(calls) <= 30
 
@@ -349,17 +350,22 @@ def test_an_error_is_never_absence(store, reads_fail, number):
     put(store, "k")
     reads_fail(number, FOREVER)
     with pytest.raises(OSError) as caught:
-        store.find("k")
+        store.values.find(digest("k"))
     assert caught.value.errno == number
 
 
 def calls_of(store):
     """name of what to patch in os, the path's end, and what to do."""
+    name = digest("k")
+    shard = name[:2]
     return {
-        "lstat": (f"{digest('k')}.pkl", lambda: store.look(digest("k"))),
-        "unlink": (f"{digest('k')}.pkl", lambda: store.remove([store.path("k")])),
-        "list_directory": (digest("k")[:2], lambda: store.list(digest("k")[:2])),
-        "open": (digest("k")[:2], lambda: store._revalidate(os.path.dirname(store.path("k")))),
+        "lstat": (f"{name}.pkl", lambda: store.values.look(name)),
+        "unlink": (f"{name}.pkl", lambda: store.values.remove([name])),
+        "list_directory": (shard, lambda: store.shards.list(shard)),
+        "open": (
+            digest("k")[:2],
+            lambda: store.rules.revalidate(store.shards.path_of(digest("k")[:2])),
+        ),
     }
 
 
@@ -379,33 +385,33 @@ def test_stale_handles_elsewhere(store, fails, name):
     elif name == "unlink":
         assert result == [True] and files(store) == {}
     elif name == "open":
-        assert result.st_mtime_ns == os.stat(os.path.dirname(store.path("k"))).st_mtime_ns
+        assert result.st_mtime_ns == os.stat(store.shards.path_of(digest("k")[:2])).st_mtime_ns
     else:
-        assert result == store.look(digest("k"))
+        assert result == store.values.look(digest("k"))
 
 
 def test_stamps_of_many(store, monkeypatch):
     put(store, "k")
     shard = digest("k")[:2]
-    status = os.stat(os.path.dirname(store.path("k")))
+    status = os.stat(os.path.dirname(store.values.path_of(digest("k"))))
     stamp = status.st_mtime_ns, status.st_ctime_ns
     others = ["00", "ff"]
     assert shard not in others
-    assert store.stamps(["00", shard, "ff"]) == [None, stamp, None]
-    assert store.stamps([]) == []
-    module = importlib.import_module("nfsdict.storage.store")
+    assert store.shards.stamps(["00", shard, "ff"]) == [None, stamp, None]
+    assert store.shards.stamps([]) == []
+    module = importlib.import_module("nfsdict.storage.shards")
     monkeypatch.setattr(module, "read_stamps", lambda paths: [errno.ESTALE] * len(paths))
-    assert store.stamps(["00", shard]) == [None, stamp], "looked at anew"
+    assert store.shards.stamps(["00", shard]) == [None, stamp], "looked at anew"
 
 
 def test_an_error_is_no_stamp(store, fails, monkeypatch):
     put(store, "k")
     shard = digest("k")[:2]
-    module = importlib.import_module("nfsdict.storage.store")
+    module = importlib.import_module("nfsdict.storage.shards")
     monkeypatch.setattr(module, "read_stamps", lambda paths: [errno.EIO] * len(paths))
     fails(os, "open", errno.EIO, FOREVER, shard)
     with pytest.raises(OSError) as caught:
-        store.stamps([shard])
+        store.shards.stamps([shard])
     assert caught.value.errno == errno.EIO
 
 
@@ -425,7 +431,8 @@ def test_stale_handles_elsewhere_are_bounded(store, fails, name):
 @pytest.fixture
 def writes(module, monkeypatch):
     """Replace what the core's writes give, one outcome for each call; afterwards they work."""
-    module = importlib.import_module("nfsdict.storage.values")
+    module = importlib.import_module("nfsdict.storage.files")
+    values = importlib.import_module("nfsdict.storage.values")
 
     def build(*outcomes):
         original = module.write_files
@@ -442,7 +449,7 @@ def writes(module, monkeypatch):
             return outcome
 
         monkeypatch.setattr(module, "write_files", write_files)
-        monkeypatch.setattr(module, "write_file", write_file)
+        monkeypatch.setattr(values, "write_file", write_file)
         return left
 
     return build
@@ -455,7 +462,20 @@ def test_a_stale_shard_is_written_to_again(store, writes):
     left = writes((BEFORE, errno.ESTALE), (BEFORE, errno.ENOENT), (AT_RENAME, errno.ESTALE))
     put(store, "k")
     assert left == []
-    assert store.find("k")[0] == b"value"
+    assert store.values.find(digest("k"))[0] == b"value"
+
+
+@pytest.mark.parametrize("number", [errno.EBUSY, errno.ETXTBSY], ids=errno.errorcode.get)
+def test_a_target_that_is_open_here_and_removed_elsewhere_is_waited_for(store, writes, number):
+    """For as long as another process of a busy host takes to close it (nfs_rename)."""
+    closed = time.monotonic() + 0.5
+
+    def busy(write, files):
+        return write() if time.monotonic() > closed else [(AT_RENAME, number)] * len(files)
+
+    writes(*[busy] * 100)
+    put(store, "k")
+    assert store.values.find(digest("k"))[0] == b"value"
 
 
 def test_a_shard_that_stays_stale(store, writes):
@@ -476,7 +496,7 @@ def test_a_rename_whose_reply_was_lost(store, writes, number):
 
     writes(lost)
     signature = put(store, "k", b"content")
-    assert store.find("k") == (b"content", signature)
+    assert store.values.find(digest("k")) == (b"content", signature)
 
 
 def test_a_rename_that_failed_with_another_content_there(store, nfsdict, writes):
@@ -485,7 +505,7 @@ def test_a_rename_that_failed_with_another_content_there(store, nfsdict, writes)
     with pytest.raises(nfsdict.UncertainWriteError) as caught:
         put(store, "k", b"new")
     assert caught.value.errno == errno.EIO
-    assert store.find("k")[0] == b"old"
+    assert store.values.find(digest("k"))[0] == b"old"
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EACCES, errno.EROFS])
@@ -507,7 +527,7 @@ def test_an_unlink_whose_reply_was_lost(store, monkeypatch):
         raise FileNotFoundError(errno.ENOENT, "", path)
 
     monkeypatch.setattr(os, "unlink", lost)
-    assert store.remove([store.path("k")]) == [False]
+    assert store.values.remove([digest("k")]) == [False]
     assert files(store) == {}
 
 
@@ -520,11 +540,11 @@ def test_a_mkdir_whose_reply_was_lost(store, monkeypatch):
 
     monkeypatch.setattr(os, "mkdir", lost)
     put(store, "k")
-    assert store.find("k")[0] == b"value"
+    assert store.values.find(digest("k"))[0] == b"value"
 
 
 def test_a_file_in_the_place_of_a_shard(store):
-    shard = Path(store.path("k")).parent
+    shard = Path(store.values.path_of(digest("k"))).parent
     shard.write_bytes(b"stranger")
     with pytest.raises(OSError) as caught:
         put(store, "k")
@@ -534,9 +554,9 @@ def test_a_file_in_the_place_of_a_shard(store):
 
 def test_one_of_many_fails(store):
     names = sorted(digest(key) for key in ("a", "b", "c"))
-    blocked = Path(store.path_of(names[1]))
+    blocked = Path(store.values.path_of(names[1]))
     blocked.mkdir(parents=True)
-    first, second, third = store.write([(name, b"value") for name in names])
+    first, second, third = store.values.write([(name, b"value") for name in names])
     assert isinstance(first, bytes) and isinstance(third, bytes)
     assert isinstance(second, IsADirectoryError)
     assert sorted(files(store)) == sorted(f"{name}.pkl" for name in names)
@@ -547,7 +567,7 @@ def test_one_of_many_fails(store):
 
 def test_a_miss_is_looked_at_again_after_revalidation(store, module, monkeypatch):
     """Another host wrote it, and this client remembers that it was missing."""
-    module = importlib.import_module("nfsdict.storage.values")
+    module = importlib.import_module("nfsdict.storage.files")
     put(store, "k")
     original, revalidated = module.read_files, []
     open_ = os.open
@@ -562,9 +582,9 @@ def test_a_miss_is_looked_at_again_after_revalidation(store, module, monkeypatch
 
     monkeypatch.setattr(module, "read_files", remembered)
     monkeypatch.setattr(os, "open", opened)
-    assert store.find("k")[0] == b"value"
+    assert store.values.find(digest("k"))[0] == b"value"
     revalidated.clear()
-    assert store.find("k", fresh=True)[0] == b"value"
+    assert store.values.find(digest("k"), fresh=True)[0] == b"value"
     assert len(revalidated) >= 1
 
 
@@ -583,10 +603,10 @@ def test_a_store_that_is_gone_is_no_missing_key(nfsdict, tmp_path, fresh):
 
 
 def test_a_missing_shard_is_a_missing_key(store):
-    assert store.find("k") is None
-    assert store.find("k", fresh=True) is None
-    assert store.look(digest("k")) is None
-    assert store.remove([store.path("k")]) == [False]
+    assert store.values.find(digest("k")) is None
+    assert store.values.find(digest("k"), fresh=True) is None
+    assert store.values.look(digest("k")) is None
+    assert store.values.remove([digest("k")]) == [False]
 
 
 # --- temporary files ------------------------
@@ -605,7 +625,7 @@ def test_temporary_names_as_traced(traced, tmp_path):
 def test_scans_take_exact_names_alone(store, nfsdict, tmp_path):
     put(store, "k", pickle.dumps(("k", 1)))
     name = digest("k")
-    shard = Path(store.path("k")).parent
+    shard = Path(store.values.path_of(digest("k"))).parent
     other = "00" if name[:2] != "00" else "01"
     strangers = [
         f"{name}.pkl.damaged-0123",
@@ -629,17 +649,17 @@ def test_scans_take_exact_names_alone(store, nfsdict, tmp_path):
         (Path(store.directory) / odd).mkdir()
     (Path(store.directory) / other).write_bytes(b"")
 
-    assert store.shards() == [name[:2]]
-    listing = store.list(name[:2])
+    assert store.shards.present() == [name[:2]]
+    listing = store.shards.list(name[:2])
     assert list(listing.signatures) == [name]
     assert list(listing.temporary) == [str(shard / ".nfsdict-left")]
-    assert len(listing.strangers) == len(strangers) + 2
+    assert len(listing.unrecognized) == len(strangers) + 2
     assert dict(nfsdict.NfsDict("store", tmp_path)) == {"k": 1}
 
 
 def test_listing_a_shard_that_is_not_there(store):
-    assert store.list("00").signatures == {}
-    assert store.stamps(["00"]) == [None]
+    assert store.shards.list("00").signatures == {}
+    assert store.shards.stamps(["00"]) == [None]
 
 
 # --- directories and permissions ------------------------
@@ -652,12 +672,12 @@ def test_listing_a_shard_that_is_not_there(store):
 def test_permissions(module, tmp_path, mode, file, directory):
     before = os.umask(0o027)
     try:
-        store = module.Store(str(tmp_path / "a" / "b"), ".pkl", mode, True)
+        store = module.Storage(str(tmp_path / "a" / "b"), ".pkl", mode, True)
         store.create()
         put(store, "k")
     finally:
         os.umask(before)
-    path = Path(store.path("k"))
+    path = Path(store.values.path_of(digest("k")))
     assert path.stat().st_mode & 0o7777 == file
     for made in (path.parent, tmp_path / "a" / "b", tmp_path / "a"):
         assert made.stat().st_mode & 0o777 == directory
@@ -665,10 +685,10 @@ def test_permissions(module, tmp_path, mode, file, directory):
 
 def test_setgid_is_kept(module, tmp_path):
     os.chmod(tmp_path, 0o2770)
-    store = module.Store(str(tmp_path / "s"), ".pkl", 0o660, False)
+    store = module.Storage(str(tmp_path / "s"), ".pkl", 0o660, False)
     store.create()
     put(store, "k")
-    for made in (tmp_path / "s", Path(store.path("k")).parent):
+    for made in (tmp_path / "s", Path(store.values.path_of(digest("k"))).parent):
         assert made.stat().st_mode & 0o7777 == 0o2770
 
 
@@ -676,4 +696,4 @@ def test_a_file_in_the_way(module, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for directory in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(NotADirectoryError):
-            module.Store(str(directory), ".pkl", None, True).create()
+            module.Storage(str(directory), ".pkl", None, True).create()

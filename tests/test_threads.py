@@ -110,7 +110,7 @@ def test_a_change_between_looking_and_taking_over(opened, monkeypatch, operation
     if operation == "put back":
         del opened()["old"]
     Entries = importlib.import_module("nfsdict.entries").Entries
-    read = Entries.read
+    read = Entries.read_entries
 
     def read_then_changed(self, digests):
         entries = read(self, digests)
@@ -121,7 +121,7 @@ def test_a_change_between_looking_and_taking_over(opened, monkeypatch, operation
         return entries
 
     with monkeypatch.context() as patch:
-        patch.setattr(Entries, "read", read_then_changed)
+        patch.setattr(Entries, "read_entries", read_then_changed)
         store.sync()
     assert dict(store.items()) == on_disk(store) == ({} if operation == "delete" else {"old": 2})
 
@@ -200,7 +200,10 @@ def test_a_child_tells_release_021_of_its_own_changes(opened):
 def test_an_interrupt_leaves_the_answer_to_the_disk(opened, monkeypatch, call):
     store = opened()
     store["k"] = "old"
-    files = importlib.import_module("nfsdict.storage.values")
+    writers = {
+        "write_file": importlib.import_module("nfsdict.storage.values"),
+        "write_files": importlib.import_module("nfsdict.storage.files"),
+    }
 
     def interrupted(function):
         def wrapper(*arguments):
@@ -212,8 +215,8 @@ def test_an_interrupt_leaves_the_answer_to_the_disk(opened, monkeypatch, call):
     if call == "add":
         del store["k"]
     with monkeypatch.context() as patch:
-        for name in ("write_file", "write_files"):
-            patch.setattr(files, name, interrupted(getattr(files, name)))
+        for name, module in writers.items():
+            patch.setattr(module, name, interrupted(getattr(module, name)))
         patch.setattr(os, "unlink", interrupted(os.unlink))
         with pytest.raises(KeyboardInterrupt):
             {
@@ -230,10 +233,10 @@ def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeyp
     store = opened()
     store["k"] = 1
     files = importlib.import_module("nfsdict.storage.values")
-    Store = importlib.import_module("nfsdict.storage.store").Store
+    Shards = importlib.import_module("nfsdict.storage.shards").Shards
     held = threading.Barrier(3)
     go_on = threading.Event()
-    write_file, shards = files.write_file, Store.shards
+    write_file, shards = files.write_file, Shards.present
 
     def slow_write(*arguments):
         held.wait()
@@ -246,7 +249,7 @@ def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeyp
         return shards(self)
 
     def child():
-        files.write_file, Store.shards = write_file, shards
+        files.write_file, Shards.present = write_file, shards
         store["k"] = 2
         store.sync()
         assert store == {"k": 2}
@@ -254,7 +257,7 @@ def test_a_fork_while_another_thread_writes_and_surveys(opened, nfsdict, monkeyp
 
     with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
         patch.setattr(files, "write_file", slow_write)
-        patch.setattr(Store, "shards", slow_shards)
+        patch.setattr(Shards, "present", slow_shards)
         futures = [pool.submit(store.__setitem__, "k", 4), pool.submit(store.sync)]
         held.wait()
         try:
@@ -274,7 +277,7 @@ def test_a_lookup_that_a_refresh_overtakes_is_not_forgotten(nfsdict, tmp_path, m
     d["k"] = 1
     del other["k"]
     begun, go = threading.Event(), threading.Event()
-    find, shards = d._entries.find, d._store.shards
+    find, shards = d._entries.find_entry, d._storage.shards.present
     refresh = threading.Thread(target=d.refresh)
 
     def held():
@@ -282,16 +285,16 @@ def test_a_lookup_that_a_refresh_overtakes_is_not_forgotten(nfsdict, tmp_path, m
         assert go.wait(30)
         return shards()
 
-    def slow(key, fresh=False):
-        found = find(key, fresh)
+    def slow(*arguments, **options):
+        found = find(*arguments, **options)
         refresh.start()
         assert begun.wait(30)
         return found
 
-    monkeypatch.setattr(d._store, "shards", held)
-    monkeypatch.setattr(d._entries, "find", slow)
+    monkeypatch.setattr(d._storage.shards, "present", held)
+    monkeypatch.setattr(d._entries, "find_entry", slow)
     assert d.get("k", fresh=True) is None
-    monkeypatch.setattr(d._entries, "find", find)
+    monkeypatch.setattr(d._entries, "find_entry", find)
     assert d.get("k") is None
     go.set()
     refresh.join()

@@ -69,8 +69,8 @@ def test_the_core(twins, shared_memory, second):
 @pytest.mark.parametrize("second", SECONDS)
 @pytest.mark.parametrize("lazy", [False, True])
 def test_a_store(nfsdict, shared_memory, monkeypatch, lazy, second):
-    scanner = importlib.import_module("nfsdict.scanner")
-    monkeypatch.setattr(scanner.time, "sleep", lambda seconds: None)
+    repack = importlib.import_module("nfsdict.repack")
+    monkeypatch.setattr(repack.time, "sleep", lambda seconds: None)
 
     def open_store():
         return nfsdict.NfsDict("store", shared_memory, durable=False, lazy=lazy)

@@ -123,7 +123,7 @@ def test_one_that_vanished_for_good_is_given_back_by_repair(nfsdict, opened, smb
     assert d.verify().temporary.keys() == {str(private)}
     d.repair()
     assert left(d) == [private], "it is young"
-    assert d.repair(grace=-1).swept == [str(private)]
+    assert d.repair(grace=-1).removed == [str(private)]
     assert dict(d) == dict(opened()) == {"a": "new", "b": 1} and left(d) == []
 
 
@@ -172,7 +172,7 @@ def test_a_missing_shard_is_made(opened):
 def test_repair_gives_nothing_back_where_a_value_is(opened, files, smb):
     d = opened(durable=False)
     d["a"] = "old"
-    private = Path(d._store.private_name(value_file(d, "a").name[:64]))
+    private = Path(d._values.private_path_of(value_file(d, "a").name[:64]))
     private.write_bytes(value_file(d, "a").read_bytes())
     d["a"] = "new"
     d.repair(grace=-1)
@@ -218,8 +218,9 @@ def test_whoever_is_killed_loses_nothing(opened, begin, moment):
 
 
 @pytest.fixture
-def link_refused(files, monkeypatch):
+def link_refused(nfsdict, monkeypatch):
     """An ``add`` whose link is refused with EACCES, while this lies there."""
+    files = importlib.import_module("nfsdict.storage.files")
     original = files.write_files
 
     def refused(content):
@@ -292,7 +293,7 @@ def test_a_pop_whose_rename_is_refused(opened, monkeypatch, done):
 def test_elsewhere_no_private_name_is_needed(opened, mounted, monkeypatch, kind):
     mounted(kind)
     d = opened(durable=False)
-    monkeypatch.setattr(type(d._store), "private_name", None)
+    monkeypatch.setattr(type(d._values), "private_path_of", None)
     d["a"] = 1
     d.update(a=2, b=3)
     assert dict(opened()) == {"a": 2, "b": 3}

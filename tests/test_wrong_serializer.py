@@ -101,8 +101,8 @@ def test_it_says_what_is_there_and_what_to_pass(nfsdict, opened, written, passed
         opened(serializer=special.get(passed, passed))
     error = caught.value
     assert not isinstance(error, (KeyError, OSError))
-    assert error.found == {d._store.extension: 3} and error.directory == str(d.path)
-    for text in (advice, str(d.path), f"3 or more of {d._store.extension}"):
+    assert error.found == {d._storage.extension: 3} and error.directory == str(d.path)
+    for text in (advice, str(d.path), f"3 or more of {d._storage.extension}"):
         assert text in str(error)
     again = pickle.loads(pickle.dumps(error))
     assert str(again) == str(error) and type(again) is type(error)
@@ -179,10 +179,10 @@ def test_it_lists_nothing_where_an_entry_is_known_and_little_where_none_is(opene
 
 
 def test_a_shard_that_cannot_be_listed_stops_no_lookup(opened, jsons, monkeypatch):
-    Store = importlib.import_module("nfsdict.storage.store").Store
+    Shards = importlib.import_module("nfsdict.storage.shards").Shards
 
     def refuse(*_):
         raise PermissionError
 
-    monkeypatch.setattr(Store, "list", refuse)
+    monkeypatch.setattr(Shards, "list", refuse)
     assert opened(lazy=True).get("absent") is None

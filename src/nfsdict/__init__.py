@@ -11,12 +11,15 @@ from .errors import (
     UncertainWriteError,
     WrongSerializerError,
 )
-from .index.writer import Packing
 from .mapping import NfsDict
+from .repack import PackReport
 from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
-from .verify import Repair, Report
+from .upkeep.repair import RepairReport
+from .upkeep.verify import VerifyReport
+
+Packing = PackReport  # the name that it had first
 
 __version__ = "1.0.0.dev0"
 
@@ -26,13 +29,14 @@ __all__ = [
     "CorruptValueError",
     "NfsDict",
     "NfsDictError",
+    "PackReport",
     "Packing",
     "ReadOnlyError",
-    "Repair",
-    "Report",
+    "RepairReport",
     "Serializer",
     "UncertainWriteError",
     "UntrustedPickleWarning",
+    "VerifyReport",
     "WrongSerializerError",
     "__version__",
     "json_format",

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from .content import Content, fingerprint, size_of
+from .content import Content, size_of
 from .core import digest
 from .entries import Entries
 from .errors import name_key
-from .index.flush import Flush
-from .locks import Locks
+from .index.writer import IndexWriter
 from .parallel import chunks, in_parallel
 from .state import StoreState
-from .storage.store import Store
+from .storage import Storage
 
 # So many bytes are serialized before they are written: up to here, a value that the serializer
 # refuses leaves everything unchanged.
@@ -23,14 +22,14 @@ _BATCH_BYTES = 64 << 20
 class _Item(NamedTuple):
     """To be written."""
 
-    name: str
+    hexdigest: str
     key: str
     value: Any
     data: Content
 
 
 def _shard(item: _Item) -> str:
-    return item.name[:2]
+    return item.hexdigest[:2]
 
 
 class Bulk:
@@ -38,21 +37,20 @@ class Bulk:
 
     def __init__(
         self,
-        known: StoreState,
-        flush: Flush,
-        store: Store,
+        state: StoreState,
+        writer: IndexWriter,
+        storage: Storage,
         entries: Entries,
-        locks: Locks,
         workers: int,
     ) -> None:
-        self._known = known
-        self._flush = flush
-        self._store = store
+        self._state = state
+        self._writer = writer
+        self._storage = storage
         self._entries = entries
-        self._locks = locks
+        self._locks = state.locks
         self._workers = workers
 
-    def write(self, pairs: Iterable[tuple[str, Any]]) -> dict[str, OSError]:
+    def put_all(self, pairs: Iterable[tuple[str, Any]]) -> dict[str, OSError]:
         """Put these entries; all durable on return. Keys that failed."""
         failed: dict[str, OSError] = {}
         batch: list[_Item] = []
@@ -84,42 +82,40 @@ class Bulk:
 
     def _write_chunk(self, items: Sequence[_Item]) -> dict[str, OSError]:
         replaced: list[Any] = []  # let go of when no lock is held
-        if not self._known.has_all(item.key for item in items):
-            self._flush.keys_change()
+        if not self._state.has_all(item.key for item in items):
+            self._writer.invalidate_legacy_index()
         with self._locks.guard:
             return self._locks.holding(
-                (item.name for item in items), lambda: self._write_items(items, replaced)
+                (item.hexdigest for item in items), lambda: self._write_items(items, replaced)
             )
 
     def _write_items(self, items: Sequence[_Item], replaced: list[Any]) -> dict[str, OSError]:
         failed: dict[str, OSError] = {}
-        known = self._known
-        generation = known.generation
+        state = self._state
+        generation = state.generation
         try:
-            outcomes = self._store.write((name, data) for name, _, _, data in items)
-            for (name, key, value, data), outcome in zip(items, outcomes):
+            outcomes = self._storage.values.write((item.hexdigest, item.data) for item in items)
+            for (hexdigest, key, value, data), outcome in zip(items, outcomes):
                 if isinstance(outcome, bytes):
                     replaced.append(
-                        known.record_write(
-                            name, key, value, outcome, fingerprint(data), size_of(data), generation
-                        )
+                        state.record_write(hexdigest, key, value, outcome, data, generation)
                     )
                 else:
                     failed[key] = outcome
-                    replaced.append(known.invalidate_if_uncertain(name, key, outcome))
+                    replaced.append(state.invalidate_if_uncertain(hexdigest, key, outcome))
         except BaseException:
-            replaced.extend(known.invalidate(item.name, item.key) for item in items)
+            replaced.extend(state.invalidate(item.hexdigest, item.key) for item in items)
             raise
         return failed
 
-    def clear(self) -> dict[str, OSError]:
+    def remove_all(self) -> dict[str, OSError]:
         """Remove each value file that is there now. Paths that failed."""
-        self._flush.keys_change()
+        self._writer.invalidate_legacy_index()
         failed: dict[str, OSError] = {}
-        self._store.find_root(whole_path=True)
+        self._storage.shards.find_root(whole_path=True)
         with self._locks.guard:
-            known = self._known.shards()
-        shards = sorted(known.union(self._store.shards()))
+            known = self._state.shards()
+        shards = sorted(known.union(self._storage.shards.present()))
         for part in in_parallel(self._clear, shards, self._workers):
             failed.update(part)
         return failed
@@ -127,20 +123,20 @@ class Bulk:
     def _clear(self, shard: str) -> dict[str, OSError]:
         replaced: list[Any] = []  # let go of when no lock is held
         with self._locks.guard, self._locks.shard(shard):
-            known = self._known.entries(shard)
+            known = self._state.entries(shard)
             try:
-                paths = [self._store.path_of(name) for name in self._store.list(shard).signatures]
-                outcomes = dict(zip(paths, self._store.remove(paths)))
+                hexdigests = list(self._storage.shards.list(shard).signatures)
+                outcomes = zip(hexdigests, self._storage.values.remove(hexdigests))
                 failed = {
-                    path: error for path, error in outcomes.items() if isinstance(error, OSError)
+                    hexdigest: error for hexdigest, error in outcomes if isinstance(error, OSError)
                 }
-                for name, entry in known.items():
-                    if self._store.path_of(name) in failed:
-                        replaced.append(self._known.invalidate(name, entry.key))
+                for hexdigest, entry in known.items():
+                    if hexdigest in failed:
+                        replaced.append(self._state.invalidate(hexdigest, entry.key))
                     else:
-                        replaced.append(self._known.record_delete(name, entry.key))
+                        replaced.append(self._state.record_delete(hexdigest, entry.key))
             except BaseException:
-                for name, entry in known.items():
-                    replaced.append(self._known.invalidate(name, entry.key))
+                for hexdigest, entry in known.items():
+                    replaced.append(self._state.invalidate(hexdigest, entry.key))
                 raise
-        return failed
+        return {self._storage.values.path_of(hexdigest): failed[hexdigest] for hexdigest in failed}

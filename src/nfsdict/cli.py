@@ -22,9 +22,9 @@ from . import (
     UntrustedPickleWarning,
     __version__,
 )
+from .arguments import store_directory
 from .errors import described, text_of
 from .kinds import kinds_in
-from .mapping import store_directory
 from .serializers import KNOWN, serializer_named
 
 DONE, NO, ERROR = 0, 1, 2  # exit statuses, as grep's: an error is never taken for an absent key
@@ -291,7 +291,11 @@ def repair(arguments: argparse.Namespace) -> int:
     with writing(arguments) as store:
         done = store.repair()
     found = dataclasses.asdict(done.report)
-    done_here = {"swept": done.swept, "set_aside": done.set_aside, "failed": done.failed}
+    done_here = {
+        "removed": done.removed,
+        "quarantined": done.quarantined,
+        "failed": done.failed,
+    }
     show({**found, **done_here}, arguments)
     return NO if done.report.unreadable or done.failed else DONE
 

@@ -9,10 +9,11 @@ from typing import Any, Callable, NamedTuple, TypeVar
 from .content import Content, fingerprint
 from .core import digest
 from .errors import CorruptValueError
+from .layout import same_but_for_ctime
 from .locks import Locks
 from .serializers import Damaged, Foreign, Serializer
-from .storage.store import Store
-from .storage.values import Found, same_but_for_ctime
+from .storage.files import Found
+from .storage.values import ValueFiles
 
 A = TypeVar("A")
 T = TypeVar("T")
@@ -42,8 +43,9 @@ def _as_it_is(value: Any) -> Any:
 class Entries:
     """The entries of a store, by the keys that their files hold. Safe for threads."""
 
-    def __init__(self, store: Store, serializer: Serializer, locks: Locks) -> None:
-        self._store = store
+    def __init__(self, values: ValueFiles, serializer: Serializer, locks: Locks) -> None:
+        self._values = values
+        self.path_of = values.path_of
         self._locks = locks
         self.dumps: Callable[[Any], Content] = getattr(serializer, "parts", serializer.dumps)
         self.freeze: Callable[[Any], Any] = getattr(serializer, "freeze", _as_it_is)
@@ -52,30 +54,28 @@ class Entries:
         # Which damaged content of a file was reported: one record each, however often it is read.
         self._reported: dict[str, bytes] = {}
 
-    def find(self, key: str, fresh: bool = False) -> Entry | None:
-        """The key's entry, None if it has no file. See ``Store.find``.
+    def find_entry(self, hexdigest: str, key: str, fresh: bool = False) -> Entry | None:
+        """The entry of the key with this digest, None if it has no file. See ``ValueFiles.find``.
 
         Raises CorruptValueError for a damaged file, OSError if it can't be read, and what a
         pickled object's own code raises.
         """
-        path = self._store.path(key)
-        content = self._store.find(key, fresh)
-        return None if content is None else self._load(path, content, key)
+        content = self._values.find(hexdigest, fresh)
+        return None if content is None else self._load(hexdigest, content, key)
 
-    def load_taken(self, name: str, content: Found) -> Entry:
-        """The entry of this digest in a file that was taken. Errors as of ``find``."""
-        return self._load(self._store.path_of(name), content)
+    def load_taken(self, hexdigest: str, content: Found) -> Entry:
+        """The entry of this digest in a file that was taken. Errors as of ``find_entry``."""
+        return self._load(hexdigest, content)
 
-    def read(self, digests: Sequence[str]) -> list[Entry | Exception | None]:
+    def read_entries(self, hexdigests: Sequence[str]) -> list[Entry | Exception | None]:
         """The entries under these digests: None where there is no file, or what went wrong."""
-        paths = [self._store.path_of(name) for name in digests]
         entries: list[Entry | Exception | None] = []
-        for path, content in zip(paths, self._store.read(paths)):
+        for hexdigest, content in zip(hexdigests, self._values.read_many(hexdigests)):
             if not isinstance(content, tuple):
                 entries.append(content)
                 continue
             try:
-                entries.append(self._load(path, content))
+                entries.append(self._load(hexdigest, content))
             except Exception as error:  # a pickle runs anybody's code
                 entries.append(error)
         return entries
@@ -112,11 +112,12 @@ class Entries:
         with decoding:
             return loads(data)
 
-    def _load(self, path: str, content: Found, asked: str | None = None) -> Entry:
-        """The entry in a file; ``asked`` is the key that was asked for, if one was."""
+    def _load(self, hexdigest: str, content: Found, asked: str | None = None) -> Entry:
+        """The entry in this digest's file; ``asked`` is the key that was asked for, if one was."""
         data, signature = content
 
         def corrupt(reason: str, foreign: bool = False) -> CorruptValueError:
+            path = self._values.path_of(hexdigest)
             error = CorruptValueError(path, reason, signature, asked, foreign)
             # pop renames the file, and gives it its name again.
             if not same_but_for_ctime(self._reported.get(path, b""), signature):
@@ -134,6 +135,6 @@ class Entries:
             raise corrupt("it holds no pair of key and value") from None
         if not isinstance(key, str):
             raise corrupt(f"its key is of type {type(key).__name__}")
-        if self._store.path_of(digest(key)) != path:
+        if key != asked and digest(key) != hexdigest:
             raise corrupt(f"it holds another key: {key!r:.200}")
         return Entry(key, value, signature, data)

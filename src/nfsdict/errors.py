@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 
 __all__ = [
@@ -109,6 +110,11 @@ class BatchError(NfsDictError, OSError):
 
     def __reduce__(self) -> tuple[type[BatchError], tuple[dict[str, OSError]]]:
         return type(self), (self.failed,)
+
+
+def failure(number: int, path: str) -> OSError:
+    """The OSError, or the subclass of it, that stands for this errno."""
+    return OSError(number, os.strerror(number), path)
 
 
 def described(error: BaseException) -> str:

@@ -15,63 +15,56 @@ from .core import MISSING, digest
 from .entries import Entries
 from .errors import BatchError
 from .state import StoreState
-from .storage.store import Store
-from .taking import Taking
+from .storage import Storage
 
 
 class Interrupting:
     """What ``NfsDict``'s methods do then, by digest and key. Errors are theirs."""
 
-    def __init__(self, known: StoreState, store: Store, entries: Entries) -> None:
-        self._known = known
-        self._store = store
+    def __init__(self, state: StoreState, storage: Storage, entries: Entries) -> None:
+        self._state = state
+        self._storage = storage
         self._entries = entries
 
-    def lookup(self, key: str, fresh: bool) -> Any:
-        entry = self._entries.find(key, fresh)
+    def lookup(self, hexdigest: str, key: str, fresh: bool) -> Any:
+        entry = self._entries.find_entry(hexdigest, key, fresh)
         return MISSING if entry is None else entry.value
 
-    def exists(self, name: str) -> bool:
-        return self._store.look(name) is not None
+    def exists(self, hexdigest: str) -> bool:
+        return self._storage.values.look(hexdigest) is not None
 
-    def put(self, name: str, key: str, data: Content) -> None:
+    def put(self, hexdigest: str, key: str, data: Content) -> None:
         try:
-            self._store.put(name, data)
+            self._storage.values.put(hexdigest, data)
         finally:
-            self._known.record_interrupting(name, key, there=True)
+            self._state.record_interrupting(hexdigest, key, there=True)
 
-    def add(self, name: str, key: str, data: Content) -> bool:
+    def add(self, hexdigest: str, key: str, data: Content) -> bool:
         try:
-            return self._store.add(name, data) is not None
+            return self._storage.exclusive.add(hexdigest, data) is not None
         finally:
-            self._known.record_interrupting(name, key, there=True)
+            self._state.record_interrupting(hexdigest, key, there=True)
 
-    def take(self, taking: Taking, name: str, key: str) -> bool:
+    def remove(self, hexdigest: str, key: str) -> bool:
         try:
-            return taking.take()
+            [outcome] = self._storage.values.remove([hexdigest])
         finally:
-            self._known.record_interrupting(name, key, there=False)
-
-    def remove(self, name: str, key: str) -> bool:
-        try:
-            [outcome] = self._store.remove([self._store.path_of(name)])
-        finally:
-            self._known.record_interrupting(name, key, there=False)
+            self._state.record_interrupting(hexdigest, key, there=False)
         if isinstance(outcome, OSError):
             raise outcome
         return outcome
 
     def clear(self) -> None:
         failed: dict[str, OSError] = {}
+        values = self._storage.values
         try:
-            for shard in self._store.shards():
-                paths = [self._store.path_of(name) for name in self._store.list(shard).signatures]
-                outcomes = zip(paths, self._store.remove(paths))
-                failed.update(
-                    (path, error) for path, error in outcomes if isinstance(error, OSError)
-                )
+            for shard in self._storage.shards.present():
+                hexdigests = list(self._storage.shards.list(shard).signatures)
+                for hexdigest, outcome in zip(hexdigests, values.remove(hexdigests)):
+                    if isinstance(outcome, OSError):
+                        failed[values.path_of(hexdigest)] = outcome
         finally:
-            for key in self._known.cached_keys():
-                self._known.record_interrupting(digest(key), key, there=bool(failed))
+            for key in self._state.cached_keys():
+                self._state.record_interrupting(digest(key), key, there=bool(failed))
         if failed:
             raise BatchError(failed)

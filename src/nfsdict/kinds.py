@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from .errors import WrongSerializerError
+from .layout import is_damaged, value_names
 from .serializers import EXTENSION, KNOWN
-from .storage.store import Store
+from .storage import Storage
 
-_VALUE_NAME = re.compile(rf"([0-9a-f]{{64}})({EXTENSION.pattern})")
+_VALUE_NAME = value_names(EXTENSION.pattern)
 # So many shard directories without any value file are looked into before a store is taken for one
 # without entries: digests are spread evenly, so that hardly any is empty where there are some.
 _EMPTY = 8
@@ -23,12 +23,12 @@ _SAMPLE = 1000
 class Kinds:
     """Whether one dictionary has the serializer that its store was written with. Looked at once."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
         self.checked = False
         """whether it was looked at, and found right"""
 
-    def check(self, any_known: bool) -> None:
+    def check_serializer(self, any_known: bool) -> None:
         """Raise WrongSerializerError if others have entries here, and this serializer has none.
 
         Nothing is asked of the disk where an entry of this serializer is known. Else this lists a
@@ -43,11 +43,11 @@ class Kinds:
         """Raise if all shards were listed, and files of others alone were found."""
         others: Counter[str] = Counter()
         empty = 0
-        for shard in self._store.shards():
-            listing = self._store.list(shard)
+        for shard in self._storage.shards.present():
+            listing = self._storage.shards.list(shard)
             if listing.signatures:
                 break
-            others.update(_extensions(listing.strangers, self._store.extension))
+            others.update(_extensions(listing.unrecognized, self._storage.extension))
             empty += not others
             if empty == _EMPTY:
                 break
@@ -55,16 +55,16 @@ class Kinds:
             if others:
                 advice = " or ".join(map(argument_for, sorted(others)))
                 raise WrongSerializerError(
-                    self._store.directory, self._store.extension, dict(others), advice
+                    self._storage.directory, self._storage.extension, dict(others), advice
                 )
 
 
 def kinds_in(directory: str) -> dict[str, int]:
     """The extensions of the value files in a store, and how many of each were seen."""
-    store = Store(directory, "", mode=None, durable=False)
+    storage = Storage(directory, "", mode=None, durable=False)
     found: Counter[str] = Counter()
-    for shard in store.shards():
-        found.update(_extensions(store.list(shard).strangers, ""))
+    for shard in storage.shards.present():
+        found.update(_extensions(storage.shards.list(shard).unrecognized, ""))
         if sum(found.values()) >= _SAMPLE:
             break
     return dict(found)
@@ -93,7 +93,7 @@ def _extensions(paths: Iterable[str], own: str) -> Iterator[str]:
 
 def _is_copy(extension: str) -> bool:
     """Whether it is that of a file that ``repair`` moved aside, or of somebody's backup copy."""
-    if ".damaged-" in extension:
+    if is_damaged(extension):
         return True
     inner = extension[: -len(".signed")] if extension.endswith(".signed") else extension
     return any(inner.startswith(f"{known.extension}.") for known in KNOWN.values())

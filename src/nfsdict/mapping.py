@@ -4,37 +4,42 @@ from __future__ import annotations
 
 import errno
 import os
-import random
-import re
 import time
 import weakref
 from collections.abc import Iterable, Iterator, MutableMapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
-from platformdirs import user_data_dir
-
+from .arguments import (
+    base_directory,
+    checked_cache_bytes,
+    checked_mode,
+    checked_name,
+    checked_workers,
+    plain,
+)
 from .bulk import Bulk
-from .content import fingerprint, size_of
 from .core import MISSING, ReadCache, digest
+from .draw import Draw
 from .entries import Entries
-from .errors import BatchError, CorruptValueError, ReadOnlyError
-from .index.flush import Flush
+from .errors import BatchError, CorruptValueError, ReadOnlyError, failure
 from .index.memory import UNREAD, Index
-from .index.writer import IndexWriter, Packing
+from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .kinds import Kinds
+from .layout import digest_of
 from .locks import Locks
 from .progress import Progress
-from .scanner import Scanner
+from .repack import PackReport, Repack
+from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
-from .storage.nfs import failure
-from .storage.store import Store
-from .taking import Taking
+from .storage import Storage
+from .taking import Taker
 from .trust import warn_of_writers
-from .verify import Repair, Report, repair, verify
+from .upkeep.repair import RepairReport, repair
+from .upkeep.verify import VerifyReport, verify
 from .views import Items, Values
 
 if TYPE_CHECKING:
@@ -51,11 +56,6 @@ else:
 T = TypeVar("T")
 
 _RAISE: Any = object()
-# Not seeded: what was forked, or has seeded alike, is to draw differently.
-_DRAW = random.SystemRandom()
-# So many keys that others have taken popitem draws before it looks at the whole store: that costs
-# about as much, over NFS, as looking for so many.
-_PATIENCE = 32
 
 
 class NfsDict(ReadCache[V], MutableMapping[str, V]):
@@ -123,12 +123,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         workers: int = 16,
         cache_bytes: int | None = None,
     ) -> None:
-        if workers < 1:
-            raise ValueError(f"workers must be at least 1, not {workers}")
-        if cache_bytes is not None and cache_bytes < 0:
-            raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
-        mode = _checked_mode(mode)
-        name = _checked_name(name)
+        workers = checked_workers(workers)
+        cache_bytes = checked_cache_bytes(cache_bytes)
+        mode = checked_mode(mode)
+        name = checked_name(name)
         base = base_directory(base_dir)
         directory = os.path.join(base, name)
         format = serializer_named(serializer)
@@ -142,42 +140,37 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             "cache_bytes": cache_bytes,
         }
         self._read_only, self._workers = read_only, workers
-        self._store = Store(directory, format.extension, mode, durable)
+        self._storage = Storage(directory, format.extension, mode, durable)
+        self._values, self._exclusive = self._storage.values, self._storage.exclusive
         self._locks = Locks()
-        self._entries = Entries(self._store, format, self._locks)
-        self._kinds = Kinds(self._store)
-        index = Index()
-        self._notes = IndexWriter(
-            index, self._store, self._entries, self._locks, writes=not read_only
+        self._entries = Entries(self._values, format, self._locks)
+        self._kinds = Kinds(self._storage)
+        self._state = StoreState(Index(), self._cache, self._locks, lazy, cache_bytes)
+        self._writer = IndexWriter(
+            self._state.index, self._storage.index, self._locks, writes=not read_only
         )
-        self._known = StoreState(index, self._cache, self._locks, lazy, cache_bytes)
         self._scanner = Scanner(
-            self._known,
-            self._notes,
-            self._cache,
-            self._store,
-            self._kinds,
+            self._state,
+            self._writer,
+            self._storage,
             self._entries,
-            self._locks,
+            self._kinds,
             Progress(name, progress_bar),
-            lazy=lazy,
             may_probe_clock=not read_only,
             workers=workers,
         )
-        self._interrupting = Interrupting(self._known, self._store, self._entries)
-        self._undrawn: list[str] = []  # keys that popitem has still to try
-        self._flush = Flush(self._notes, self._store)
-        self._bulk = Bulk(
-            self._known, self._flush, self._store, self._entries, self._locks, workers
-        )
+        self._interrupting = Interrupting(self._state, self._storage, self._entries)
+        self._taker = Taker(self._state, self._writer, self._storage, self._entries)
+        self._draw = Draw(self._scanner, self._cache)
+        self._bulk = Bulk(self._state, self._writer, self._storage, self._entries, workers)
         if read_only:
-            self._store.check()
+            self._storage.check()
         else:
-            self._store.create()
-            weakref.finalize(self, self._flush)
-        warn_of_writers(self._store, format, mode)
+            self._storage.create()
+            weakref.finalize(self, self._writer.flush)
+        warn_of_writers(self._storage, format, mode)
         if lazy:
-            self._store.prefetch()
+            self._storage.shards.prefetch()
         else:
             self._scanner.scan(telling=False)
 
@@ -196,46 +189,47 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return value
 
     def _find(self, key: str, fresh: bool) -> Any:
-        name = digest(key)
+        key = plain(key)
+        hexdigest = digest(key)
         if self._locks.interrupted:
-            return self._interrupting.lookup(key, fresh)
+            return self._interrupting.lookup(hexdigest, key, fresh)
         guard = self._locks.guard
         with guard:
-            read = self._known.begin_read(_plain(key))
+            read = self._state.begin_read(key)
         try:
-            entry = self._entries.find(key, fresh)
+            entry = self._entries.find_entry(hexdigest, key, fresh)
             with guard:
                 if entry is not None:
-                    value, replaced = self._known.record_read(name, read, entry, fresh)
+                    value, replaced = self._state.record_read(hexdigest, read, entry, fresh)
                 else:
-                    value, replaced = MISSING, self._known.record_miss(name, read)
+                    value, replaced = MISSING, self._state.record_miss(hexdigest, read)
         except CorruptValueError:
             with guard:
-                replaced = self._known.record_miss(name, read)
+                replaced = self._state.record_miss(hexdigest, read)
             raise
         finally:
             with guard:
-                self._known.end_read(read)
+                self._state.end_read(read)
         del replaced
         return value
 
     def _exists(self, key: str, /) -> bool:
-        name = digest(key)
+        hexdigest = digest(key)
         if self._locks.interrupted:
-            return self._interrupting.exists(name)
+            return self._interrupting.exists(hexdigest)
         guard = self._locks.guard
         with guard:
-            if self._known.knows(key):
+            if self._state.knows(key):
                 return True
-            read = self._known.begin_read(_plain(key))
+            read = self._state.begin_read(plain(key))
         try:
-            signature = self._store.look(name)
+            signature = self._values.look(hexdigest)
             if signature is not None:
                 with guard:
-                    self._known.record_seen(name, read, signature, UNREAD)
+                    self._state.record_seen(hexdigest, read, signature, UNREAD)
         finally:
             with guard:
-                self._known.end_read(read)
+                self._state.end_read(read)
         if signature is None:
             self._check_serializer()
         return signature is not None
@@ -245,23 +239,23 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             key = self._changing(key)
         value = self._entries.freeze(value)
         data = self._entries.dumps((key, value))
-        name = digest(key)
+        hexdigest = digest(key)
         guard = self._locks.guard
         if guard.locked():
-            self._interrupting.put(name, key, data)
+            self._interrupting.put(hexdigest, key, data)
             return
         if key not in self._cache:
-            self._flush.keys_change()
+            self._writer.invalidate_legacy_index()
         replaced = None
-        with guard, self._locks.shard(name):
-            generation = self._known.generation
+        with guard, self._locks.shard(hexdigest):
+            generation = self._state.generation
             try:
-                signature = self._store.put(name, data)
-                replaced = self._known.record_write(
-                    name, key, value, signature, fingerprint(data), size_of(data), generation
+                signature = self._values.put(hexdigest, data)
+                replaced = self._state.record_write(
+                    hexdigest, key, value, signature, data, generation
                 )
             except BaseException as error:
-                replaced = replaced, self._known.invalidate_if_uncertain(name, key, error)
+                replaced = replaced, self._state.invalidate_if_uncertain(hexdigest, key, error)
                 raise
         del replaced
 
@@ -269,29 +263,29 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """Create the entry if there is none on any host: True. Else change nothing: False.
 
         Of any number of callers on any hosts exactly one gets True, a lost reply included
-        (where the file system refuses hard links: see ``Store.add``). Errors as of ``d[k] = v``.
+        (where the file system refuses hard links: see ``Exclusive.add``). Errors as of a put.
         """
         key = self._changing(key)
         value = self._entries.freeze(value)
         data = self._entries.dumps((key, value))
-        name = digest(key)
+        hexdigest = digest(key)
         guard = self._locks.guard
         if guard.locked():
-            return self._interrupting.add(name, key, data)
-        self._flush.keys_change()
+            return self._interrupting.add(hexdigest, key, data)
+        self._writer.invalidate_legacy_index()
         replaced = None
-        with guard, self._locks.shard(name):
-            if self._known.knows(key) and self._store.look(name):
+        with guard, self._locks.shard(hexdigest):
+            if self._state.knows(key) and self._values.look(hexdigest):
                 return False  # spares writing a file in vain
-            generation = self._known.generation
+            generation = self._state.generation
             try:
-                signature = self._store.add(name, data)
+                signature = self._exclusive.add(hexdigest, data)
                 if signature is not None:
-                    replaced = self._known.record_write(
-                        name, key, value, signature, fingerprint(data), size_of(data), generation
+                    replaced = self._state.record_write(
+                        hexdigest, key, value, signature, data, generation
                     )
             except BaseException as error:
-                replaced = replaced, self._known.invalidate_if_uncertain(name, key, error)
+                replaced = replaced, self._state.invalidate_if_uncertain(hexdigest, key, error)
                 raise
         del replaced
         return signature is not None
@@ -335,86 +329,47 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         if self._may_exist(key):
             key = self._changing(key)
-            taking = Taking(self._store, self._entries, key, digest(key))
+            taking = self._taker.begin(key)
             try:
-                value = self._take(taking, key)
+                value = self._taker.take_entry(taking)
                 if value is not MISSING:
                     return value
             except BaseException:
                 # Written out: a second signal may come as soon as the first has raised.
                 try:
-                    self._undo(taking, key)
+                    self._taker.put_back(taking)
                 except BaseException:
                     try:
-                        self._undo(taking, key)
+                        self._taker.put_back(taking)
                     except BaseException:
-                        self._undo(taking, key)
+                        self._taker.put_back(taking)
                 raise
             self._check_serializer()
         if default is _RAISE:
             raise KeyError(key)
         return default
 
-    def _take(self, taking: Taking, key: str) -> Any:
-        """The value of the entry that was taken, or MISSING; see ``pop``, which is to undo it."""
-        name = digest(key)
-        if self._locks.interrupted:
-            found = taking.find()
-            taken = found and self._interrupting.take(taking, name, key)
-            return taking.finish().value if taken else MISSING
-        guard = self._locks.guard
-        replaced = None
-        with guard:
-            read = self._known.begin_read(key)
-        try:
-            if not taking.find():
-                with guard:
-                    replaced = self._known.record_miss(name, read)
-                return MISSING
-        except BaseException:
-            with guard:
-                replaced = self._known.invalidate(name, key)
-            raise
-        finally:
-            with guard:
-                self._known.end_read(read)
-        self._flush.keys_change()
-        with guard, self._locks.shard(name):
-            try:
-                taken = taking.take()
-                replaced = self._known.record_delete(name, key)
-            except BaseException:
-                replaced = replaced, self._known.invalidate(name, key)
-                raise
-        del replaced
-        return taking.finish().value if taken else MISSING
-
-    def _undo(self, taking: Taking | None, key: str) -> None:
-        """The entry is back, or may be: the cache doesn't know its value."""
-        if taking is not None and taking.undo():
-            self._known.record_interrupting(digest(key), key, there=True)
-
     def __delitem__(self, key: str) -> None:
         if not self._may_exist(key):
             raise KeyError(key)
         key = self._changing(key)
-        name = digest(key)
+        hexdigest = digest(key)
         guard = self._locks.guard
         if guard.locked():
-            if not self._interrupting.remove(name, key):
+            if not self._interrupting.remove(hexdigest, key):
                 raise KeyError(key)
             return
-        self._flush.keys_change()
+        self._writer.invalidate_legacy_index()
         replaced = None
-        with guard, self._locks.shard(name):
-            known = self._known.knows(key)
+        with guard, self._locks.shard(hexdigest):
+            known = self._state.knows(key)
             try:
-                [outcome] = self._store.remove([self._store.path_of(name)])
+                [outcome] = self._values.remove([hexdigest])
                 if isinstance(outcome, OSError):
                     raise outcome
-                replaced = self._known.record_delete(name, key)
+                replaced = self._state.record_delete(hexdigest, key)
             except BaseException:
-                replaced = replaced, self._known.invalidate(name, key)
+                replaced = replaced, self._state.invalidate(hexdigest, key)
                 raise
         del replaced
         # A known key that is gone: somebody else deleted it, or the reply to our own first call
@@ -445,7 +400,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             for key, value in pairs.items():
                 self[key] = value
             return
-        failed = self._bulk.write((self._changing(key), value) for key, value in pairs.items())
+        failed = self._bulk.put_all((self._changing(key), value) for key, value in pairs.items())
         if failed:
             raise BatchError(failed)
 
@@ -456,14 +411,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
-        Damaged files go as well; temporary files and strangers stay. BatchError names the
-        files that could not be removed; all others are.
+        Damaged files go as well; temporary files and what isn't nfsdict's stay. BatchError names
+        the files that could not be removed; all others are.
         """
         self._writable()
         if self._locks.interrupted:
             self._interrupting.clear()
             return
-        failed = self._bulk.clear()
+        failed = self._bulk.remove_all()
         if failed:
             raise BatchError(failed)
 
@@ -481,14 +436,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """The key as it goes to disk, if this dictionary may change it."""
         if self._read_only:
             self._writable()
-        return key if type(key) is str else _plain(key)
+        return key if type(key) is str else plain(key)
 
     def _writable(self) -> None:
         if self._read_only:
             raise ReadOnlyError(
                 errno.EROFS,
                 f"{os.strerror(errno.EROFS)}: opened with read_only=True",
-                self._store.directory,
+                self._storage.directory,
             )
 
     # --- the whole store -----------------------------------------------------------------------
@@ -512,7 +467,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if self._locks.interrupted:
             return set()
         with self._locks.guard:
-            return self._known.take_changes()
+            return self._state.take_changes()
 
     def wait_for(self, key: str, timeout: float | None = None) -> V:
         """The key's value, once some host has written it.
@@ -520,7 +475,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         Asks the server after pauses of 10 ms at first, growing to 1 s. TimeoutError when it isn't
         there after ``timeout`` seconds; None waits for ever.
         """
-        key = _plain(key)  # no other is ever written
+        key = plain(key)  # no other is ever written
         end = None if timeout is None else time.monotonic() + timeout
         pause = 0.01
         while True:
@@ -537,26 +492,26 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """WrongSerializerError where nothing of this dictionary's serializer is known, nor found,
         but entries of others. Asks the disk once at most."""
         if not self._kinds.checked:
-            self._kinds.check(any_known=bool(self._cache or len(self._known.index)))
+            self._kinds.check_serializer(any_known=bool(self._cache or len(self._state.index)))
 
     def _list_once(self) -> None:
-        if not self._known.index.listed:
+        if not self._state.index.listed:
             self._scanner.scan()
 
-    def verify(self) -> Report:
-        """Read and check every file of the store, and compare with the index; see ``Report``.
+    def verify(self) -> VerifyReport:
+        """Read and check every file of the store, and compare with the index; see ``VerifyReport``.
 
         Changes nothing on disk. OSError if a directory can't be listed.
         """
         self._check_serializer()
-        report = verify(self._store, self._entries, self._workers)
-        shards = {self._store.digest_of(path)[:2] for path in report.contradicted}
+        report = verify(self._storage, self._entries, self._workers)
+        shards = {digest_of(path)[:2] for path in report.contradicted}
         if shards and not self._locks.interrupted:
             with self._locks.guard:
-                self._known.distrust(shards)
+                self._state.distrust(shards)
         return report
 
-    def repair(self, grace: float = 3600.0) -> Repair:
+    def repair(self, grace: float = 3600.0) -> RepairReport:
         """Sweep old temporary files, move damaged value files aside, rebuild the index.
 
         A temporary file goes when it is older than ``grace`` seconds by the server's clock, so
@@ -566,14 +521,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._writable()
         self._not_interrupting()
         self._check_serializer()
-        self._flush.keys_change()
-        done = repair(self._store, self._entries, self._workers, grace)
-        self._notes.remove()
+        self._writer.invalidate_legacy_index()
+        done = repair(self._storage, self._entries, self._workers, grace)
+        self._writer.discard_index()
         self.sync()
         self.close()
         return done
 
-    def pack(self) -> Packing:
+    def pack(self) -> PackReport:
         """Write the index now, and all small values into one file, as openers do when it pays.
 
         The next one to open the whole store reads that file, and not one for each key. Every
@@ -583,30 +538,30 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         self._writable()
         self._not_interrupting()
-        return self._scanner.pack()
+        return Repack(
+            self._scanner,
+            self._state,
+            self._writer,
+            self._storage.index,
+            self._entries,
+            self._workers,
+        )()
 
     def _not_interrupting(self) -> None:
         if self._locks.interrupted:
-            raise failure(errno.EBUSY, self._store.directory)
+            raise failure(errno.EBUSY, self._storage.directory)
 
     def close(self) -> None:
         """Write the index. The dictionary stays usable, and nothing is lost without a close: the
         next one to open takes longer. Never raises OSError."""
         if not self._read_only:
-            self._flush()
+            self._writer.flush()
 
     # --- the rest of a mapping -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
         """Over a snapshot of the keys, so that lookups and other threads may change them."""
-        return iter(self._keys())
-
-    def _keys(self) -> list[str]:
-        self._list_once()
-        if not self._locks.interrupted:
-            with self._locks.guard:
-                self._known.materialize_keys()
-        return list(self._cache)
+        return iter(self._scanner.known_keys())
 
     def __len__(self) -> int:
         self._list_once()
@@ -616,7 +571,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if self._locks.interrupted:
             return len(self._cache)
         with self._locks.guard:
-            return self._known.count()
+            return self._state.count()
 
     def values(self) -> Values[V]:
         """Values; a key that turns out to be gone, or damaged (logged), is passed over."""
@@ -634,75 +589,37 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         added, as ``refresh`` does, which tells of them later. A damaged entry (logged) is passed
         over, and stays. Else as ``pop``. The keys are gone through once for many calls.
         """
-        taking: Taking | None = None
-        key = ""
+        taking = None
         try:
-            for key in self._drawn():
-                key = self._changing(key)
-                taking = Taking(self._store, self._entries, key, digest(key))
+            for key in self._draw:
+                self._writable()
+                taking = self._taker.begin(key)
                 try:
-                    value = self._take(taking, key)
+                    value = self._taker.take_entry(taking)
                 except CorruptValueError:
-                    self._undo(taking, key)
+                    self._taker.put_back(taking)
                     continue
                 if value is not MISSING:
                     return key, value  # else somebody else was faster
         except BaseException:
             try:  # as in pop
-                self._undo(taking, key)
+                self._taker.put_back(taking)
             except BaseException:
                 try:
-                    self._undo(taking, key)
+                    self._taker.put_back(taking)
                 except BaseException:
-                    self._undo(taking, key)
+                    self._taker.put_back(taking)
             raise
-        raise KeyError(f"no entry in {self._store.directory}")
-
-    def _drawn(self) -> Iterator[str]:
-        """Known keys in random order: of those that are left of earlier calls, of all that are
-        known now, and then of all that are there.
-
-        Each costs a lookup, and what is known may be long gone: after a few that others took, what
-        is there is found out.
-        """
-        self._list_once()
-        yield from self._draw(_PATIENCE)
-        self._undrawn = self._keys()
-        yield from self._draw(_PATIENCE)
-        most = _PATIENCE
-        while True:
-            self._scanner.scan()
-            self._undrawn = self._keys()
-            drawn = 0
-            for key in self._draw(most):
-                drawn += 1
-                yield key
-            if drawn < most:
-                return
-            most *= 2
-
-    def _draw(self, most: int) -> Iterator[str]:
-        """So many of the keys that popitem has still to try, at most."""
-        undrawn = self._undrawn
-        while undrawn and most > 0:
-            at = _DRAW.randrange(len(undrawn))
-            try:
-                undrawn[at], undrawn[-1] = undrawn[-1], undrawn[at]
-                key = undrawn.pop()
-            except IndexError:
-                continue  # another thread drew the last one
-            if key in self._cache:
-                most -= 1
-                yield key
+        raise KeyError(f"no entry in {self._storage.directory}")
 
     @property
     def path(self) -> Path:
         """The store's directory."""
-        return Path(self._store.directory)
+        return Path(self._storage.directory)
 
     def __repr__(self) -> str:
-        keys = f"{self._count()} keys" if self._known.index.listed else "not listed yet"
-        return f"NfsDict({self._store.directory!r}, {keys})"
+        keys = f"{self._count()} keys" if self._state.index.listed else "not listed yet"
+        return f"NfsDict({self._storage.directory!r}, {keys})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._arguments, self._options)
@@ -724,50 +641,3 @@ def _reopen(kind: type[NfsDict[V]], arguments: Any, options: Any) -> NfsDict[V]:
     part of a value of its own store."""
     name, base, serializer, _ = arguments
     return kind(name, base, serializer, True, **options)
-
-
-def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
-    """Where stores lie, absolute, ``~`` expanded."""
-    base = os.fspath(user_data_dir("nfsdict") if base_dir is None else base_dir)
-    if not isinstance(base, str):
-        raise TypeError(f"base_dir is a path in text, not {type(base).__name__}")
-    return os.path.abspath(os.path.expanduser(base))
-
-
-def store_directory(
-    name: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None
-) -> str:
-    """The directory of the store that ``NfsDict`` opens for these."""
-    return os.path.join(base_directory(base_dir), _checked_name(name))
-
-
-def _checked_name(name: str | os.PathLike[str]) -> str:
-    """The name as the path below ``base_dir`` that it stands for, nothing in it that says nothing:
-    ``x//y/./`` is ``x/y``."""
-    text = os.fspath(name)
-    if not isinstance(text, str):
-        raise TypeError(f"name is a path in text, not {type(text).__name__}")
-    path = PurePath(text)
-    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in text:
-        raise ValueError(f"name must be a relative path without '..' or NUL, not {text!r}")
-    return str(path)
-
-
-def _checked_mode(mode: int | None) -> int | None:
-    if mode is None:
-        return None
-    if not isinstance(mode, int) or isinstance(mode, bool):
-        meant = f", so perhaps 0o{mode}" if re.fullmatch("[0-7]{3}", str(mode)) else ""
-        raise TypeError(f"mode is an int of permission bits such as 0o660, not {mode!r}{meant}")
-    if not 0 <= mode <= 0o777:
-        raise ValueError(f"mode must be permission bits, 0 to 0o777, not {mode} ({mode:#o})")
-    return mode
-
-
-def _plain(key: str) -> str:
-    """The key as an exact ``str``: a subclass would take its module into the file."""
-    if type(key) is str:
-        return key
-    if not isinstance(key, str):
-        raise TypeError(f"keys are str, not {type(key).__name__}")
-    return str.__str__(key)

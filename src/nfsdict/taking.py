@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import logging
+from typing import Any
 
+from .core import MISSING, digest
 from .entries import Entries, Entry
 from .errors import UncertainWriteError
+from .index.writer import IndexWriter
+from .state import StoreState
+from .storage import Storage
+from .storage.files import Found
 from .storage.nfs import TRIES
-from .storage.store import Store
-from .storage.values import Found
 
 log = logging.getLogger("nfsdict")
 
@@ -23,14 +27,14 @@ class Taking:
     private name, from where ``repair`` gives it back.
     """
 
-    def __init__(self, store: Store, entries: Entries, key: str, name: str) -> None:
-        self._store = store
+    def __init__(self, storage: Storage, entries: Entries, key: str, hexdigest: str) -> None:
+        self._storage = storage
         self._entries = entries
-        self._key = key
-        self._name = name
+        self.key = key
+        self.hexdigest = hexdigest
         # Chosen before anything is done, so that ``undo`` knows where to look.
-        self._private = store.private_name(name)
-        self._returning = store.private_name(name)
+        self._private = storage.values.private_path_of(hexdigest)
+        self._returning = storage.values.private_path_of(hexdigest)
         self._entry: Entry | None = None
         self._taking = False
         self._removing: Found | None = None
@@ -38,15 +42,15 @@ class Taking:
     def find(self) -> bool:
         """Read and decode the entry under its name. Whether there is one.
 
-        What can't be read or decoded stays where it is; errors are those of ``Entries.find``.
+        What can't be read or decoded stays where it is; errors are those of ``Entries.find_entry``.
         """
-        self._entry = self._entries.find(self._key, fresh=True)
+        self._entry = self._entries.find_entry(self.hexdigest, self.key, fresh=True)
         return self._entry is not None
 
     def take(self) -> bool:
         """Take the file from its name. Whether it was there, and nobody was faster."""
         self._taking = True
-        taken = self._store.take(self._name, self._private)
+        taken = self._storage.exclusive.take(self.hexdigest, self._private)
         self._taking = taken
         return taken
 
@@ -57,15 +61,15 @@ class Taking:
         decoded. UncertainWriteError if it is gone: whoever took this process for dead has given it
         back, and another one may have it.
         """
-        content = self._store.read_taken(self._private)
+        content = self._storage.exclusive.read_taken(self._private)
         if content is None:
             raise self._gone()
         entry = self._entry
         if entry is None or entry.data != content[0]:
-            entry = self._entries.load_taken(self._name, content)
+            entry = self._entries.load_taken(self.hexdigest, content)
         self._removing = content
         try:
-            self._store.discard(self._private)
+            self._storage.exclusive.discard(self._private)
         except FileNotFoundError:
             raise self._gone() from None
         return entry
@@ -74,9 +78,9 @@ class Taking:
         self._taking = False
         return UncertainWriteError(
             errno.ENOENT,
-            f"the entry {self._key!r:.200} was taken, and its file is gone: a repair gave it back, "
+            f"the entry {self.key!r:.200} was taken, and its file is gone: a repair gave it back, "
             "or its removal was carried out and the reply lost; another process may have it",
-            self._store.path_of(self._name),
+            self._storage.values.path_of(self.hexdigest),
         )
 
     def undo(self) -> bool:
@@ -99,8 +103,72 @@ class Taking:
         return True
 
     def _put_back(self) -> None:
-        back = self._store.give_back(self._private, self._returning)
+        back = self._storage.exclusive.give_back(self._private, self._returning)
         if not back and self._removing is not None:
             # Removed already, its value not handed out; or put back by a call that was interrupted.
-            self._store.add(self._name, self._removing[0])
+            self._storage.exclusive.add(self.hexdigest, self._removing[0])
         self._taking = False
+
+
+class Taker:
+    """Takes entries for one dictionary, cache and index in step."""
+
+    def __init__(
+        self, state: StoreState, writer: IndexWriter, storage: Storage, entries: Entries
+    ) -> None:
+        self._state = state
+        self._writer = writer
+        self._storage = storage
+        self._entries = entries
+
+    def begin(self, key: str) -> Taking:
+        """What is to be passed to ``take_entry``, and to ``put_back`` after any exception."""
+        return Taking(self._storage, self._entries, key, digest(key))
+
+    def take_entry(self, taking: Taking) -> Any:
+        """The value of the entry that was taken, or MISSING."""
+        locks = self._state.locks
+        if locks.interrupted:
+            return self._take_interrupting(taking)
+        key, hexdigest = taking.key, taking.hexdigest
+        guard = locks.guard
+        replaced = None
+        with guard:
+            read = self._state.begin_read(key)
+        try:
+            if not taking.find():
+                with guard:
+                    replaced = self._state.record_miss(hexdigest, read)
+                return MISSING
+        except BaseException:
+            with guard:
+                replaced = self._state.invalidate(hexdigest, key)
+            raise
+        finally:
+            with guard:
+                self._state.end_read(read)
+        self._writer.invalidate_legacy_index()
+        with guard, locks.shard(hexdigest):
+            try:
+                taken = taking.take()
+                replaced = self._state.record_delete(hexdigest, key)
+            except BaseException:
+                replaced = replaced, self._state.invalidate(hexdigest, key)
+                raise
+        del replaced
+        return taking.finish().value if taken else MISSING
+
+    def _take_interrupting(self, taking: Taking) -> Any:
+        """As ``take_entry``, for a call that has interrupted another one (see ``interrupting``)."""
+        taken = False
+        if taking.find():
+            try:
+                taken = taking.take()
+            finally:
+                self._state.record_interrupting(taking.hexdigest, taking.key, there=False)
+        return taking.finish().value if taken else MISSING
+
+    def put_back(self, taking: Taking | None) -> None:
+        """The entry is back, or may be: the cache doesn't know its value."""
+        if taking is not None and taking.undo():
+            self._state.record_interrupting(taking.hexdigest, taking.key, there=True)

@@ -7,7 +7,7 @@ import stat
 import warnings
 
 from .serializers import Pickle, Serializer
-from .storage.store import Store
+from .storage import Storage
 
 
 class UntrustedPickleWarning(UserWarning):
@@ -23,12 +23,12 @@ class UntrustedPickleWarning(UserWarning):
 _warned: dict[str, object] = {}
 
 
-def warn_of_writers(store: Store, serializer: Serializer, mode: int | None) -> None:
+def warn_of_writers(storage: Storage, serializer: Serializer, mode: int | None) -> None:
     """Warn the caller's caller if these are pickles, and others can write to the store.
 
     A group can if ``mode``, the bits that were asked for, doesn't say that it shall.
     """
-    status = store.status() if isinstance(serializer, Pickle) and os.name != "nt" else None
+    status = storage.files.status() if isinstance(serializer, Pickle) and os.name != "nt" else None
     if status is None:
         return
     if status.st_mode & stat.S_IWOTH:
@@ -38,11 +38,11 @@ def warn_of_writers(store: Store, serializer: Serializer, mode: int | None) -> N
     else:
         who, stop = "its group", "g-w"
     mine = object()
-    if _warned.setdefault(store.directory, mine) is not mine:
+    if _warned.setdefault(storage.directory, mine) is not mine:
         return
     try:
         warnings.warn(
-            f"{who} can write to {store.directory}, and reading a pickle runs the code that its "
+            f"{who} can write to {storage.directory}, and reading a pickle runs the code that its "
             "writer chose. Use serializer=nfsdict.signed(key=...), 'json' or 'bytes', or "
             f"chmod -R {stop} the directory. If you trust them all"
             + (", open it with their mode, such as 0o660" if stop == "g-w" else "")
@@ -51,7 +51,7 @@ def warn_of_writers(store: Store, serializer: Serializer, mode: int | None) -> N
             stacklevel=3,
         )
     except UntrustedPickleWarning:
-        del _warned[store.directory]  # an error, by the user's filter: so is the next opening
+        del _warned[storage.directory]  # an error, by the user's filter: so is the next opening
         raise
 
 

@@ -26,8 +26,8 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import nfsdict
-from nfsdict import scanner
-from nfsdict.index import writer
+from nfsdict import repack
+from nfsdict.index import stack, writer
 from nfsdict.storage import index_files, nfs
 
 sys.path.append(str(Path(__file__).parent.parent))
@@ -125,7 +125,7 @@ OPERATIONS = {
     "pack": Operation(lambda d: d.pack(), {}, ANY, everything),
     "close": Operation(lambda d: d.close(), {NEAR: "new"}, None, count_and_put),
     "verify": Operation(lambda d: d.verify().damaged, {}, {}),
-    "repair": Operation(lambda d: d.repair(grace=-1).set_aside, {}, {}),
+    "repair": Operation(lambda d: d.repair(grace=-1).quarantined, {}, {}),
 }
 UNCERTAIN = (nfsdict.UncertainWriteError, nfsdict.BatchError)
 
@@ -403,16 +403,16 @@ def as_on_smb(source: str, target: str) -> None:
 
 
 def main(what: str, part: str, factor: str, base: str) -> None:
-    nfs._NO_SYNC_NEEDED = ()  # type: ignore[assignment]
+    nfs.NO_SYNC_NEEDED = ()  # type: ignore[assignment]
     writer._PAYS = 1
-    writer._PATIENCE = 20, 0.0
+    stack._PATIENCE = 20, 0.0
     kind = os.environ.get("MOUNTED_AS")
     if kind:
         nfs.mounted_as = lambda path: kind
         os.replace = as_on_smb  # type: ignore[assignment]
         for name in [name for name in OPERATIONS if not name.startswith(("put", "update"))]:
             del OPERATIONS[name]
-    scanner.time.sleep = lambda seconds: None  # type: ignore[attr-defined]
+    repack.time.sleep = lambda seconds: None  # type: ignore[attr-defined]
     number, _, parts = part.partition("/")
     run = {"fail": fail, "kill": kill}[what]
     print(f"cases: {run(Path(base), int(number), int(parts), int(factor))}", flush=True)

@@ -93,9 +93,9 @@ def whole() -> None:
         d["k"] = [1, "any"]
         d.update(a=1, b="x")
     assert_type(d.refresh(), set[str])
-    assert_type(d.verify(), nfsdict.Report)
-    assert_type(d.repair(), nfsdict.Repair)
-    assert_type(d.pack(), nfsdict.Packing)
+    assert_type(d.verify(), nfsdict.VerifyReport)
+    assert_type(d.repair(), nfsdict.RepairReport)
+    assert_type(d.pack(), nfsdict.PackReport)
 
 
 def failing(d: NfsDict[int]) -> None:

@@ -21,10 +21,18 @@ from itertools import chain
 from typing import NamedTuple
 
 from ..core import digest
-from ..storage.store import NO_STAMP, SHARDS, Stamp
-from ..storage.values import file_size, latest_of, same_but_for_ctime
+from ..layout import (
+    NO_STAMP,
+    SHARDS,
+    UNKNOWN,
+    Stamp,
+    file_size,
+    latest_of,
+    same_but_for_ctime,
+    signature_at,
+)
 from . import pack
-from .pack import UNKNOWN, PackRecord
+from .pack import PackRecord
 
 # Stamps of file systems tick in steps of 1 ns to 2 s (FAT and SMB); a second more allows for
 # the clocks of several servers of one cluster file system.
@@ -106,7 +114,7 @@ class ShardIndex:
         return [key for key in names if self.overlay.get(key, key) is not None]
 
     def signature(self, position: int) -> bytes:
-        return self.signatures[len(UNKNOWN) * position : len(UNKNOWN) * (position + 1)]
+        return signature_at(self.signatures, position)
 
     def find(self, name: str, key: str) -> IndexEntry | None:
         """What is known of the key with this digest."""
@@ -140,8 +148,9 @@ class ShardIndex:
 class ShardUpdate(NamedTuple):
     """What a new pack is to record of one shard, and what ``rollback`` needs."""
 
+    shard: str
     stamp: Stamp
-    statements: list[PackRecord]
+    records: list[PackRecord]
     """in the order of the keys' digests"""
     keys: set[str]
     persisted_stamp: Stamp
@@ -160,7 +169,7 @@ class Index:
         """About how many keys it knows: some twice, some that are gone."""
         return sum(len(shard.keys) + len(shard.overlay) for shard in self._shards.values())
 
-    def load(self, name: str, layers: Sequence[pack.PackShard]) -> None:
+    def load_shard(self, name: str, layers: Sequence[pack.PackShard]) -> None:
         """Take over what the packs say of this shard, below what is noted already."""
         before = self._shards[name]
         noted = before.overlay
@@ -176,29 +185,29 @@ class Index:
                 shard.overlay[key] = None if gone else IndexEntry(key, one.signature(at), None)
         for key, known in noted.items():
             if known is None:
-                self.drop(digest(key), key)
+                self.note_gone(digest(key), key)
             else:
-                self.read(digest(key), known)
+                self.note_read(digest(key), known)
 
     def shard(self, name: str) -> ShardIndex:
         """The shard of a digest, or of its first two digits."""
         return self._shards[name[:2]]
 
-    def wrote(self, name: str, known: IndexEntry) -> None:
+    def note_written(self, name: str, known: IndexEntry) -> None:
         """The file of this digest was written here, or isn't as it was listed."""
         shard = self._shards[name[:2]]
         shard.overlay[known.key] = known
         shard.dirty_keys.add(known.key)
         shard.stamp = NO_STAMP
 
-    def read(self, name: str, known: IndexEntry) -> None:
+    def note_read(self, name: str, known: IndexEntry) -> None:
         """The file of this digest was read outside a survey."""
         shard = self.shard(name)
         before = shard.find(name, known.key)
         if before is None or not before.proven or before.signature != known.signature:
-            self.wrote(name, known)
+            self.note_written(name, known)
 
-    def drop(self, name: str, key: str) -> None:
+    def note_gone(self, name: str, key: str) -> None:
         """The key's file is gone."""
         shard = self.shard(name)
         if shard.find(name, key) is not None:
@@ -278,16 +287,16 @@ class Index:
             return None
         # Many: one pass over all is faster than looking each up.
         known = shard.entries() if len(shard.dirty_keys) > len(shard.keys) // 16 else None
-        statements = []
+        records = []
         for digits, key in sorted((digest(key), key) for key in shard.dirty_keys):
             one = shard.find(digits, key) if known is None else known.get(digits)
             if one is None:
-                statements.append(PackRecord(key, None, None))
+                records.append(PackRecord(key, None, None))
             elif one.proven:
-                statements.append(PackRecord(key, one.signature, values.get(key)))
+                records.append(PackRecord(key, one.signature, values.get(key)))
             else:
-                statements.append(PackRecord(key, UNKNOWN, None))
-        update = ShardUpdate(shard.stamp, statements, shard.dirty_keys, shard.persisted_stamp)
+                records.append(PackRecord(key, UNKNOWN, None))
+        update = ShardUpdate(name, shard.stamp, records, shard.dirty_keys, shard.persisted_stamp)
         shard.dirty_keys, shard.persisted_stamp = set(), shard.stamp
         return update
 
@@ -308,8 +317,8 @@ class Index:
         }
         shard.dirty_keys.update(said)
 
-    def rollback(self, name: str, keys: set[str], persisted_stamp: Stamp) -> None:
+    def rollback(self, update: ShardUpdate) -> None:
         """What was to be said of this shard didn't get to disk."""
-        shard = self._shards[name]
-        shard.dirty_keys |= keys
-        shard.persisted_stamp = persisted_stamp
+        shard = self._shards[update.shard]
+        shard.dirty_keys |= update.keys
+        shard.persisted_stamp = update.persisted_stamp

@@ -20,7 +20,7 @@ changed. It says something of some shards, and nothing of the others. All number
             4*n     length of each key in bytes
             t       the keys' UTF-8 (lone surrogates passed), in the order of their digests
 
-Where the table begins, its size and its CRC-32 stand in the head that names the pack (``stack``).
+The manifest that names the pack says where the table begins, its size and its CRC-32 (``stack``).
 """
 
 from __future__ import annotations
@@ -32,20 +32,21 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ..core import digest, encode_table, parse_table, split_values
-from ..storage.index_files import PackFileReader, PackFileWriter
-from ..storage.store import SHARDS, Stamp, Store
+from ..layout import SHARDS, UNKNOWN, Stamp, signature_at
+from ..storage.index_files import IndexFiles, PackFileReader, PackFileWriter
 
 log = logging.getLogger("nfsdict")
 
 _MAGIC = b"nfsdpak\x02"
-UNKNOWN = bytes(32)
-"""the signature that no file has"""
 NO_SHARD = Stamp(-(1 << 63), -(1 << 63))
 """the stamp of a shard that a pack says nothing of"""
 # Bytes of values in one section at most, which is read and checked as a whole. Other small values
 # of so large a shard are left to their files.
 SECTION = 16 << 20
-_NOT_PACKED, _GONE = 0xFFFFFFFF, 0xFFFFFFFE
+# Larger values are left to their files: reading them takes longer than finding them, from about
+# here on (benchmarks/pack_limit.py).
+PACKED = 32 << 10
+_NOT_PACKED, _TOMBSTONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
 class PackRecord(NamedTuple):
@@ -59,9 +60,9 @@ class PackRecord(NamedTuple):
 
 
 class ManifestEntry(NamedTuple):
-    """What a head says of one pack."""
+    """What the manifest says of one pack."""
 
-    name: str
+    pack_id: str
     offset: int
     """where its table begins"""
     size: int
@@ -85,15 +86,16 @@ class PackShard(NamedTuple):
     checksum: int
 
     def signature(self, position: int) -> bytes:
-        return self.signatures[len(UNKNOWN) * position : len(UNKNOWN) * (position + 1)]
+        return signature_at(self.signatures, position)
 
     def any_gone(self) -> bool:
         """Whether some key may be gone: a cheap look that errs on this side."""
-        return _GONE.to_bytes(4, "little") in self.lengths
+        return _TOMBSTONE.to_bytes(4, "little") in self.lengths
 
     def gone(self) -> Iterable[bool]:
         """For each key whether it is gone."""
-        return (length == _GONE for length in struct.unpack(f"<{len(self.keys)}I", self.lengths))
+        lengths = struct.unpack(f"<{len(self.keys)}I", self.lengths)
+        return (length == _TOMBSTONE for length in lengths)
 
 
 _SILENCE = PackShard(NO_SHARD, [], b"", b"", 0, 0)
@@ -102,16 +104,16 @@ _SILENCE = PackShard(NO_SHARD, [], b"", b"", 0, 0)
 class Pack:
     """A pack, open for reading: its table is in memory, its sections are read when asked for."""
 
-    def __init__(self, store: Store, record: ManifestEntry) -> None:
+    def __init__(self, files: IndexFiles, record: ManifestEntry) -> None:
         """OSError if it can't be read, ValueError if it is damaged."""
         self.record = record
-        self._source: PackFileReader = store.open_pack(record.name)
+        self._source: PackFileReader = files.open_pack(record.pack_id)
         try:
-            if self._source.read(0, len(_MAGIC)) != _MAGIC:
-                raise ValueError(f"pack {record.name} is none of this version")
-            table = self._source.read(record.offset, record.size)
+            if self._source.read_at(0, len(_MAGIC)) != _MAGIC:
+                raise ValueError(f"pack {record.pack_id} is none of this version")
+            table = self._source.read_at(record.offset, record.size)
             if zlib.crc32(table) != record.checksum:
-                raise ValueError(f"the checksum of pack {record.name} doesn't match")
+                raise ValueError(f"the checksum of pack {record.pack_id} doesn't match")
             shards = [PackShard(Stamp(*one[0]), *one[1:]) for one in parse_table(table)]
         except BaseException:
             self.close()
@@ -123,39 +125,39 @@ class Pack:
             self._offsets[name] = offset
             offset += shard.size
 
-    def values(self, name: str) -> list[bytes | None]:
+    def section_values(self, name: str) -> list[bytes | None]:
         """The bytes of this shard's value files, in the order of its keys; None for those that it
         hasn't, and for all if they are damaged. OSError if they can't be read."""
         shard = self.shards[name]
         try:
             if shard.size > SECTION:
                 raise ValueError("its section is too large")
-            section = self._source.read(self._offsets[name], shard.size)
+            section = self._source.read_at(self._offsets[name], shard.size)
             if zlib.crc32(section) != shard.checksum:
                 raise ValueError("the checksum doesn't match")
             return split_values(section, shard.lengths)
         except ValueError as error:
-            log.info("shard %s of pack %s ignored: %s", name, self.record.name, error)
+            log.info("shard %s of pack %s ignored: %s", name, self.record.pack_id, error)
             return [None] * len(shard.keys)
 
     def close(self) -> None:
         self._source.close()
 
 
-class Writer:
+class PackWriter:
     """A pack in the making: shards are added in ascending order."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._draft: PackFileWriter = store.draft_pack()
+    def __init__(self, files: IndexFiles) -> None:
+        self._files = files
+        self._draft: PackFileWriter = files.draft_pack()
         self._draft.write(_MAGIC)
         self._shards: dict[str, PackShard] = {}
 
-    def add(self, shard: str, stamp: Stamp, statements: Iterable[PackRecord]) -> None:
-        """In the order of the keys' digests. OSError if it can't be written: drop it."""
+    def write_shard(self, shard: str, stamp: Stamp, records: Iterable[PackRecord]) -> None:
+        """In the order of the keys' digests. OSError if it can't be written: abandon it."""
         keys, signatures, lengths = [], [], []
         size = checksum = 0
-        for key, signature, value in statements:
+        for key, signature, value in records:
             keys.append(key)
             signatures.append(UNKNOWN if signature is None else signature)
             if value is not None and size + len(value) <= SECTION:
@@ -164,7 +166,7 @@ class Writer:
                 checksum = zlib.crc32(value, checksum)
                 self._draft.write(value)
             else:
-                lengths.append(_GONE if signature is None else _NOT_PACKED)
+                lengths.append(_TOMBSTONE if signature is None else _NOT_PACKED)
         self._shards[shard] = PackShard(
             stamp,
             keys,
@@ -181,23 +183,23 @@ class Writer:
         try:
             self._draft.write(table)
         except BaseException:
-            self.drop()
+            self.abandon()
             raise
         return ManifestEntry(
-            self._store.publish_pack(self._draft), offset, len(table), zlib.crc32(table)
+            self._files.publish_pack(self._draft), offset, len(table), zlib.crc32(table)
         )
 
-    def drop(self) -> None:
+    def abandon(self) -> None:
         """Leave nothing of it."""
-        self._draft.drop()
+        self._draft.abandon()
 
 
-def merged(store: Store, packs: list[Pack], last: bool) -> ManifestEntry:
+def merged(files: IndexFiles, packs: list[Pack], last: bool) -> ManifestEntry:
     """Write what these packs say together into one; each overrules those before it.
 
     ``last``: there is none below them, of which a key could be gone. Errors as of ``Pack``.
     """
-    writer = Writer(store)
+    writer = PackWriter(files)
     try:
         for name in SHARDS:
             stamp = NO_SHARD
@@ -208,14 +210,14 @@ def merged(store: Store, packs: list[Pack], last: bool) -> ManifestEntry:
                     continue
                 stamp = shard.stamp
                 for at, (key, value, gone) in enumerate(
-                    zip(shard.keys, pack.values(name), shard.gone())
+                    zip(shard.keys, pack.section_values(name), shard.gone())
                 ):
                     signature = None if gone else shard.signature(at)
                     known[key] = PackRecord(key, signature, value)
             if stamp != NO_SHARD:
                 kept = [one for one in known.values() if one.signature is not None or not last]
-                writer.add(name, stamp, sorted(kept, key=lambda one: digest(one.key)))
+                writer.write_shard(name, stamp, sorted(kept, key=lambda one: digest(one.key)))
         return writer.publish()
     except BaseException:
-        writer.drop()
+        writer.abandon()
         raise

@@ -1,11 +1,11 @@
-"""Packs: the index on disk, a stack of packs that a head names. A hint, rebuilt when it is damaged.
+"""The index on disk: a stack of packs that a manifest names. A hint, rebuilt when it is damaged.
 
-The head is small and is replaced as a whole; a pack is never changed. What has changed goes into a
+The manifest is small and replaced as a whole; a pack is never changed. What has changed goes into a
 new pack on top, so that it costs what has changed. Packs of like size are merged, as those of a
 log-structured merge tree (O'Neil et al., 1996) and of ``git repack --geometric``: each byte is
 written again a few times while the store grows by orders of magnitude.
 
-The head ``_index.nfsdict-pkl`` (or ``-json``, ``-bin``, …), all numbers little-endian::
+The manifest ``_index.nfsdict-pkl`` (or ``-json``, ``-bin``, …), all numbers little-endian::
 
     offset  size
     0       8     magic: "nfsdidx" and the format's version, one byte, 3
@@ -22,12 +22,15 @@ from __future__ import annotations
 import errno
 import logging
 import struct
+import time
 import zlib
 from collections.abc import Iterable
 from itertools import repeat
+from typing import Callable, TypeVar
 
-from ..storage.store import Store
-from .pack import NO_SHARD, ManifestEntry, Pack, PackShard, Writer, merged
+from ..errors import failure
+from ..storage.index_files import IndexFiles
+from .pack import NO_SHARD, ManifestEntry, Pack, PackShard, PackWriter, merged
 
 log = logging.getLogger("nfsdict")
 
@@ -37,48 +40,65 @@ _RECORD = struct.Struct("<12sQQI")
 _BODY = len(_MAGIC) + _CHECKSUM.size
 # A pack is merged into the one below when that isn't so many times its size.
 _RATIO = 4
-# A head can be replaced between reading it and opening its packs, but not for ever.
+# A manifest can be replaced between reading it and opening its packs, but not for ever.
 _TRIES = 3
 # What reading gives for something that isn't a regular file.
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
-# A pack that no head names was left by a crash, unless somebody is about to name it.
+# A pack that no manifest names was left by a crash, unless somebody is about to name it.
 _GRACE_NS = 3600 * 1_000_000_000
+# So often, and after so many seconds, ``pack`` and ``repair`` try again while others write the
+# index: for longer than a claim counts that a crash has left.
+_PATIENCE = 160, 0.5
+
+T = TypeVar("T")
+
+
+def until_unclaimed(directory: str, attempt: Callable[[], T | None]) -> T:
+    """What the attempt gives. Repeated while it gives nothing, as others write the index; then
+    EBUSY."""
+    tries, pause = _PATIENCE
+    for _ in range(tries):
+        result = attempt()
+        if result:
+            return result
+        time.sleep(pause)
+    raise failure(errno.EBUSY, directory)
 
 
 class PackStack:
     """One process's view of the stack. One thread uses it at a time."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._head: bytes | None = None
-        self._records: list[ManifestEntry] = []
+    def __init__(self, files: IndexFiles) -> None:
+        self._files = files
+        self._manifest: bytes | None = None
+        self._entries: list[ManifestEntry] = []
         self._open: list[Pack] = []
-        self._behind = False
+        self._stale = False
 
     @property
     def empty(self) -> bool:
         """True if no usable pack was loaded."""
-        return not self._records
+        return not self._entries
 
-    def load(self) -> None:
-        """Open what is on disk, until ``close``. What can't be used is logged and ignored."""
-        self.close()
-        self._behind = False
+    def load_manifest(self) -> None:
+        """Open what is on disk, until ``close_packs``. What can't be used is logged and ignored."""
+        self.close_packs()
+        self._stale = False
         for _ in range(_TRIES):
-            self._records = []
+            self._entries = []
             try:
-                self._head = self._store.read_head()
-                records = _parsed(self._head)
+                self._manifest = self._files.read_manifest()
+                records = _parsed(self._manifest)
                 for record in records:
-                    self._open.append(Pack(self._store, record))
-                self._records = records
+                    self._open.append(Pack(self._files, record))
+                self._entries = records
                 return
             except (OSError, ValueError) as error:
                 log.info("index ignored: %s", error)
-                self.close()
+                self.close_packs()
                 if not isinstance(error, FileNotFoundError):
                     # What is damaged can be replaced; what can't be read may be good.
-                    self._behind = isinstance(error, OSError) and error.errno not in _NO_FILE
+                    self._stale = isinstance(error, OSError) and error.errno not in _NO_FILE
                     return
 
     def shards(self, name: str) -> list[PackShard]:
@@ -87,10 +107,10 @@ class PackStack:
         return [shard for shard in said if shard.stamp != NO_SHARD]
 
     def size(self, name: str) -> int:
-        """Bytes that ``values`` reads for this shard."""
+        """Bytes that ``packed_values`` reads for this shard."""
         return sum(pack.shards[name].size for pack in self._open)
 
-    def values(self, name: str) -> dict[str, bytes]:
+    def packed_values(self, name: str) -> dict[str, bytes]:
         """The bytes of this shard's value files that the open packs hold, by key."""
         found: dict[str, bytes] = {}
         for pack in self._open:
@@ -99,9 +119,9 @@ class PackStack:
                 continue
             values: Iterable[bytes | None]
             try:
-                values = pack.values(name)
+                values = pack.section_values(name)
             except OSError as error:
-                log.info("pack %s can't be read: %s", pack.record.name, error)
+                log.info("pack %s can't be read: %s", pack.record.pack_id, error)
                 values = repeat(None)
             if found:
                 for key in shard.keys:
@@ -110,55 +130,55 @@ class PackStack:
             found.update({key: value for key, value in pairs if value is not None})
         return found
 
-    def close(self) -> None:
+    def close_packs(self) -> None:
         """Done with reading."""
         for pack in self._open:
             pack.close()
         self._open = []
 
-    def writer(self) -> Writer | None:
+    def writer(self) -> PackWriter | None:
         """A writer for a new top pack; None if the stack loaded may not be the one on disk."""
-        return None if self._behind else Writer(self._store)
+        return None if self._stale else PackWriter(self._files)
 
-    def push(self, writer: Writer) -> bool:
-        """Put the new pack on top, and merge. Whether that was done; or else it is to be dropped.
+    def append(self, writer: PackWriter) -> bool:
+        """Put the new pack on top, and merge. Whether that was done; or else it is to be abandoned.
 
-        Not if somebody else has written the head since it was loaded, or is about to: of many
+        Not if somebody else has written the manifest since it was loaded, or is about to: of many
         who have read the same one does the work. OSError if it can't be written.
         """
-        with self._store.claimed_head() as mine:
-            if not mine or self._store.read_head() != self._head:
-                self._behind = True
+        with self._files.claimed_manifest() as mine:
+            if not mine or self._files.read_manifest() != self._manifest:
+                self._stale = True
                 return False
-            self._replace([*self._records, writer.publish()])
+            self._push([*self._entries, writer.publish()])
             return True
 
-    def merge(self) -> bool:
-        """Make all packs one. Whether that was done; see ``push``."""
-        with self._store.claimed_head() as mine:
-            if not mine or self._store.read_head() != self._head:
-                self._behind = True
+    def compact(self) -> bool:
+        """Make all packs one. Whether that was done; see ``append``."""
+        with self._files.claimed_manifest() as mine:
+            if not mine or self._files.read_manifest() != self._manifest:
+                self._stale = True
                 return False
-            if len(self._records) > 1:
-                self._write_head([self._merged(self._records, last=True)])
+            if len(self._entries) > 1:
+                self._write_manifest([self._merged(self._entries, last=True)])
             return True
 
     def sweep(self) -> None:
         """Remove packs that a crash has left."""
         try:
-            named = {record.name for record in _parsed(self._store.read_head())}
+            named = {record.pack_id for record in _parsed(self._files.read_manifest())}
         except ValueError:
-            return  # a damaged head that had nothing to be written over it: there are no keys
-        limit = self._store.clock() - _GRACE_NS
-        for name, moment in self._store.packs().items():
+            return  # a damaged manifest that had nothing to be written over it: there are no keys
+        limit = self._files.server_time_ns() - _GRACE_NS
+        for name, moment in self._files.packs().items():
             if name not in named and moment < limit:
-                self._store.remove_pack(name)
+                self._files.remove_pack(name)
 
-    def remove(self) -> bool:
+    def remove_index(self) -> bool:
         """Leave no index on disk. Whether that was done: not while somebody else writes it."""
-        self.close()
+        self.close_packs()
         try:
-            with self._store.claimed_head() as mine:
+            with self._files.claimed_manifest() as mine:
                 if mine:
                     self._remove_files()
         except IsADirectoryError as error:
@@ -167,15 +187,15 @@ class PackStack:
         else:
             if not mine:
                 return False
-        self._head, self._records, self._behind = None, [], False
+        self._manifest, self._entries, self._stale = None, [], False
         return True
 
     def _remove_files(self) -> None:
-        self._store.remove_head()
-        for name in self._store.packs():
-            self._store.remove_pack(name)
+        self._files.remove_manifest()
+        for name in self._files.packs():
+            self._files.remove_pack(name)
 
-    def _replace(self, records: list[ManifestEntry]) -> None:
+    def _push(self, records: list[ManifestEntry]) -> None:
         start = len(records) - 1
         size = records[start].bytes
         while start > 0 and records[start - 1].bytes < _RATIO * size:
@@ -188,56 +208,56 @@ class PackStack:
             except (OSError, ValueError) as error:
                 log.info("packs not merged: %s", error)
             else:
-                self._store.remove_pack(top.name)  # which no head has named yet
-        self._write_head(records)
+                self._files.remove_pack(top.pack_id)  # which no manifest has named yet
+        self._write_manifest(records)
 
     def _merged(self, records: list[ManifestEntry], last: bool) -> ManifestEntry:
         packs: list[Pack] = []
         try:
             for record in records:
-                packs.append(Pack(self._store, record))
-            return merged(self._store, packs, last)
+                packs.append(Pack(self._files, record))
+            return merged(self._files, packs, last)
         finally:
             for pack in packs:
                 pack.close()
 
-    def _write_head(self, records: list[ManifestEntry]) -> None:
+    def _write_manifest(self, records: list[ManifestEntry]) -> None:
         """Name these packs, and remove those that were named before and no longer are."""
         body = b"".join(
             _RECORD.pack(bytes.fromhex(name), offset, size, checksum)
             for name, offset, size, checksum in records
         )
-        head = _MAGIC + _CHECKSUM.pack(zlib.crc32(body)) + body
+        manifest = _MAGIC + _CHECKSUM.pack(zlib.crc32(body)) + body
         try:
-            before = _parsed(self._head)
+            before = _parsed(self._manifest)
         except ValueError:
             before = []
         try:
-            self._store.write_head(head)
+            self._files.write_manifest(manifest)
         except BaseException:
             self._remove(records, but=before)
             raise
-        self._head, self._records = head, records
+        self._manifest, self._entries = manifest, records
         self._remove(before, but=records)
 
     def _remove(self, records: list[ManifestEntry], but: list[ManifestEntry]) -> None:
-        kept = {record.name for record in but}
+        kept = {record.pack_id for record in but}
         for record in records:
-            if record.name not in kept:
-                self._store.remove_pack(record.name)
+            if record.pack_id not in kept:
+                self._files.remove_pack(record.pack_id)
 
 
-def _parsed(head: bytes | None) -> list[ManifestEntry]:
-    """The packs that this head names. ValueError if it is damaged or of another version."""
-    if head is None:
+def _parsed(manifest: bytes | None) -> list[ManifestEntry]:
+    """The packs that this manifest names. ValueError if it is damaged or of another version."""
+    if manifest is None:
         return []
-    if not head.startswith(_MAGIC):
-        raise ValueError("the head is none of this version")
-    body = head[_BODY:]
-    if len(head) < _BODY or _CHECKSUM.unpack_from(head, len(_MAGIC))[0] != zlib.crc32(body):
-        raise ValueError("the head's checksum doesn't match")
+    if not manifest.startswith(_MAGIC):
+        raise ValueError("the manifest is none of this version")
+    body = manifest[_BODY:]
+    if len(manifest) < _BODY or _CHECKSUM.unpack_from(manifest, len(_MAGIC))[0] != zlib.crc32(body):
+        raise ValueError("the manifest's checksum doesn't match")
     if len(body) % _RECORD.size:
-        raise ValueError("the head is cut short")
+        raise ValueError("the manifest is cut short")
     return [
         ManifestEntry(name.hex(), offset, size, checksum)
         for name, offset, size, checksum in _RECORD.iter_unpack(body)

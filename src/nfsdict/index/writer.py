@@ -6,81 +6,60 @@ are still racy, and so writers leave it to readers.
 
 from __future__ import annotations
 
-import errno
 import logging
-import time
+import os
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable, NamedTuple, TypeVar
 
-from ..batches import batches
-from ..entries import Entries, Entry
+from ..layout import NO_STAMP, SHARDS
 from ..locks import Locks
-from ..parallel import in_parallel
-from ..storage.nfs import failure
-from ..storage.store import NO_STAMP, SHARDS, Stamp, Store
-from .memory import Index, IndexEntry
-from .pack import SECTION
-from .stack import PackStack
+from ..storage.index_files import IndexFiles
+from .memory import Index, ShardUpdate
+from .stack import PackStack, until_unclaimed
 
 log = logging.getLogger("nfsdict")
 
-T = TypeVar("T")
-
-# Larger values are left to their files: reading them takes longer than finding them, from about
-# here on (benchmarks/pack_limit.py).
-PACKED = 32 << 10
-# A change that is noted spares each opener three or four calls to the server, noting takes about
-# 25. The first note pays sooner.
+# A change that the index has spares each opener three or four calls to the server; to write it
+# takes about 25. The first pack pays sooner.
 _PAYS = 8
-# So often, and after so many seconds, ``pack`` and ``repair`` try again while others write the
-# index: for longer than a claim counts that a crash has left.
-_PATIENCE = 160, 0.5
-
-
-class Packing(NamedTuple):
-    """What ``pack`` did."""
-
-    packed: int
-    """values that are in the pack now"""
-    left: int
-    """values that aren't: larger than 32 KiB, unreadable, changed within the last seconds, or
-    beyond the 16 MiB that a pack takes of one shard"""
-    fresh: int
-    """how many of these were changed within the last seconds"""
 
 
 class IndexUpdate:
-    """A new pack in the making. Callers have entered their thread's guard."""
+    """A new pack in the making: begun for each shard, then committed as a whole or rolled back.
+
+    Callers have entered their thread's guard.
+    """
 
     def __init__(self, index: Index, locks: Locks, packs: PackStack, writes: bool) -> None:
         self._index = index
         self._locks = locks
         self._packs = packs
         self._writer = packs.writer() if writes else None
-        self._said: list[tuple[str, set[str], Stamp]] = []
+        self._begun: list[ShardUpdate] = []
         self.changes = 0
+        """keys and stamps that the packs on disk don't have yet"""
 
-    def add(self, shard: str, values: dict[str, bytes]) -> None:
-        """What isn't on disk yet, with the bytes of files that were just read; in order.
+    def add_shard(self, shard: str, values: dict[str, bytes]) -> None:
+        """What isn't on disk yet, with the bytes of files that were just read; shards in order.
 
         Never raises OSError: what is lost is the next opener's time.
         """
         if self._writer is None:
             return
         with self._locks.state:
-            said = self._index.begin_update(shard, values)
-        if said is None:
+            update = self._index.begin_update(shard, values)
+        if update is None:
             return
-        self._said.append((shard, said.keys, said.persisted_stamp))
-        self.changes += len(said.keys) + (said.stamp not in (NO_STAMP, said.persisted_stamp))
+        self._begun.append(update)
+        self.changes += len(update.keys) + (update.stamp not in (NO_STAMP, update.persisted_stamp))
         try:
-            self._writer.add(shard, said.stamp, said.statements)
+            self._writer.write_shard(shard, update.stamp, update.records)
         except OSError as error:
             log.info("index not written: %s", error)
-            self.undo()
+            self.roll_back()
 
-    def finish(self) -> bool:
+    def commit(self) -> bool:
         """Bring it to disk. Whether it is there; OSError if that can't be done."""
         if self._writer is None:
             return False
@@ -88,225 +67,158 @@ class IndexUpdate:
         # Not waited for: who holds it does the same, and may be in a handler of log records.
         mine = self._locks.index.acquire(blocking=False)
         try:
-            done = mine and self._packs.push(self._writer)
+            done = mine and self._packs.append(self._writer)
         finally:
             if mine:
                 self._locks.index.release()
             if done:
-                self._said, self._writer = [], None
+                self._begun, self._writer = [], None
             else:
-                self.undo()
+                self.roll_back()
         return done
 
-    def undo(self) -> None:
+    def roll_back(self) -> None:
         """Leave nothing of it."""
         if self._writer is not None:
-            self._writer.drop()
+            self._writer.abandon()
             self._writer = None
         with self._locks.state:
-            for said in self._said:
-                self._index.rollback(*said)
-        self._said = []
+            for update in self._begun:
+                self._index.rollback(update)
+        self._begun = []
 
 
 class IndexWriter:
-    """Index and packs, kept together. ``writes``: or else only read."""
+    """Index in memory and packs on disk, kept together. ``writes``: or else only read.
 
-    def __init__(
-        self, index: Index, store: Store, entries: Entries, locks: Locks, writes: bool
-    ) -> None:
+    It refers to no dictionary, so that it can outlive one. A forked child leaves the index to its
+    parent.
+    """
+
+    def __init__(self, index: Index, files: IndexFiles, locks: Locks, writes: bool) -> None:
         self._index = index
-        self._store = store
-        self._entries = entries
+        self._files = files
         self._locks = locks
-        self.writes = writes
-        self._packs = PackStack(store)
+        self._writes = writes
+        self._packs = PackStack(files)
         self._loaded = False
+        self._keys_changed = False
+        _all.add(self)
 
-    def load(self) -> None:
-        """Take over what is on disk, once. To be ended by ``loaded``. No lock is held."""
-        packs = PackStack(self._store)
-        packs.load()
+    def _forked(self) -> None:
+        self._writes = False  # the parent does
+        self._keys_changed = False  # not by this process
+
+    # --- reading -------------------------------------------------------------------------------
+
+    def load_index(self) -> None:
+        """Take over what is on disk, once. To be ended by ``close_packs``. No lock is held."""
+        packs = PackStack(self._files)
+        packs.load_manifest()
         with self._locks.guard, self._locks.state:
             if self._loaded:
-                packs.close()
+                packs.close_packs()
                 return
             self._packs = packs
-            for name in SHARDS:
-                self._index.load(name, packs.shards(name))
+            for shard in SHARDS:
+                self._index.load_shard(shard, packs.shards(shard))
             self._loaded = True
 
-    def loaded(self) -> None:
+    def close_packs(self) -> None:
         """The packs' values are no longer needed."""
-        self._packs.close()
+        self._packs.close_packs()
 
-    def size(self, name: str) -> int:
-        """Bytes that ``values`` reads for this shard."""
-        return self._packs.size(name)
+    def packed_size(self, shard: str) -> int:
+        """Bytes that ``packed_values`` reads for this shard."""
+        return self._packs.size(shard)
 
-    def values(self, name: str) -> dict[str, bytes]:
+    def packed_values(self, shard: str) -> dict[str, bytes]:
         """The bytes of this shard's files in the packs that were loaded, by key."""
-        return self._packs.values(name)
+        return self._packs.packed_values(shard)
+
+    # --- writing -------------------------------------------------------------------------------
 
     @contextmanager
-    def adding(self, even_little: bool = False) -> Iterator[IndexUpdate]:
-        """An addition that is brought to disk in the end, if that pays. No OSError then."""
+    def updating(self, even_little: bool = False) -> Iterator[IndexUpdate]:
+        """An update that is committed in the end, if that pays. No OSError then."""
         guard = self._locks.guard
-        addition = IndexUpdate(self._index, self._locks, self._packs, self.writes)
+        update = IndexUpdate(self._index, self._locks, self._packs, self._writes)
         try:
-            yield addition
+            yield update
         except BaseException:
             with guard:
-                addition.undo()
+                update.roll_back()
             raise
         with guard:
-            if addition.changes and (even_little or self._pays(addition.changes)):
+            if update.changes and (even_little or self._pays(update.changes)):
                 try:
-                    addition.finish()
+                    update.commit()
                 except OSError as error:
                     log.info("index not written: %s", error)
             else:
-                addition.undo()
+                update.roll_back()
 
     def _pays(self, changes: int) -> bool:
         return self._packs.empty or changes >= _PAYS
 
     def flush(self) -> None:
-        """Bring what isn't on disk there, if that pays."""
-        if not (self.writes and self._index.listed) or self._locks.interrupted:
+        """Bring what isn't on disk there, if that pays. At close and interpreter exit.
+
+        Never raises OSError: what is lost is the next opener's time.
+        """
+        if self._keys_changed:
+            self._remove_legacy_index()
+            self._keys_changed = False
+        if not (self._writes and self._index.listed) or self._locks.interrupted:
             return
         guard = self._locks.guard
         with guard, self._locks.state:
             changes = self._index.changes()
         if changes and self._pays(changes):
-            with self.adding() as addition:
-                for name in SHARDS:
+            with self.updating() as update:
+                for shard in SHARDS:
                     with guard:
-                        addition.add(name, {})
+                        update.add_shard(shard, {})
 
-    def remove(self) -> None:
+    def adopt(self, packs: PackStack) -> None:
+        """Go on from this stack, which was written just now."""
+        self._packs = packs
+
+    def discard_index(self) -> None:
         """Leave no index on disk, for one that is written next. EBUSY while others write it."""
-        packs = PackStack(self._store)
-        self._unless_claimed(packs.remove)
+        packs = PackStack(self._files)
+        until_unclaimed(self._files.directory, packs.remove_index)
         with self._locks.guard, self._locks.state:
             self._packs = packs
-            for name in SHARDS:
-                self._index.recompute_dirty(name, [])
+            for shard in SHARDS:
+                self._index.recompute_dirty(shard, [])
 
-    def pack(self, workers: int) -> Packing:
-        """Write everything that is known, and all small values, into one pack.
+    # --- the index of release 0.2.1 ------------------------------------------------------------
 
-        OSError if that can't be done: EBUSY if others go on writing the index.
+    def invalidate_legacy_index(self) -> None:
+        """The set of keys is about to change: remove the index of release 0.2.1, so that it scans.
+
+        Release 0.2.1 believes its index. It is removed before the first change, and once more at
+        the end, for a process of that release that wrote it meanwhile.
         """
-        self._packs, packing = self._unless_claimed(lambda: self._packed(workers))
-        self._packs.sweep()
-        return packing
+        if not self._keys_changed:
+            self._keys_changed = True  # first: a handler of log records may write to the dictionary
+            self._remove_legacy_index()
 
-    def _unless_claimed(self, attempt: Callable[[], T | None]) -> T:
-        """What the attempt gives. Repeated while it gives nothing, as others write the index."""
-        tries, pause = _PATIENCE
-        for _ in range(tries):
-            result = attempt()
-            if result:
-                return result
-            time.sleep(pause)
-        raise failure(errno.EBUSY, self._store.directory)
-
-    def _packed(self, workers: int) -> tuple[PackStack, Packing] | None:
-        packs = PackStack(self._store)
-        packs.load()
+    def _remove_legacy_index(self) -> None:
         try:
-            packing = self._pack_rest(packs, workers)
-        finally:
-            packs.close()
-        return packing and (packs, packing)
-
-    def _pack_rest(self, packs: PackStack, workers: int) -> Packing | None:
-        """None: somebody else is writing the index."""
-        guard = self._locks.guard
-        with guard, self._locks.state:
-            for name in SHARDS:
-                self._index.recompute_dirty(name, packs.shards(name))
-        addition = IndexUpdate(self._index, self._locks, packs, writes=True)
-        total = Packing(0, 0, 0)
-        try:
-            shards = in_parallel(
-                lambda name: self._loose(packs, name), SHARDS, workers, size=packs.size
-            )
-            waiting = ((one, digests, size) for one in shards for digests, size in one.batches())
-            readings = in_parallel(
-                lambda item: (item[0], self._read(item[0], item[1])),
-                waiting,
-                workers,
-                size=lambda item: item[2],
-            )
-            for one, values in readings:
-                if one.take(values):
-                    with guard, self._locks.state:
-                        self._index.mark_dirty(one.shard, one.values)
-                    total = Packing(*map(sum, zip(total, one.packing())))
-                    with guard:
-                        addition.add(one.shard, one.values)
-        except BaseException:
-            with guard:
-                addition.undo()
-            raise
-        with guard:
-            if addition.changes:
-                done = addition.finish()
-            else:
-                done = not packs.empty or not len(self._index)
-                addition.undo()
-        return total if done and packs.merge() else None
-
-    def _loose(self, packs: PackStack, name: str) -> Loose:
-        with self._locks.guard, self._locks.state:
-            entries = self._index.shard(name).entries()
-            replaced = set(self._index.shard(name).dirty_keys)  # the packs have other files' bytes
-        return Loose(name, entries, packs.values(name).keys() - replaced)
-
-    def _read(self, loose: Loose, digests: list[str]) -> dict[str, bytes]:
-        """The bytes of those files that are still what is known of them, by key."""
-        values = {}
-        # As entries: what is packed is taken for whole later.
-        for name, entry in zip(digests, self._entries.read(digests)):
-            if isinstance(entry, Entry) and entry.signature == loose.entries[name].signature:
-                values[entry.key] = entry.data
-        return values
+            self._files.remove_legacy_index()
+        except OSError as error:
+            log.warning("can't remove release 0.2.1's index, which will hide changes: %s", error)
 
 
-class Loose:
-    """The small files of one shard whose bytes no pack holds yet, as they are read for one."""
+_all: weakref.WeakSet[IndexWriter] = weakref.WeakSet()
 
-    def __init__(self, shard: str, entries: dict[str, IndexEntry], packed: set[str]) -> None:
-        self.shard = shard
-        self.entries = entries
-        self.values: dict[str, bytes] = {}
-        """what was read, as much as a pack takes of one shard"""
-        self._packed = packed
-        files = [
-            (name, known.size)
-            for name, known in entries.items()
-            if known.proven and known.size <= PACKED and known.key not in packed
-        ]
-        self._room = SECTION
-        self._left = list(batches(files))
 
-    def batches(self) -> list[tuple[list[str], int]]:
-        """What is to be read, in lists; at least one."""
-        return list(self._left)
+def _forked_all() -> None:
+    for writer in list(_all):
+        writer._forked()
 
-    def take(self, values: dict[str, bytes]) -> bool:
-        """What was read of the next list. Whether it was the last."""
-        self._left.pop()
-        for key, data in values.items():
-            if len(data) <= self._room:
-                self._room -= len(data)
-                self.values[key] = data
-        return not self._left
 
-    def packing(self) -> Packing:
-        """What comes of it."""
-        known = self.entries.values()
-        held = sum(one.key in self._packed or one.key in self.values for one in known)
-        return Packing(held, len(known) - held, sum(not one.proven for one in known))
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forked_all)

@@ -1,1 +1,48 @@
 """Storage: the files of a store. It and the core alone call the operating system about them."""
+
+from __future__ import annotations
+
+from .claims import Claims
+from .exclusive import Exclusive
+from .files import Files
+from .index_files import IndexFiles
+from .nfs import NfsRules
+from .shards import Shards
+from .values import ValueFiles
+
+
+class Storage:
+    """One store on disk, put together. Safe for threads.
+
+    Args:
+        directory: the store's, absolute.
+        extension: of the value files, that of their serializer.
+        mode: permission bits for files, None for what the umask leaves.
+        durable: whether a change is made to survive a power cut.
+    """
+
+    def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
+        self.directory = directory
+        self.extension = extension
+        self.rules = NfsRules(directory)
+        self.files = Files(self.rules, directory, mode, durable)
+        self.values = ValueFiles(self.rules, self.files, extension)
+        self.shards = Shards(self.rules, self.files, extension)
+        claims = Claims(self.rules, self.files)
+        self.exclusive = Exclusive(self.rules, self.files, self.values, claims)
+        self.index = IndexFiles(self.rules, self.files, claims, extension)
+
+    def check(self) -> None:
+        """FileNotFoundError or NotADirectoryError unless the store's directory is there."""
+        self.shards.find_root(whole_path=True)
+        self.files.check_directory()
+
+    def create(self) -> None:
+        """Make the store's directory and its parents, unless they are there.
+
+        NotADirectoryError if a file is in the way.
+        """
+        self.shards.find_root(whole_path=True)
+        self.files.create()
+        if self.shards.root is None:
+            self.shards.find_root()

@@ -1,6 +1,6 @@
-"""Index files: head and packs, which say nothing that the value files don't.
+"""Index files: manifest and packs, which say nothing that the value files don't.
 
-Readers meet a head whose packs are gone, and packs that are cut short. Both are ordinary.
+Readers meet a manifest whose packs are gone, and packs that are cut short. Both are ordinary.
 """
 
 from __future__ import annotations
@@ -8,20 +8,22 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from .exclusive import INDEX_CLAIM_NS, Exclusive
-from .nfs import READ_FLAGS, TEMPORARY, failure
-from .values import mtime_of
+from ..errors import failure
+from ..layout import IndexPaths, mtime_of, random_name, temporary_name
+from .claims import Claims
+from .files import Files
+from .nfs import READ_FLAGS, NfsRules
 
 log = logging.getLogger("nfsdict")
 
 _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITE |= getattr(os, "O_BINARY", 0)
-_PACK_ID = re.compile("[0-9a-f]{24}")
+# To be wrong about a claim on the index costs but time.
+INDEX_CLAIM_NS = 60_000_000_000
 # So much of a new file is kept in memory: what is dropped before never was on disk.
 _BUFFER = 1 << 20
 
@@ -41,7 +43,7 @@ class PackFileReader:
             raise
         self._size = status.st_size
 
-    def read(self, offset: int, size: int) -> bytes:
+    def read_at(self, offset: int, size: int) -> bytes:
         """ValueError if the file ends before, OSError if it can't be read."""
         if offset + size > self._size:
             raise ValueError(f"{self._path} is cut short")
@@ -62,10 +64,10 @@ class PackFileReader:
 
 
 class PackFileWriter:
-    """A new file, under a temporary name until it is published. To be published or dropped."""
+    """A new file, under a temporary name until it is published. To be published or abandoned."""
 
     def __init__(self, directory: str, mode: int | None, durable: bool) -> None:
-        self._temporary = os.path.join(directory, TEMPORARY + os.urandom(12).hex())
+        self._temporary = os.path.join(directory, temporary_name())
         self._mode = mode
         self._durable = durable
         self._descriptor: int | None = None
@@ -74,7 +76,7 @@ class PackFileWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """OSError as of a file; the draft is to be dropped then."""
+        """OSError as of a file; the draft is to be abandoned then."""
         self._parts.append(data)
         self._buffered += len(data)
         self.size += len(data)
@@ -93,7 +95,7 @@ class PackFileWriter:
             view = view[os.write(self._descriptor, view[: 1 << 30]) :]
 
     def publish(self, path: str) -> None:
-        """Give it its name. On OSError it is dropped."""
+        """Give it its name. On OSError nothing is left of it."""
         try:
             self._spill()
             if self._descriptor is not None:
@@ -106,7 +108,7 @@ class PackFileWriter:
             self._remove()
             raise
 
-    def drop(self) -> None:
+    def abandon(self) -> None:
         """Nothing is left of it."""
         if self._descriptor is not None:
             self._remove()
@@ -124,95 +126,95 @@ class PackFileWriter:
             pass
 
 
-class IndexFiles(Exclusive):
-    """Head and packs of one store, the claim to write them, and release 0.2.1's index."""
+class IndexFiles:
+    """Manifest and packs of one store, the claim to write them, and release 0.2.1's index."""
 
-    def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
-        super().__init__(directory, extension, mode, durable)
-        kind = extension[1:]
-        self._head = os.path.join(directory, f"_index.nfsdict-{kind}")
-        self._pack = f"_pack.nfsdict-{kind}-"
-        self._claim_on_head = os.path.join(directory, f"{TEMPORARY}claim-index-{kind}")
-        self._old_index = os.path.join(directory, f"_index{extension}")
+    def __init__(self, rules: NfsRules, files: Files, claims: Claims, extension: str) -> None:
+        self._rules = rules
+        self._files = files
+        self._claims = claims
+        self._paths = IndexPaths(files.directory, extension)
+        self.directory = files.directory
 
-    def read_head(self) -> bytes | None:
-        """The head's content, None if there is none. OSError if it can't be read."""
-        [content] = self.read([self._head])
+    def read_manifest(self) -> bytes | None:
+        """The manifest's content, None if there is none. OSError if it can't be read."""
+        [content] = self._files.read_paths([self._paths.manifest])
         if isinstance(content, OSError):
             raise content
         return content and content[0]
 
-    def write_head(self, data: bytes) -> None:
-        """Replace the head, atomically."""
-        [outcome] = self.write_once([(self._head, data)])
+    def write_manifest(self, data: bytes) -> None:
+        """Replace the manifest, atomically."""
+        [outcome] = self._files.write_once([(self._paths.manifest, data)])
         if not isinstance(outcome, bytes):
-            raise failure(outcome[1], self._head)
+            raise failure(outcome[1], self._paths.manifest)
 
-    def remove_head(self) -> None:
+    def remove_manifest(self) -> None:
         """Without it there is no index."""
-        self._sweep_file(self._head)
+        self._sweep_file(self._paths.manifest)
 
     def _sweep_file(self, path: str) -> None:
         """Unlink what has this name of ours. A directory isn't ours, stays, and is logged."""
         try:
-            self.sweep(path)
+            self._files.sweep(path)
         except OSError:
             if not os.path.isdir(path):
                 raise
             log.warning("%s stands where the index belongs: move it away", path)
 
     @contextmanager
-    def claimed_head(self) -> Iterator[bool]:
-        """Whether nobody else is about to write the head, who would do the same work.
+    def claimed_manifest(self) -> Iterator[bool]:
+        """Whether nobody else is about to write the manifest, who would do the same work.
 
         A claim that a crash has left is removed, for the next one who comes. OSError if there can
         be no claim.
         """
-        mine = self._create(self._claim_on_head)
+        mine = self._claims.try_claim(self._paths.claim)
         if not mine:
-            self._break_claim(self._claim_on_head, INDEX_CLAIM_NS)
+            self._claims.break_old(self._paths.claim, INDEX_CLAIM_NS)
         try:
             yield mine
         finally:
             if mine:
-                self.sweep(self._claim_on_head)
+                self._files.sweep(self._paths.claim)
 
-    # --- packs, by the random part of their names ----------------------------------------------
+    # --- packs, by their ids: the random part of their names -------------------------------
 
-    def _pack_path(self, name: str) -> str:
-        return os.path.join(self.directory, self._pack + name)
-
-    def open_pack(self, name: str) -> PackFileReader:
+    def open_pack(self, pack_id: str) -> PackFileReader:
         """OSError if it can't be opened."""
-        return self.retry_stale(PackFileReader, self._pack_path(name))
+        return self._rules.retry_stale(PackFileReader, self._paths.pack(pack_id))
 
     def draft_pack(self) -> PackFileWriter:
         """A new pack, for ``publish_pack``."""
-        return PackFileWriter(self.directory, self._mode, self._durable)
+        return PackFileWriter(self.directory, self._files.mode, self._files.durable)
 
     def publish_pack(self, draft: PackFileWriter) -> str:
-        """The name that it got."""
-        name = os.urandom(12).hex()
-        draft.publish(self._pack_path(name))
-        return name
+        """The id that it got."""
+        pack_id = random_name()
+        draft.publish(self._paths.pack(pack_id))
+        return pack_id
 
-    def remove_pack(self, name: str) -> None:
-        """Unlink a pack. The caller guarantees that no head names it.
+    def remove_pack(self, pack_id: str) -> None:
+        """Unlink a pack. The caller guarantees that no manifest names it.
 
         Readers that have it open lose it, on NFS at once.
         """
-        self._sweep_file(self._pack_path(name))
+        self._sweep_file(self._paths.pack(pack_id))
 
     def packs(self) -> dict[str, int]:
-        """All that are there, by name, with their mtimes in ns."""
-        return {
-            name[len(self._pack) :]: mtime_of(signature)
-            for name, mode, signature, _ in self.retry_stale(self._listed, self.directory)[2]
-            # Those alone whose age can be told, and not those of a serializer whose extension
-            # begins like this one's.
-            if name.startswith(self._pack) and _PACK_ID.fullmatch(name[len(self._pack) :]) and mode
-        }
+        """The ids of all packs that are there, with their mtimes in ns."""
+        listed = self._rules.list(self.directory)[2]
+        found: dict[str, int] = {}
+        for name, mode, signature, _ in listed:
+            pack_id = self._paths.pack_id(name)
+            if pack_id and mode:  # those alone whose age can be told
+                found[pack_id] = mtime_of(signature)
+        return found
 
-    def remove_old_index(self) -> None:
+    def server_time_ns(self) -> int:
+        """The server's clock, with which those are to be compared."""
+        return self._files.probe_clock()
+
+    def remove_legacy_index(self) -> None:
         """Unlink release 0.2.1's index, which it believes when it opens: it scans then."""
-        self.sweep(self._old_index)
+        self._files.sweep(self._paths.legacy_index)

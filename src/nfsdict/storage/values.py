@@ -1,29 +1,22 @@
-"""Files: the value files of one store, read, replaced and removed. The base of ``Store``."""
+"""Value files: one for each key, found, read, replaced and removed by the key's digest."""
 
 from __future__ import annotations
 
 import errno
 import os
 import stat
-import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import TypeVar
+from typing import Union
 
 from ..content import Content, holds
-from ..core import read_files, value_path, write_file, write_files
-from ..errors import UncertainWriteError
-from .nfs import NEW_DIRECTORY, STALE, TEMPORARY, TRIES, TRUSTED, Directories, failure
+from ..core import write_file
+from ..errors import UncertainWriteError, failure
+from ..layout import mtime_of, private_path, signature_of
+from .files import Files, Found
+from .nfs import TRIES, NfsRules
 
-T = TypeVar("T")
-Found = tuple[bytes, bytes]
-"""A file's bytes, and the signature of the descriptor that they were read from."""
-
-_SIGNATURE = struct.Struct("<QQqq")
-_CTIME = 24  # where it begins
-_LAST = (1 << 63) - 1  # the time of what has one that 64 bits don't hold
-_NANOSECONDS = _LAST - _LAST % 1_000_000_000
 # With the last two Linux's client answers a rename over a file that it has open, and can't put
 # aside as another host has just removed it (fs/nfs/dir.c, nfs_rename); nothing was done.
 _TRANSIENT = (errno.ENOENT, errno.ESTALE, errno.EBUSY, errno.ETXTBSY)
@@ -53,48 +46,19 @@ REFUSED = frozenset(
 )
 # What file systems without hard links answer.
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
-# A whole file that isn't under its key, of which the name tells the key's digest.
-PRIVATE = TEMPORARY + "taken-"
 # What isn't a regular file gives these when it is read, and is no value.
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
 # Seconds after each rename that fails where none is trusted: on SMB a file that was refused to be
 # replaced was gone 50 ms later, and the next rename succeeded.
 _PAUSES = (0.01, 0.05, 0.1, 0.2, 0.4)
 
+# Steps of a write, as the core numbers them. One that failed at the first has left nothing, at the
+# second perhaps the new file under its name.
+_WRITING, _PUBLISHING = 0, 1
 
-def _held(moment: int) -> int:
-    return moment if -_NANOSECONDS <= moment < _NANOSECONDS else _LAST
-
-
-def times_of(status: os.stat_result) -> tuple[int, int]:
-    """Mtime and ctime in ns, as the core gives them."""
-    return _held(status.st_mtime_ns), _held(status.st_ctime_ns)
-
-
-def signature_of(status: os.stat_result) -> bytes:
-    """Inode, size, mtime and ctime in ns, as the core gives them."""
-    return _SIGNATURE.pack(status.st_ino, status.st_size, *times_of(status))
-
-
-def file_size(signature: bytes) -> int:
-    """Bytes in the file."""
-    return int.from_bytes(signature[8:16], "little")
-
-
-def mtime_of(signature: bytes) -> int:
-    """The mtime in ns."""
-    return int.from_bytes(signature[16:_CTIME], "little", signed=True)
-
-
-def latest_of(signature: bytes) -> int:
-    """The later one of mtime and ctime in ns."""
-    return max(mtime_of(signature), int.from_bytes(signature[_CTIME:], "little", signed=True))
-
-
-def same_but_for_ctime(one: bytes, other: bytes) -> bool:
-    """Whether one signature may be the other one's file, renamed or linked since: that sets its
-    ctime. Any file may have it that was written in place, and given its mtime again."""
-    return one[:_CTIME] == other[:_CTIME]
+Outcome = Union[bytes, tuple[int, int], OSError]
+"""Of writing a file: its signature, the step that failed and its errno (as the core's
+``write_files`` gives them), or the error."""
 
 
 def is_transient(result: bytes | OSError) -> bool:
@@ -105,111 +69,77 @@ def is_transient(result: bytes | OSError) -> bool:
     return result.errno in _TRANSIENT
 
 
-class Files(Directories):
+class ValueFiles:
     """Value files, by digest. Safe for threads."""
 
-    def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
-        super().__init__(directory, mode, durable)
+    def __init__(self, rules: NfsRules, files: Files, extension: str) -> None:
+        self._rules = rules
+        self._files = files
+        self._directory = files.directory
+        self._mode = files.mode
+        self._durable = files.durable
         self.extension = extension
-        # What ``_syncs`` gives, where it is known that renames are trusted.
+        # Where renames are known to be trusted: whether a shard is synced after a put.
         self._synced: bool | None = None
+        self._sees_clock = False
 
-    def path(self, key: str) -> str:
-        """Where the key's value file is, or would be."""
-        return value_path(self.directory, key, self.extension)
+    def path_of(self, hexdigest: str) -> str:
+        """Where the value file of the key with this digest is, or would be."""
+        return f"{self._directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
 
-    def path_of(self, digest: str) -> str:
-        """The same, for a key of which only the digest is known."""
-        return f"{self.directory}/{digest[:2]}/{digest}{self.extension}"
-
-    @staticmethod
-    def digest_of(path: str) -> str:
-        """The digest of a value file's key."""
-        return os.path.basename(path)[:64]
+    def private_path_of(self, hexdigest: str) -> str:
+        """A new private path for a whole file of this digest, in its shard. ``repair``, of a
+        dictionary with the same extension, gives back what has it."""
+        return private_path(self.path_of(hexdigest))
 
     # --- reading -------------------------------------------------------------------------------
 
-    def read(self, paths: Sequence[str]) -> list[Found | OSError | None]:
-        """Each file's content, None where there is none, or what stopped it from being read.
+    def read_many(self, hexdigests: Iterable[str]) -> list[Found | OSError | None]:
+        """Each file's content; see ``Files.read_paths``."""
+        return self._files.read_paths([self.path_of(hexdigest) for hexdigest in hexdigests])
 
-        The directories are taken as they are remembered: for names out of a fresh listing.
-        """
-        contents: list[Found | OSError | None] = []
-        for path, content in zip(paths, read_files(list(paths))):
-            for number in range(TRIES):
-                if not isinstance(content, int):
-                    break
-                if content in STALE:
-                    self._after_stale(path, number)
-                elif not self._unleased(content, path):
-                    break
-                [content] = read_files([path])
-            if not isinstance(content, int):
-                contents.append(content)
-            else:
-                contents.append(None if content == errno.ENOENT else failure(content, path))
-        return contents
-
-    def find(self, key: str, fresh: bool = False) -> Found | None:
-        """The content of the key's file; None means that it isn't there, by the server's word.
+    def find(self, hexdigest: str, fresh: bool = False) -> Found | None:
+        """The content of this digest's file; None means that it isn't there, by the server's word.
 
         With ``fresh`` the directory is revalidated first, as NFSv4.1 and later open a file that
         another host has unlinked. Else it is revalidated after a miss.
         """
-        path = self.path(key)
-        if fresh and not self.revalidate_parent(path):
+        path = self.path_of(hexdigest)
+        if fresh and not self._rules.revalidate_parent(path):
             return None
-        [content] = self.read([path])
-        if content is None and not fresh and self.revalidate_parent(path):
-            [content] = self.read([path])
+        [content] = self._files.read_paths([path])
+        if content is None and not fresh and self._rules.revalidate_parent(path):
+            [content] = self._files.read_paths([path])
         if isinstance(content, OSError):
             raise content
         return content
 
-    def look(self, name: str) -> bytes | None:
+    def look(self, hexdigest: str) -> bytes | None:
         """The signature of this digest's file, None if it has none.
 
         The directory is revalidated first: lstat can answer from the attribute cache for a file
         that is gone. What isn't a regular file is no value file.
         """
-        path = self.path_of(name)
-        if not self.revalidate_parent(path):
+        path = self.path_of(hexdigest)
+        if not self._rules.revalidate_parent(path):
             return None
         try:
-            status = self.retry_stale(os.lstat, path)
+            status = self._rules.retry_stale(os.lstat, path)
         except FileNotFoundError:
             return None
         return signature_of(status) if stat.S_ISREG(status.st_mode) else None
 
-    def _is_there(self, path: str) -> bool:
-        """Whether lstat finds it. Unlike ``os.path.lexists`` it takes no error for absence."""
-        try:
-            self.retry_stale(os.lstat, path)
-        except FileNotFoundError:
-            return False
-        return True
-
     # --- writing -------------------------------------------------------------------------------
 
-    def _trusted(self) -> bool:
-        """Whether a rename or link that is refused has certainly done nothing."""
-        return self._mounted_as(self.directory) in TRUSTED
+    def _sync_known(self) -> bool | None:
+        """Whether a shard is synced after a put, where a refused rename has certainly done nothing;
+        None where that isn't known, or not so."""
+        if self._synced is None and self._rules.trusted():
+            self._sees_clock = self._rules.mounted_as(self._directory) == "nfs"
+            self._synced = self._files.syncs()
+        return self._synced
 
-    def _syncs(self) -> bool:
-        """Whether a directory is to be synced after a change in it."""
-        synced = self._durable and not self._synchronous(self.directory)
-        if self._trusted():
-            self._synced = synced
-        return synced
-
-    def private_name(self, name: str) -> str:
-        """A new name for a whole file of this digest, in its shard, that nobody else has. What has
-        it is given back by ``repair``, of a dictionary with the same extension. It doesn't end like
-        a value file's, so that who looks for those doesn't find it."""
-        shard = os.path.dirname(self.path_of(name))
-        return f"{shard}/{PRIVATE}{name}{self.extension}-{os.urandom(12).hex()}"
-
-    def put(self, name: str, data: Content) -> bytes:
+    def put(self, hexdigest: str, data: Content) -> bytes:
         """Replace the file of this digest; atomic, durable on return. The new signature.
 
         UncertainWriteError if it can't be known whether the new content is there; after any other
@@ -221,22 +151,20 @@ class Files(Directories):
         unless the key has a value by then. So a write that was never acknowledged may be done by a
         later ``repair``, also of a key that was deleted in between.
         """
-        path = f"{self.directory}/{name[:2]}/{name}{self.extension}"
-        if self._synced is None:
-            self._syncs()
+        path = f"{self._directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
         synced = self._synced
-        if synced is None and self._trusted():
-            synced = self._syncs()
-        outcome: bytes | tuple[int, int] | OSError
+        if synced is None:
+            synced = self._sync_known()
+        outcome: Outcome
         if synced is None:
             [outcome] = self._published([(path, data)])
         else:
             outcome = write_file(path, data, self._mode, self._durable, synced)
         if type(outcome) is bytes:
-            if self._file_system == "nfs":
-                self.times.observe(mtime_of(outcome))
+            if self._sees_clock:
+                self._rules.clock.observe(mtime_of(outcome))
             return outcome
-        [result] = self.retry_writes([(path, data)], [outcome])
+        [result] = self._retried([(path, data)], [outcome])
         if isinstance(result, OSError):
             raise result
         return result
@@ -246,33 +174,37 @@ class Files(Directories):
 
         Each directory is made durable once, if the digests are in order.
         """
-        files = [(self.path_of(name), data) for name, data in entries]
-        return self.retry_writes(files, self._published(files))
+        files = [(self.path_of(hexdigest), data) for hexdigest, data in entries]
+        return self._retried(files, self._published(files))
 
-    def write_once(
-        self, files: list[tuple[str, Content]], exclusive: bool = False
-    ) -> list[bytes | tuple[int, int]]:
-        return write_files(files, self._mode, self._durable, self._syncs(), exclusive)
+    def write_new(self, hexdigest: str, data: Content) -> bytes | OSError:
+        """As ``write``, of one that has no file: FileExistsError if it has, of a hard link that is
+        refused the error of that. Both are given, as is every other."""
+        files = [(self.path_of(hexdigest), data)]
+        [result] = self._retried(files, self._published(files, exclusive=True), exclusive=True)
+        return result
 
     def _published(
         self, files: list[tuple[str, Content]], exclusive: bool = False
-    ) -> Sequence[bytes | tuple[int, int] | OSError]:
-        """As ``write_once``, by way of private names where a rename isn't trusted."""
-        if exclusive or self._trusted():
-            return self.write_once(files, exclusive)
+    ) -> Sequence[Outcome]:
+        """As ``Files.write_once``, by way of private names where a rename isn't trusted."""
+        if exclusive or self._rules.trusted():
+            return self._files.write_once(files, exclusive)
         outcomes = [self._publish(path, data) for path, data in files]
         done = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, bytes)]
-        for i, failed in self.sync_parents([(i, os.path.dirname(files[i][0])) for i in done]):
+        for i, failed in self._files.sync_parents(
+            [(i, os.path.dirname(files[i][0])) for i in done]
+        ):
             outcomes[i] = failed
         return outcomes
 
-    def _publish(self, path: str, data: Content) -> bytes | tuple[int, int] | OSError:
-        private = self.private_name(self.digest_of(path))
-        [outcome] = write_files([(private, data)], self._mode, self._durable, False, False)
+    def _publish(self, path: str, data: Content) -> Outcome:
+        private = private_path(path)
+        [outcome] = self._files.write_once([(private, data)], sync=False)
         if not isinstance(outcome, bytes):
             with suppress(OSError):
-                self.sweep(private)  # the reply to a rename may have been lost
-            return 0, outcome[1]
+                self._files.sweep(private)  # the reply to a rename may have been lost
+            return _WRITING, outcome[1]
         number = errno.EIO
         there: Found | OSError | None = None
         for pause in _PAUSES:
@@ -282,39 +214,45 @@ class Files(Directories):
             except OSError as error:
                 number = error.errno or errno.EIO
             time.sleep(pause)
-            there = self._lies_there(path)
+            there = self.lies_there(path)
             with suppress(OSError):
-                if not self._is_there(private):  # it was carried out, or repair gave it back
+                if not self._files.is_there(private):  # it was carried out, or repair gave it back
                     if isinstance(there, tuple) and holds(there[0], data):
                         return there[1]
                     return UncertainWriteError(number, os.strerror(number), path)
         if isinstance(there, tuple) or (there and there.errno in _NO_FILE):
             with suppress(OSError):
-                self.sweep(private)
-            return 0, number
+                self._files.sweep(private)
+            return _WRITING, number
         told = f"{os.strerror(number)}; the new value is in {private}, repair() gives it back"
         return UncertainWriteError(number, told, path)
 
-    def _lies_there(self, path: str) -> Found | OSError | None:
+    def lies_there(self, path: str) -> Found | OSError | None:
         """What this file holds, None if it isn't there by the server's word."""
         try:
-            found = self.revalidate_parent(path)
+            found = self._rules.revalidate_parent(path)
         except OSError as error:
             return error
-        return self.read([path])[0] if found else None
+        return self._files.read_paths([path])[0] if found else None
 
-    def retry_writes(
+    def _retried(
         self,
         files: list[tuple[str, Content]],
-        outcomes: Sequence[bytes | tuple[int, int] | OSError],
+        outcomes: Sequence[Outcome],
         exclusive: bool = False,
     ) -> list[bytes | OSError]:
         """Turn outcomes into signatures or errors, and retry what failed transiently."""
         results = [
             self._result(*file, outcome, exclusive) for file, outcome in zip(files, outcomes)
         ]
-        for _ in range(TRIES):
+        pause = 0.005
+        for number in range(TRIES):
             again = [i for i, result in enumerate(results) if is_transient(result)]
+            if again and number > 2:
+                # A file that is open here is closed soon, also where the client doesn't notice that
+                # it has been removed, as that was within one tick of another change.
+                time.sleep(pause)
+                pause = min(2 * pause, 0.1)
             shards = [os.path.dirname(files[i][0]) for i in again]
             refused = {shard: self._renew(shard) for shard in dict.fromkeys(shards)}
             for i, shard in zip(again, shards):
@@ -327,28 +265,25 @@ class Files(Directories):
         return results
 
     def _result(
-        self,
-        path: str,
-        data: Content,
-        outcome: bytes | tuple[int, int] | OSError,
-        exclusive: bool,
+        self, path: str, data: Content, outcome: Outcome, exclusive: bool
     ) -> bytes | OSError:
         """The signature, or what a write that failed at some step comes to."""
         if not isinstance(outcome, tuple):
             return outcome
         step, number = outcome
-        if step == 0 or (step == 1 and number in REFUSED and self._trusted()):
+        refused = step == _PUBLISHING and number in REFUSED
+        if step == _WRITING or (refused and self._rules.trusted()):
             return failure(number, path)
-        if step == 1 and exclusive and number in REFUSED:
+        if refused and exclusive:
             # What an ``add``, which replaces nothing, may have done lies there.
-            there = self._lies_there(path)
+            there = self.lies_there(path)
             if there is None or number in (errno.EEXIST, *NO_LINKS):
                 return failure(number, path)  # at the latter ``add`` itself looks
             if isinstance(there, tuple) and not holds(there[0], data):
                 return failure(errno.EEXIST, path)
-        if step == 1 and not exclusive:
+        if step == _PUBLISHING and not exclusive:
             # Rename failed, or its reply was lost: what lies there tells.
-            [content] = self.read([path])
+            [content] = self._files.read_paths([path])
             if isinstance(content, tuple) and holds(content[0], data):
                 return content[1]
         return UncertainWriteError(number, os.strerror(number), path)
@@ -356,34 +291,18 @@ class Files(Directories):
     def _renew(self, shard: str) -> OSError | None:
         """Make sure that the client knows a shard directory here. What stands against it."""
         try:
-            if self._revalidate(shard) is None:
-                self._make_directory(shard)
+            if self._rules.revalidate(shard) is None:
+                self._files.make_directory(shard)
         except OSError as error:
             return error
         return None
 
-    def sync_parents(self, changed: Iterable[tuple[T, str]]) -> Iterator[tuple[T, OSError]]:
-        """Make the directories of these changes durable; give each that may not be."""
-        if not self._durable:
-            return
-        by_shard: dict[str, list[T]] = {}
-        for what, shard in changed:
-            by_shard.setdefault(shard, []).append(what)
-        for shard, whats in by_shard.items():
-            try:
-                self._sync_directory(shard)
-            except FileNotFoundError:
-                continue  # with all that was in it
-            except OSError as error:
-                number = error.errno or errno.EIO
-                for what in whats:
-                    yield what, UncertainWriteError(number, os.strerror(number), shard)
-
-    def remove(self, paths: Sequence[str]) -> list[bool | OSError]:
-        """Unlink these value files, durably. For each whether it was there, or what went wrong.
+    def remove(self, hexdigests: Iterable[str]) -> list[bool | OSError]:
+        """Unlink these digests' files, durably. For each whether it was there, or what went wrong.
 
         False after a lost reply too: the file is gone, and who removed it can't be told.
         """
+        paths = [self.path_of(hexdigest) for hexdigest in hexdigests]
         outcomes: list[bool | OSError] = []
         for path in paths:
             try:
@@ -392,38 +311,18 @@ class Files(Directories):
                 outcomes.append(error)
         # What somebody else has removed just now is to be gone for good as well.
         gone = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, OSError)]
-        for i, failed in self.sync_parents([(i, os.path.dirname(paths[i])) for i in gone]):
+        for i, failed in self._files.sync_parents([(i, os.path.dirname(paths[i])) for i in gone]):
             outcomes[i] = failed
         return outcomes
 
     def _remove(self, path: str) -> bool:
         try:
-            self.retry_stale(os.unlink, path)
+            self._rules.retry_stale(os.unlink, path)
         except FileNotFoundError:
-            if not self.revalidate_parent(path):
+            if not self._rules.revalidate_parent(path):
                 return False
             try:
-                self.retry_stale(os.unlink, path)
+                self._rules.retry_stale(os.unlink, path)
             except FileNotFoundError:
                 return False
         return True
-
-    def clock(self) -> int:
-        """The server's time in ns: the mtime of a file just made there."""
-        temporary = os.path.join(self.directory, TEMPORARY + os.urandom(12).hex())
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                moment = os.fstat(descriptor).st_mtime_ns
-            finally:
-                os.close(descriptor)
-        finally:
-            self.sweep(temporary)  # also after an open that failed: its reply may have been lost
-        self.times.observe(moment)
-        return moment
-
-    def sweep(self, path: str) -> None:
-        """Remove a temporary file, or an empty directory that never got its name."""
-        new = os.path.basename(path).startswith(NEW_DIRECTORY)
-        with suppress(FileNotFoundError):
-            (os.rmdir if new else os.unlink)(path)

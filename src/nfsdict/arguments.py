@@ -1,0 +1,71 @@
+"""Arguments: what a caller passes, checked, and in the form that the store needs."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import PurePath
+
+from platformdirs import user_data_dir
+
+
+def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
+    """Where stores lie, absolute, ``~`` expanded."""
+    base = os.fspath(user_data_dir("nfsdict") if base_dir is None else base_dir)
+    if not isinstance(base, str):
+        raise TypeError(f"base_dir is a path in text, not {type(base).__name__}")
+    return os.path.abspath(os.path.expanduser(base))
+
+
+def store_directory(
+    name: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None
+) -> str:
+    """The directory of the store that ``NfsDict`` opens for these."""
+    return os.path.join(base_directory(base_dir), checked_name(name))
+
+
+def checked_name(name: str | os.PathLike[str]) -> str:
+    """The name as the path below ``base_dir`` that it stands for, nothing in it that says nothing:
+    ``x//y/./`` is ``x/y``."""
+    text = os.fspath(name)
+    if not isinstance(text, str):
+        raise TypeError(f"name is a path in text, not {type(text).__name__}")
+    path = PurePath(text)
+    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in text:
+        raise ValueError(f"name must be a relative path without '..' or NUL, not {text!r}")
+    return str(path)
+
+
+def checked_mode(mode: int | None) -> int | None:
+    """The permission bits, or None."""
+    if mode is None:
+        return None
+    if not isinstance(mode, int) or isinstance(mode, bool):
+        meant = f", so perhaps 0o{mode}" if re.fullmatch("[0-7]{3}", str(mode)) else ""
+        raise TypeError(f"mode is an int of permission bits such as 0o660, not {mode!r}{meant}")
+    if not 0 <= mode <= 0o777:
+        raise ValueError(f"mode must be permission bits, 0 to 0o777, not {mode} ({mode:#o})")
+    return mode
+
+
+def checked_workers(workers: int) -> int:
+    """How many threads there are to be."""
+    if workers < 1:
+        raise ValueError(f"workers must be at least 1, not {workers}")
+    return workers
+
+
+def checked_cache_bytes(cache_bytes: int | None) -> int | None:
+    """The bound of the cache, or None."""
+    if cache_bytes is not None and cache_bytes < 0:
+        raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
+    return cache_bytes
+
+
+def plain(key: str) -> str:
+    """The key as an exact ``str``: a subclass would take its module into the file."""
+    if type(key) is str:
+        return key
+    if not isinstance(key, str):
+        raise TypeError(f"keys are str, not {type(key).__name__}")
+    return str.__str__(key)

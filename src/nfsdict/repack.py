@@ -1,0 +1,174 @@
+"""Repack: all that is known, and all small values, into one pack. What ``NfsDict.pack`` does."""
+
+from __future__ import annotations
+
+import time
+from typing import NamedTuple
+
+from .batches import batches
+from .entries import Entries, Entry
+from .index import pack
+from .index.memory import RACY_WINDOW_NS, Index, IndexEntry
+from .index.stack import PackStack, until_unclaimed
+from .index.writer import IndexUpdate, IndexWriter
+from .layout import SHARDS
+from .parallel import in_parallel
+from .scan import Scanner
+from .state import StoreState
+from .storage.index_files import IndexFiles
+
+
+class PackReport(NamedTuple):
+    """What ``pack`` did."""
+
+    packed: int
+    """values that are in the pack now"""
+    unpacked: int
+    """values that aren't: larger than 32 KiB, unreadable, changed within the last seconds, or
+    beyond the 16 MiB that a pack takes of one shard"""
+    racy: int
+    """how many of these were changed within the last seconds"""
+
+
+class Repack:
+    """The job of one dictionary."""
+
+    def __init__(
+        self,
+        scanner: Scanner,
+        state: StoreState,
+        writer: IndexWriter,
+        files: IndexFiles,
+        entries: Entries,
+        workers: int,
+    ) -> None:
+        self._state = state
+        self._scanner = scanner
+        self._writer = writer
+        self._files = files
+        self._entries = entries
+        self._locks = state.locks
+        self._workers = workers
+
+    def __call__(self) -> PackReport:
+        """See ``NfsDict.pack``. OSError if it can't be written; EBUSY if others go on writing."""
+        self._scanner.scan(relist=True)  # what was written in place shows in its file's ctime alone
+        report = self._write()
+        if report.racy or not self._settled():
+            time.sleep(RACY_WINDOW_NS / 1e9)
+            self._scanner.scan()
+            report = self._write()
+        return report
+
+    def _settled(self) -> bool:
+        with self._locks.guard:
+            return self._state.settled()
+
+    def _write(self) -> PackReport:
+        packs, report = until_unclaimed(self._files.directory, self._attempt)
+        self._writer.adopt(packs)
+        packs.sweep()
+        return report
+
+    def _attempt(self) -> tuple[PackStack, PackReport] | None:
+        """None: somebody else is writing the index."""
+        packs = PackStack(self._files)
+        packs.load_manifest()
+        try:
+            report = self._append_rest(packs)
+        finally:
+            packs.close_packs()
+        return None if report is None else (packs, report)
+
+    def _append_rest(self, packs: PackStack) -> PackReport | None:
+        """Put what these packs don't have into one more, and make them one."""
+        index, guard = self._state.index, self._locks.guard
+        with guard, self._locks.state:
+            for shard in SHARDS:
+                index.recompute_dirty(shard, packs.shards(shard))
+        update = IndexUpdate(index, self._locks, packs, writes=True)
+        total = PackReport(0, 0, 0)
+        try:
+            shards = in_parallel(
+                lambda shard: self._loose(index, packs, shard),
+                SHARDS,
+                self._workers,
+                size=packs.size,
+            )
+            waiting = ((one, digests, size) for one in shards for digests, size in one.batches())
+            readings = in_parallel(
+                lambda item: (item[0], self._read(item[0], item[1])),
+                waiting,
+                self._workers,
+                size=lambda item: item[2],
+            )
+            for one, values in readings:
+                if one.add_values(values):
+                    with guard, self._locks.state:
+                        index.mark_dirty(one.shard, one.values)
+                    total = PackReport(*map(sum, zip(total, one.report())))
+                    with guard:
+                        update.add_shard(one.shard, one.values)
+        except BaseException:
+            with guard:
+                update.roll_back()
+            raise
+        with guard:
+            if update.changes:
+                done = update.commit()
+            else:
+                done = not packs.empty or not len(index)
+                update.roll_back()
+        return total if done and packs.compact() else None
+
+    def _loose(self, index: Index, packs: PackStack, shard: str) -> Loose:
+        with self._locks.guard, self._locks.state:
+            entries = index.shard(shard).entries()
+            replaced = set(index.shard(shard).dirty_keys)  # the packs have other files' bytes
+        return Loose(shard, entries, packs.packed_values(shard).keys() - replaced)
+
+    def _read(self, loose: Loose, hexdigests: list[str]) -> dict[str, bytes]:
+        """The bytes of those files that are still what is known of them, by key."""
+        values = {}
+        # As entries: what is packed is taken for whole later.
+        for hexdigest, entry in zip(hexdigests, self._entries.read_entries(hexdigests)):
+            if isinstance(entry, Entry) and entry.signature == loose.entries[hexdigest].signature:
+                values[entry.key] = entry.data
+        return values
+
+
+class Loose:
+    """The small files of one shard whose bytes no pack holds yet, as they are read for one."""
+
+    def __init__(self, shard: str, entries: dict[str, IndexEntry], packed: set[str]) -> None:
+        self.shard = shard
+        self.entries = entries
+        self.values: dict[str, bytes] = {}
+        """what was read, as much as a pack takes of one shard"""
+        self._packed = packed
+        files = [
+            (name, known.size)
+            for name, known in entries.items()
+            if known.proven and known.size <= pack.PACKED and known.key not in packed
+        ]
+        self._room = pack.SECTION
+        self._left = list(batches(files))
+
+    def batches(self) -> list[tuple[list[str], int]]:
+        """What is to be read, in lists; at least one."""
+        return list(self._left)
+
+    def add_values(self, values: dict[str, bytes]) -> bool:
+        """What was read of the next list. Whether it was the last."""
+        self._left.pop()
+        for key, data in values.items():
+            if len(data) <= self._room:
+                self._room -= len(data)
+                self.values[key] = data
+        return not self._left
+
+    def report(self) -> PackReport:
+        """What comes of it."""
+        known = self.entries.values()
+        held = sum(one.key in self._packed or one.key in self.values for one in known)
+        return PackReport(held, len(known) - held, sum(not one.proven for one in known))

@@ -1,0 +1,223 @@
+"""Scan: bring what is known up to date with the store, shard by shard.
+
+Three steps: plan which shards are to be looked at, look (list each, and read what isn't known), and
+apply what was found. Several threads may scan at once. Nothing is locked while directories are
+listed, files read and values decoded; each shard is applied for itself, in the order in which the
+looks began.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from .entries import Entries
+from .in_flight import Scan
+from .index.writer import IndexWriter
+from .kinds import Kinds
+from .layout import SHARDS, Stamp
+from .parallel import in_parallel
+from .progress import Progress
+from .shard_scan import ReadPolicy, ShardScan, read
+from .state import StoreState
+from .storage import Storage
+
+log = logging.getLogger("nfsdict")
+
+# So many shard directories are asked for their stamps in one call of the core.
+_STAMPS = 4
+
+
+@dataclass
+class Plan:
+    """Which shards a scan looks at."""
+
+    stamps: dict[str, Stamp]
+    """of each shard, as the index has it"""
+    clean: set[str]
+    """those that still have it"""
+    unpacked: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """by shard, values from the packs, of clean ones of which some are to be read from files"""
+    todo: list[str] = field(default_factory=list)
+    """those that are looked at, in order"""
+
+
+class Scanner:
+    """Scans of one dictionary.
+
+    ``may_probe_clock``: whether a probe file may be created to read the server's clock; without it
+    no new stamp can be trusted later.
+    """
+
+    def __init__(
+        self,
+        state: StoreState,
+        writer: IndexWriter,
+        storage: Storage,
+        entries: Entries,
+        kinds: Kinds,
+        progress: Progress,
+        *,
+        may_probe_clock: bool,
+        workers: int,
+    ) -> None:
+        self._state = state
+        self._writer = writer
+        self._storage = storage
+        self._entries = entries
+        self._locks = state.locks
+        self._kinds = kinds
+        self._progress = progress
+        self._may_probe_clock = may_probe_clock
+        self._workers = workers
+
+    def scan(self, reread: bool = False, relist: bool = False, telling: bool = True) -> None:
+        """Bring cache and index up to date; ``StoreState.take_changes`` tells what others changed.
+
+        ``relist``: list every shard, whatever its stamp; ``reread``: and read every file. Without
+        ``telling`` what is found is no news afterwards.
+
+        Nothing is done where the calling thread is decoding a value of this dictionary, or has
+        interrupted another call of it: what is known has to do there.
+        """
+        if self._locks.decoding.locked() or self._locks.interrupted:
+            return
+        first = not self._state.index.listed
+        scan = Scan(set(self._state.cached_keys()) if first else None, reread)
+        if self._state.lazy or not first:  # else it was found just now, at opening
+            self._storage.shards.find_root(whole_path=relist or reread)
+        with self._locks.guard:
+            self._state.begin_scan(self._storage.shards.root, scan)
+        try:
+            if first:
+                self._writer.load_index()
+            try:
+                self._scan(scan, first, relist or reread)
+                if not telling:
+                    with self._locks.guard:
+                        self._state.drop_changes(scan)
+            finally:
+                if first:
+                    self._writer.close_packs()
+        finally:
+            with self._locks.guard:
+                self._state.end_scan(scan)
+
+    def known_keys(self) -> list[str]:
+        """The keys known here; found by a scan if there was none."""
+        if not self._state.index.listed:
+            self.scan()
+        if not self._locks.interrupted:
+            with self._locks.guard:
+                self._state.materialize_keys()
+        return self._state.cached_keys()
+
+    def _scan(self, scan: Scan, first: bool, relist: bool) -> None:
+        plan = self._plan(scan, first, relist)
+        policy = self._state.read_policy(scan.reread)
+        # Reading all again finds files that were changed in place, which nothing else shows.
+        with self._writer.updating(even_little=scan.reread) as update:
+            looks = self._look(plan, policy, first)
+            for found in self._progress.over(looks, len(plan.todo)):
+                with self._locks.guard:
+                    replaced = self._state.apply(found, scan)
+                    update.add_shard(found.shard, found.data)
+                del replaced  # may run the values' own code
+            if first:
+                # Before anything is written about a store of another serializer.
+                with self._locks.guard:
+                    any_known = self._state.count() > 0
+                self._kinds.check_serializer(any_known)
+            self._state.index.listed = True
+
+    # --- plan ----------------------------------------------------------------------------------
+
+    def _plan(self, scan: Scan, first: bool, relist: bool) -> Plan:
+        """Which shards are there, or were, and which of them aren't as the index has them."""
+        present = set(self._storage.shards.present())
+        with self._locks.guard:
+            stamps = self._state.stamps()
+            known_of = self._state.shards()
+        believed = [] if relist else [name for name in SHARDS if name in present and stamps[name]]
+        clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
+        # Asked before anything is listed: what changes from here on bears this time or a later one.
+        scan.server_time_ns = None if clean == present else self._server_time_ns()
+        plan = Plan(stamps, clean)
+        # A clean shard has nothing new; it may have values that nobody has read yet.
+        if first and self._state.lazy:
+            with self._locks.guard:
+                self._state.leave_unmaterialized(clean)
+        elif first:
+            plan.unpacked = self._unpack(clean)
+        plan.todo = sorted(present - clean | plan.unpacked.keys() | known_of - present)
+        return plan
+
+    def _stamps(self, shards: list[str]) -> Iterator[tuple[str, Stamp | None]]:
+        pieces = [shards[start : start + _STAMPS] for start in range(0, len(shards), _STAMPS)]
+        answers = in_parallel(self._storage.shards.stamps, pieces, self._workers)
+        for piece, stamps in zip(pieces, answers):
+            yield from zip(piece, stamps)
+
+    def _unpack(self, shards: set[str]) -> dict[str, dict[str, Any]]:
+        """Take the values of these clean shards from the packs. What they gave of the others."""
+        partly: dict[str, dict[str, Any]] = {}
+        for shard in self._progress.over(sorted(shards), len(shards)):
+            room = self._state.room()
+            if room is not None and room <= 0:
+                with self._locks.guard:
+                    self._state.leave_unmaterialized({shard})
+                continue
+            values = self._entries.unpack(self._writer.packed_values(shard))
+            with self._locks.guard:
+                if not self._state.hold_unpacked(shard, values):
+                    partly[shard] = values
+        return partly
+
+    def _server_time_ns(self) -> int:
+        """The server's time. Where no file may be made, it is at least what its stamps showed, and
+        what was changed just before the last of them isn't proven yet."""
+        if self._may_probe_clock:
+            try:
+                return self._storage.files.probe_clock()
+            except OSError as error:
+                log.info("can't learn the server's time: %s", error)
+        return self._storage.rules.clock.lower_bound()
+
+    # --- look ----------------------------------------------------------------------------------
+
+    def _look(self, plan: Plan, policy: ReadPolicy, first: bool) -> Iterator[ShardScan]:
+        """List and read the planned shards, several at a time; in order."""
+        unpacking = first and not self._state.lazy
+
+        def list_shard(shard: str) -> ShardScan:
+            return self._list_shard(shard, plan, policy, unpacking)
+
+        def packed_size(shard: str) -> int:
+            """Bytes that listing takes from the packs."""
+            return self._writer.packed_size(shard) if unpacking and shard not in plan.clean else 0
+
+        scans = in_parallel(list_shard, plan.todo, self._workers, size=packed_size)
+        readings = in_parallel(
+            lambda batch: (batch, read(self._entries, batch, policy)),
+            (batch for scan in scans for batch in scan.batches()),
+            self._workers,
+            size=lambda batch: batch.size,
+        )
+        for batch, found in readings:
+            for hexdigest, one in zip(batch.hexdigests, found):
+                batch.scan.add_reading(hexdigest, one)
+            if batch.last:
+                batch.scan.finish()
+                yield batch.scan
+
+    def _list_shard(self, shard: str, plan: Plan, policy: ReadPolicy, unpacking: bool) -> ShardScan:
+        with self._locks.guard:
+            scan = ShardScan(shard, *self._state.begin_look(shard))
+        if shard in plan.clean:
+            scan.trust_index(plan.stamps[shard], plan.unpacked[shard], policy)
+        else:
+            packed = self._writer.packed_values(shard) if unpacking else {}
+            scan.list_files(self._storage.shards, self._entries.unpack(packed), policy)
+        return scan

@@ -1,0 +1,224 @@
+"""Files: directories and files of one store by their paths, made, read, written, made durable."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import TypeVar
+
+from ..content import Content
+from ..core import read_files, write_files
+from ..errors import UncertainWriteError, failure
+from ..layout import NEW_DIRECTORY, random_name, temporary_name
+from .nfs import DIRECTORY_FLAGS, STALE, TRIES, NfsRules, is_directory
+
+T = TypeVar("T")
+Found = tuple[bytes, bytes]
+"""A file's bytes, and the signature of the descriptor that they were read from."""
+# What file systems without an fsync for directories answer.
+_NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
+
+
+def give_bits(path: str, bits: int) -> None:
+    """Add permission bits to a directory. A link that somebody puts there isn't followed."""
+    if os.name == "nt":
+        os.chmod(path, bits)
+        return
+    descriptor = os.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW)
+    try:
+        # With those that it has: chmod would clear a setgid bit that the parent gave.
+        os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | bits)
+    finally:
+        os.close(descriptor)
+
+
+class Files:
+    """One directory and what lies in it. Safe for threads.
+
+    ``mode`` is the permission bits for files, None for what the umask leaves; directories get the
+    same and x where r is. ``durable`` is whether a change is made to survive a power cut.
+    """
+
+    def __init__(self, rules: NfsRules, directory: str, mode: int | None, durable: bool) -> None:
+        self._rules = rules
+        self.directory = directory
+        self.mode = mode
+        self.durable = durable
+        self.may_change = False
+        """whether the store was opened to be written"""
+
+    # --- directories ---------------------------------------------------------------------------
+
+    def check_directory(self) -> None:
+        """FileNotFoundError or NotADirectoryError unless the store's directory is there."""
+        if not stat.S_ISDIR(os.stat(self.directory).st_mode):
+            raise failure(errno.ENOTDIR, self.directory)
+
+    def status(self) -> os.stat_result | None:
+        """Of the store's directory, which was just looked up; None if it can't be told."""
+        try:
+            return os.stat(self.directory)
+        except OSError:
+            return None
+
+    def create(self) -> None:
+        """Make the store's directory and its parents, unless they are there.
+
+        NotADirectoryError if a file is in the way. From here on the store may be changed.
+        """
+        missing = []
+        path = self.directory
+        while not is_directory(path):
+            missing.append(path)
+            path, name = os.path.split(path)
+            if not name:
+                break
+        try:
+            for path in reversed(missing):
+                self.make_directory(path)
+        except FileExistsError as error:
+            raise failure(errno.ENOTDIR, path) from error
+        self.may_change = True
+
+    def make_directory(self, path: str) -> None:
+        """mkdir, durable. One that is there already is as good: somebody was faster, or the
+        reply to our own call was lost."""
+        if self.mode is None:
+            try:
+                os.mkdir(path)
+            except FileExistsError:
+                if not is_directory(path):
+                    raise
+        else:
+            self._make_with_bits(path, self.bits)
+        if self.durable:
+            self.sync_directory(os.path.dirname(path))
+
+    @property
+    def bits(self) -> int:
+        """Those of directories. Without a ``mode`` none are asked for."""
+        mode = self.mode or 0
+        return mode | (mode & 0o444) >> 2
+
+    @staticmethod
+    def _make_with_bits(path: str, bits: int) -> None:
+        """Make the directory under another name and rename it, so that it never has this one
+        without its bits, of which mkdir takes what the umask takes.
+
+        An empty directory is replaced, one that isn't stays (rename(2)). A process that is killed
+        here leaves an empty one under the other name: ``repair`` sweeps it in a store.
+        """
+        new = os.path.join(os.path.dirname(path), NEW_DIRECTORY + random_name())
+        try:
+            try:
+                os.mkdir(new, bits)
+            except FileExistsError:  # the reply to our own call was lost
+                if not stat.S_ISDIR(os.lstat(new).st_mode):
+                    raise
+            if bits & ~os.lstat(new).st_mode:
+                give_bits(new, bits)
+            os.rename(new, path)
+        except BaseException as error:
+            with suppress(OSError):
+                os.rmdir(new)
+            if not isinstance(error, OSError):
+                raise
+            if not is_directory(path):
+                raise failure(error.errno or errno.EIO, path) from error
+
+    def sync_directory(self, path: str) -> None:
+        """fsync, where a directory has one that does something."""
+        if self._rules.synchronous(path):
+            return
+        descriptor = os.open(path, DIRECTORY_FLAGS)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            if error.errno not in _NO_DIRECTORY_SYNC:
+                raise
+        finally:
+            os.close(descriptor)
+
+    def sync_parents(self, changed: Iterable[tuple[T, str]]) -> Iterator[tuple[T, OSError]]:
+        """Make the directories of these changes durable; give each that may not be."""
+        if not self.durable:
+            return
+        by_shard: dict[str, list[T]] = {}
+        for what, shard in changed:
+            by_shard.setdefault(shard, []).append(what)
+        for shard, whats in by_shard.items():
+            try:
+                self.sync_directory(shard)
+            except FileNotFoundError:
+                continue  # with all that was in it
+            except OSError as error:
+                number = error.errno or errno.EIO
+                for what in whats:
+                    yield what, UncertainWriteError(number, os.strerror(number), shard)
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def read_paths(self, paths: Sequence[str]) -> list[Found | OSError | None]:
+        """Each file's content, None where there is none, or what stopped it from being read.
+
+        The directories are taken as they are remembered: for names out of a fresh listing.
+        """
+        contents: list[Found | OSError | None] = []
+        for path, content in zip(paths, read_files(list(paths))):
+            for number in range(TRIES):
+                if not isinstance(content, int):
+                    break
+                if content in STALE:
+                    self._rules.after_stale(path, number)
+                elif not self._rules.lease_ended(content, path):
+                    break
+                [content] = read_files([path])
+            if not isinstance(content, int):
+                contents.append(content)
+            else:
+                contents.append(None if content == errno.ENOENT else failure(content, path))
+        return contents
+
+    def is_there(self, path: str) -> bool:
+        """Whether lstat finds it. Unlike ``os.path.lexists`` it takes no error for absence."""
+        try:
+            self._rules.retry_stale(os.lstat, path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def syncs(self) -> bool:
+        """Whether a directory is to be synced after a change in it."""
+        return self.durable and not self._rules.synchronous(self.directory)
+
+    def write_once(
+        self, files: list[tuple[str, Content]], exclusive: bool = False, sync: bool = True
+    ) -> list[bytes | tuple[int, int]]:
+        """See the core's ``write_files``. Nothing that fails is tried again.
+
+        Without ``sync`` their directories are left to ``sync_parents``.
+        """
+        return write_files(files, self.mode, self.durable, sync and self.syncs(), exclusive)
+
+    def probe_clock(self) -> int:
+        """The server's time in ns: the mtime of a file just made there."""
+        temporary = os.path.join(self.directory, temporary_name())
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            try:
+                moment = os.fstat(descriptor).st_mtime_ns
+            finally:
+                os.close(descriptor)
+        finally:
+            self.sweep(temporary)  # also after an open that failed: its reply may have been lost
+        self._rules.clock.observe(moment)
+        return moment
+
+    def sweep(self, path: str) -> None:
+        """Remove a temporary file, or an empty directory that never got its name."""
+        new = os.path.basename(path).startswith(NEW_DIRECTORY)
+        with suppress(FileNotFoundError):
+            (os.rmdir if new else os.unlink)(path)

@@ -1,0 +1,1 @@
+"""Upkeep: what those who look after a store do to the whole of it."""
