@@ -6,12 +6,9 @@ import argparse
 import dataclasses
 import json
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
-from contextlib import suppress
-from datetime import datetime, timezone
 from typing import Any
 
 from . import (
@@ -26,6 +23,8 @@ from .arguments import store_directory
 from .errors import described, text_of
 from .kinds import kinds_in
 from .serializers import KNOWN, serializer_named
+from .storage import Storage
+from .upkeep.stats import stats as count
 
 DONE, NO, ERROR = 0, 1, 2  # exit statuses, as grep's: an error is never taken for an absent key
 
@@ -246,33 +245,11 @@ def delete(arguments: argparse.Namespace) -> int:
 def stats(arguments: argparse.Namespace) -> int:
     store = reading(arguments)
     extension = serializer_named(chosen(arguments)).extension
-    value_name = re.compile("[0-9a-f]{64}" + re.escape(extension))
-    size = shards = others = 0
-    index = {}
-    for entry in os.scandir(store.path):
-        if entry.name.startswith("_"):
-            status = entry.stat(follow_symlinks=False)
-            changed = datetime.fromtimestamp(status.st_mtime, timezone.utc)
-            index[entry.name] = {"bytes": status.st_size, "modified": changed.isoformat()}
-        elif re.fullmatch("[0-9a-f]{2}", entry.name) and entry.is_dir(follow_symlinks=False):
-            values = 0
-            for file in os.scandir(entry.path):
-                if value_name.fullmatch(file.name):
-                    values += 1
-                    with suppress(OSError):  # a damaged inode tells no size
-                        size += file.stat(follow_symlinks=False).st_size
-                else:
-                    others += 1
-            shards += values > 0
-        else:
-            others += 1
+    found = count(Storage(str(store.path), extension, mode=None, durable=False), workers=16)
     report = {
         "path": str(store.path),
         "keys": len(store),
-        "bytes": size,
-        "shards": shards,
-        "other_files": others,
-        "index": index,
+        **dataclasses.asdict(found),
         "backend": BACKEND,
         "version": __version__,
     }

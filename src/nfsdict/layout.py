@@ -29,7 +29,7 @@ TEMPORARY = ".nfsdict-"
 NEW_DIRECTORY = TEMPORARY + "directory-"
 _PRIVATE = TEMPORARY + "taken-"
 _CLAIM = TEMPORARY + "claim-"
-_DAMAGED = ".damaged-"
+DAMAGED = ".damaged-"
 _PACK_ID = re.compile(f"[0-9a-f]{{{2 * _RANDOM}}}")
 
 
@@ -78,12 +78,12 @@ def named_path(private: str) -> str:
 
 def damaged_path(path: str) -> str:
     """A new name beside a damaged value file, which no scan takes, 0.2.1's neither."""
-    return f"{path}{_DAMAGED}{os.urandom(6).hex()}"
+    return f"{path}{DAMAGED}{os.urandom(6).hex()}"
 
 
 def is_damaged(extension: str) -> bool:
     """Whether a file with this behind its digest was put aside as damaged."""
-    return _DAMAGED in extension
+    return DAMAGED in extension
 
 
 def claim_path(path: str) -> str:
@@ -93,6 +93,11 @@ def claim_path(path: str) -> str:
 
 
 # --- index -------------------------------------------------------------------------------------
+
+
+def is_index_file(name: str) -> bool:
+    """Whether a file beside the shards has the name of one of the index, of any serializer."""
+    return name.startswith("_")
 
 
 class IndexPaths:

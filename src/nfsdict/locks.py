@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from types import FrameType
 from typing import Any, Callable, TypeVar
 
+from .layout import SHARDS
+
 T = TypeVar("T")
 
 _all: weakref.WeakSet[Locks] = weakref.WeakSet()
@@ -76,7 +78,7 @@ class Locks:
         # Of an RLock it can be told whether a thread owns it.
         new: Callable[[], Any] = threading.Lock if _WITH_IS_ATOMIC else threading.RLock
         self._thread = threading.local()
-        self._shards: dict[str, threading.Lock] = {f"{number:02x}": new() for number in range(256)}
+        self._shards: dict[str, threading.Lock] = {shard: new() for shard in SHARDS}
         self.state: threading.Lock = new()
         self.index: threading.Lock = new()
 

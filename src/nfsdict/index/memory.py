@@ -116,20 +116,52 @@ class ShardIndex:
     def signature(self, position: int) -> bytes:
         return signature_at(self.signatures, position)
 
-    def find(self, name: str, key: str) -> IndexEntry | None:
+    def find(self, hexdigest: str, key: str) -> IndexEntry | None:
         """What is known of the key with this digest."""
         if key in self.overlay:
             return self.overlay[key]
         low, high = 0, len(self.keys)
         while low < high:
             middle = (low + high) // 2
-            if digest(self.keys[middle]) < name:
+            if digest(self.keys[middle]) < hexdigest:
                 low = middle + 1
             else:
                 high = middle
         if low == len(self.keys) or self.keys[low] != key:
             return None
         return IndexEntry(key, self.signature(low), None)
+
+    def fill(
+        self,
+        entries: dict[str, IndexEntry],
+        before: ShardIndex,
+        racy: int,
+        overtaken: Collection[str],
+    ) -> None:
+        """Take these over, by digest, in place of what was known, but for keys ``overtaken``.
+
+        Those with times before ``racy`` in compact form, all others as changes: what they have may
+        be replaced without a trace.
+        """
+        listed = before.entries()
+        signatures = []
+        for hexdigest, known in sorted(entries.items()):
+            old = listed.pop(hexdigest, None)
+            if old is None and known.key in overtaken and known.key not in before.overlay:
+                self.stamp = NO_STAMP  # removed since it was listed, and never known here
+                continue
+            if latest_of(known.signature) < racy:
+                self.keys.append(known.key)
+                signatures.append(known.signature)
+                if old is None or not old.proven or old.signature != known.signature:
+                    self.dirty_keys.add(known.key)
+                continue
+            if known.fingerprint is None:
+                known = IndexEntry(known.key, known.signature, UNREAD)
+            self.overlay[known.key] = known
+            self.dirty_keys.add(known.key)
+        self.signatures = b"".join(signatures)
+        self.dirty_keys.update(known.key for known in listed.values())
 
     def entries(self) -> dict[str, IndexEntry]:
         """Everything that is known, by digest."""
@@ -161,164 +193,158 @@ class Index:
     """256 shards. Not safe for threads: its dictionary holds a lock around every call."""
 
     def __init__(self) -> None:
-        self._shards = {name: ShardIndex(NO_STAMP, [], b"") for name in SHARDS}
+        self._shards = {shard: ShardIndex(NO_STAMP, [], b"") for shard in SHARDS}
         self.listed = False
         """whether it is about the whole store, not just keys that were looked up"""
 
     def __len__(self) -> int:
         """About how many keys it knows: some twice, some that are gone."""
-        return sum(len(shard.keys) + len(shard.overlay) for shard in self._shards.values())
+        return sum(
+            len(shard_index.keys) + len(shard_index.overlay)
+            for shard_index in self._shards.values()
+        )
 
-    def load_shard(self, name: str, layers: Sequence[pack.PackShard]) -> None:
+    def load_shard(self, shard: str, layers: Sequence[pack.PackShard]) -> None:
         """Take over what the packs say of this shard, below what is noted already."""
-        before = self._shards[name]
+        before = self._shards[shard]
         noted = before.overlay
         if before.keys:  # by a survey that failed
             noted = {**{one.key: one for one in before.entries().values()}, **noted}
-        shard = self._shards[name] = ShardIndex(NO_STAMP, [], b"")
+        shard_index = self._shards[shard] = ShardIndex(NO_STAMP, [], b"")
         for number, one in enumerate(layers):
-            shard.persisted_stamp = shard.stamp = one.stamp
+            shard_index.persisted_stamp = shard_index.stamp = one.stamp
             if number == 0 and not one.any_gone():
-                shard.keys, shard.signatures = one.keys, one.signatures
+                shard_index.keys, shard_index.signatures = one.keys, one.signatures
                 continue
             for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
-                shard.overlay[key] = None if gone else IndexEntry(key, one.signature(at), None)
+                shard_index.overlay[key] = (
+                    None if gone else IndexEntry(key, one.signature(at), None)
+                )
         for key, known in noted.items():
             if known is None:
                 self.note_gone(digest(key), key)
             else:
                 self.note_read(digest(key), known)
 
-    def shard(self, name: str) -> ShardIndex:
+    def shard(self, hexdigest: str) -> ShardIndex:
         """The shard of a digest, or of its first two digits."""
-        return self._shards[name[:2]]
+        return self._shards[hexdigest[:2]]
 
-    def note_written(self, name: str, known: IndexEntry) -> None:
+    def note_written(self, hexdigest: str, known: IndexEntry) -> None:
         """The file of this digest was written here, or isn't as it was listed."""
-        shard = self._shards[name[:2]]
-        shard.overlay[known.key] = known
-        shard.dirty_keys.add(known.key)
-        shard.stamp = NO_STAMP
+        shard_index = self._shards[hexdigest[:2]]
+        shard_index.overlay[known.key] = known
+        shard_index.dirty_keys.add(known.key)
+        shard_index.stamp = NO_STAMP
 
-    def note_read(self, name: str, known: IndexEntry) -> None:
+    def note_read(self, hexdigest: str, known: IndexEntry) -> None:
         """The file of this digest was read outside a survey."""
-        shard = self.shard(name)
-        before = shard.find(name, known.key)
+        shard_index = self.shard(hexdigest)
+        before = shard_index.find(hexdigest, known.key)
         if before is None or not before.proven or before.signature != known.signature:
-            self.note_written(name, known)
+            self.note_written(hexdigest, known)
 
-    def note_gone(self, name: str, key: str) -> None:
+    def note_gone(self, hexdigest: str, key: str) -> None:
         """The key's file is gone."""
-        shard = self.shard(name)
-        if shard.find(name, key) is not None:
-            shard.overlay[key] = None
-            shard.dirty_keys.add(key)
-            shard.stamp = NO_STAMP
+        shard_index = self.shard(hexdigest)
+        if shard_index.find(hexdigest, key) is not None:
+            shard_index.overlay[key] = None
+            shard_index.dirty_keys.add(key)
+            shard_index.stamp = NO_STAMP
 
     def replace(
         self,
-        name: str,
+        shard: str,
         stamp: Stamp,
         entries: dict[str, IndexEntry],
         server_time_ns: int | None,
-        touched: Collection[str] = (),
+        overtaken: Collection[str] = (),
     ) -> None:
         """The shard was listed: stamp and entries, by digest, as they were then.
 
         ``server_time_ns`` is the server's time in ns before that, None if it isn't known. What was
-        noted since then of the keys ``touched`` stays.
+        noted since then of the keys ``overtaken`` stays.
         """
-        before = self._shards[name]
-        listed = before.entries()
+        before = self._shards[shard]
         racy = racy_since(server_time_ns)
-        shard = ShardIndex(stamp if max(stamp) < racy else NO_STAMP, [], b"")
-        shard.persisted_stamp = before.persisted_stamp
-        shard.dirty_keys = before.dirty_keys
-        signatures = []
-        for digits, known in sorted(entries.items()):
-            old = listed.pop(digits, None)
-            if old is None and known.key in touched and known.key not in before.overlay:
-                shard.stamp = NO_STAMP  # removed since it was listed, and never known here
-                continue
-            if latest_of(known.signature) < racy:
-                shard.keys.append(known.key)
-                signatures.append(known.signature)
-                if old is None or not old.proven or old.signature != known.signature:
-                    shard.dirty_keys.add(known.key)
-                continue
-            if known.fingerprint is None:
-                known = IndexEntry(known.key, known.signature, UNREAD)
-            shard.overlay[known.key] = known
-            shard.dirty_keys.add(known.key)
-        shard.signatures = b"".join(signatures)
-        shard.dirty_keys.update(known.key for known in listed.values())
-        for key in tuple(touched):  # an interrupting call may add to them
+        shard_index = ShardIndex(stamp if max(stamp) < racy else NO_STAMP, [], b"")
+        shard_index.persisted_stamp = before.persisted_stamp
+        shard_index.dirty_keys = before.dirty_keys
+        shard_index.fill(entries, before, racy, overtaken)
+        for key in tuple(overtaken):  # an interrupting call may add to them
             if key in before.overlay:
-                shard.overlay[key] = before.overlay[key]
-                shard.dirty_keys.add(key)
-                shard.stamp = NO_STAMP
-        self._shards[name] = shard
+                shard_index.overlay[key] = before.overlay[key]
+                shard_index.dirty_keys.add(key)
+                shard_index.stamp = NO_STAMP
+        self._shards[shard] = shard_index
 
-    def distrust(self, names: Iterable[str] = SHARDS) -> None:
+    def distrust(self, shards: Iterable[str] = SHARDS) -> None:
         """These shards aren't as they were listed, whatever their stamps."""
-        for name in names:
-            self._shards[name].stamp = NO_STAMP
+        for shard in shards:
+            self._shards[shard].stamp = NO_STAMP
 
     # --- what the packs on disk don't say yet --------------------------------------------------
 
     def changes(self) -> int:
         """How much there is to say: keys, and stamps that can now be given."""
         return sum(
-            len(shard.dirty_keys) + (shard.stamp not in (NO_STAMP, shard.persisted_stamp))
-            for shard in self._shards.values()
+            len(shard_index.dirty_keys)
+            + (shard_index.stamp not in (NO_STAMP, shard_index.persisted_stamp))
+            for shard_index in self._shards.values()
         )
 
-    def mark_dirty(self, name: str, keys: Iterable[str]) -> None:
+    def mark_dirty(self, shard: str, keys: Iterable[str]) -> None:
         """These were read from their files, as no pack has their values yet."""
-        self._shards[name].dirty_keys.update(keys)
+        self._shards[shard].dirty_keys.update(keys)
 
-    def begin_update(self, name: str, values: dict[str, bytes]) -> ShardUpdate | None:
+    def begin_update(self, shard: str, values: dict[str, bytes]) -> ShardUpdate | None:
         """What is to be said of this shard, with the bytes of files that were just read.
 
         The pack is taken for written from here on; ``rollback`` if it wasn't.
         """
-        shard = self._shards[name]
-        if not shard.dirty_keys and shard.stamp == shard.persisted_stamp:
+        shard_index = self._shards[shard]
+        if not shard_index.dirty_keys and shard_index.stamp == shard_index.persisted_stamp:
             return None
         # Many: one pass over all is faster than looking each up.
-        known = shard.entries() if len(shard.dirty_keys) > len(shard.keys) // 16 else None
+        known = (
+            shard_index.entries()
+            if len(shard_index.dirty_keys) > len(shard_index.keys) // 16
+            else None
+        )
         records = []
-        for digits, key in sorted((digest(key), key) for key in shard.dirty_keys):
-            one = shard.find(digits, key) if known is None else known.get(digits)
+        for digits, key in sorted((digest(key), key) for key in shard_index.dirty_keys):
+            one = shard_index.find(digits, key) if known is None else known.get(digits)
             if one is None:
                 records.append(PackRecord(key, None, None))
             elif one.proven:
                 records.append(PackRecord(key, one.signature, values.get(key)))
             else:
                 records.append(PackRecord(key, UNKNOWN, None))
-        update = ShardUpdate(name, shard.stamp, records, shard.dirty_keys, shard.persisted_stamp)
-        shard.dirty_keys, shard.persisted_stamp = set(), shard.stamp
+        update = ShardUpdate(
+            shard, shard_index.stamp, records, shard_index.dirty_keys, shard_index.persisted_stamp
+        )
+        shard_index.dirty_keys, shard_index.persisted_stamp = set(), shard_index.stamp
         return update
 
-    def recompute_dirty(self, name: str, layers: Sequence[pack.PackShard]) -> None:
+    def recompute_dirty(self, shard: str, layers: Sequence[pack.PackShard]) -> None:
         """Find out anew what these packs don't say of this shard."""
-        shard = self._shards[name]
+        shard_index = self._shards[shard]
         said: dict[str, bytes] = {}
         for one in layers:
             for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
                 said.pop(key, None)
                 if not gone:
                     said[key] = one.signature(at)
-        shard.persisted_stamp = layers[-1].stamp if layers else NO_STAMP
-        shard.dirty_keys = {
+        shard_index.persisted_stamp = layers[-1].stamp if layers else NO_STAMP
+        shard_index.dirty_keys = {
             known.key
-            for known in shard.entries().values()
+            for known in shard_index.entries().values()
             if said.pop(known.key, UNKNOWN) != known.signature or not known.proven
         }
-        shard.dirty_keys.update(said)
+        shard_index.dirty_keys.update(said)
 
     def rollback(self, update: ShardUpdate) -> None:
         """What was to be said of this shard didn't get to disk."""
-        shard = self._shards[update.shard]
-        shard.dirty_keys |= update.keys
-        shard.persisted_stamp = update.persisted_stamp
+        shard_index = self._shards[update.shard]
+        shard_index.dirty_keys |= update.keys
+        shard_index.persisted_stamp = update.persisted_stamp

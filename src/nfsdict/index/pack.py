@@ -121,24 +121,24 @@ class Pack:
         self.shards = dict(zip(SHARDS, shards))
         self._offsets = {}
         offset = len(_MAGIC)
-        for name, shard in self.shards.items():
-            self._offsets[name] = offset
-            offset += shard.size
+        for shard, packed in self.shards.items():
+            self._offsets[shard] = offset
+            offset += packed.size
 
-    def section_values(self, name: str) -> list[bytes | None]:
+    def section_values(self, shard: str) -> list[bytes | None]:
         """The bytes of this shard's value files, in the order of its keys; None for those that it
         hasn't, and for all if they are damaged. OSError if they can't be read."""
-        shard = self.shards[name]
+        packed = self.shards[shard]
         try:
-            if shard.size > SECTION:
+            if packed.size > SECTION:
                 raise ValueError("its section is too large")
-            section = self._source.read_at(self._offsets[name], shard.size)
-            if zlib.crc32(section) != shard.checksum:
+            section = self._source.read_at(self._offsets[shard], packed.size)
+            if zlib.crc32(section) != packed.checksum:
                 raise ValueError("the checksum doesn't match")
-            return split_values(section, shard.lengths)
+            return split_values(section, packed.lengths)
         except ValueError as error:
-            log.info("shard %s of pack %s ignored: %s", name, self.record.pack_id, error)
-            return [None] * len(shard.keys)
+            log.info("shard %s of pack %s ignored: %s", shard, self.record.pack_id, error)
+            return [None] * len(packed.keys)
 
     def close(self) -> None:
         self._source.close()
@@ -201,22 +201,22 @@ def merged(files: IndexFiles, packs: list[Pack], last: bool) -> ManifestEntry:
     """
     writer = PackWriter(files)
     try:
-        for name in SHARDS:
+        for shard in SHARDS:
             stamp = NO_SHARD
             known: dict[str, PackRecord] = {}
             for pack in packs:
-                shard = pack.shards[name]
-                if shard.stamp == NO_SHARD:
+                packed = pack.shards[shard]
+                if packed.stamp == NO_SHARD:
                     continue
-                stamp = shard.stamp
+                stamp = packed.stamp
                 for at, (key, value, gone) in enumerate(
-                    zip(shard.keys, pack.section_values(name), shard.gone())
+                    zip(packed.keys, pack.section_values(shard), packed.gone())
                 ):
-                    signature = None if gone else shard.signature(at)
+                    signature = None if gone else packed.signature(at)
                     known[key] = PackRecord(key, signature, value)
             if stamp != NO_SHARD:
                 kept = [one for one in known.values() if one.signature is not None or not last]
-                writer.write_shard(name, stamp, sorted(kept, key=lambda one: digest(one.key)))
+                writer.write_shard(shard, stamp, sorted(kept, key=lambda one: digest(one.key)))
         return writer.publish()
     except BaseException:
         writer.abandon()

@@ -101,32 +101,32 @@ class PackStack:
                     self._stale = isinstance(error, OSError) and error.errno not in _NO_FILE
                     return
 
-    def shards(self, name: str) -> list[PackShard]:
+    def shards(self, shard: str) -> list[PackShard]:
         """What the open packs say of this shard, the lowest first."""
-        said = [pack.shards[name] for pack in self._open]
-        return [shard for shard in said if shard.stamp != NO_SHARD]
+        said = [pack.shards[shard] for pack in self._open]
+        return [packed for packed in said if packed.stamp != NO_SHARD]
 
-    def size(self, name: str) -> int:
+    def size(self, shard: str) -> int:
         """Bytes that ``packed_values`` reads for this shard."""
-        return sum(pack.shards[name].size for pack in self._open)
+        return sum(pack.shards[shard].size for pack in self._open)
 
-    def packed_values(self, name: str) -> dict[str, bytes]:
+    def packed_values(self, shard: str) -> dict[str, bytes]:
         """The bytes of this shard's value files that the open packs hold, by key."""
         found: dict[str, bytes] = {}
         for pack in self._open:
-            shard = pack.shards[name]
-            if shard.stamp == NO_SHARD:
+            packed = pack.shards[shard]
+            if packed.stamp == NO_SHARD:
                 continue
             values: Iterable[bytes | None]
             try:
-                values = pack.section_values(name)
+                values = pack.section_values(shard)
             except OSError as error:
                 log.info("pack %s can't be read: %s", pack.record.pack_id, error)
                 values = repeat(None)
             if found:
-                for key in shard.keys:
+                for key in packed.keys:
                     found.pop(key, None)
-            pairs = zip(shard.keys, values)
+            pairs = zip(packed.keys, values)
             found.update({key: value for key, value in pairs if value is not None})
         return found
 

@@ -186,6 +186,14 @@ class Shards:
                 listing.unrecognized.append(path)
         return listing
 
+    def root_files(self) -> dict[str, bytes]:
+        """The signatures of what lies beside the shards, by name."""
+        return {
+            name: signature
+            for name, mode, signature, _ in self._rules.list(self._directory)[2]
+            if not self._is_shard(name, mode)
+        }
+
     def temporary_files(self) -> dict[str, int]:
         """Paths of temporary files beside the index and of directories that never got their names,
         and their mtimes in ns.
