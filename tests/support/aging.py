@@ -16,7 +16,15 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Union
+
+if TYPE_CHECKING:
+    import pytest
+
+Stamp = tuple[int, ...]
+"""Of a shard: mtime and ctime."""
+Listing = Union[tuple[int, int, list[tuple[str, int, bytes, int]]], int]
+"""What the core tells of a directory, or the errno."""
 
 # When ``age`` was called, by the file system's clock.
 _aged = [0]
@@ -37,7 +45,7 @@ def age(base: Path) -> None:
 
     racy_since.real = real  # type: ignore[attr-defined]
     _aged.append(_next_tick(base))
-    index.racy_since = racy_since
+    index.racy_since = racy_since  # type: ignore[attr-defined]
 
 
 def forget() -> None:
@@ -56,7 +64,7 @@ def _next_tick(base: Path) -> int:
     return now
 
 
-def within_one_tick(patch: Any, base: Path) -> None:
+def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
     """Let a shard's and a file's times tick now, and then at ``age`` alone, as on a file system
     with a coarse clock: all that is done between two calls is done within one tick."""
     age(base)
@@ -76,17 +84,17 @@ def within_one_tick(patch: Any, base: Path) -> None:
     def of_shard(path: str) -> bool:
         return len(os.path.basename(path)) == 2
 
-    def listed(path: str, found: Any) -> Any:
+    def listed(path: str, found: Listing) -> Listing:
         if isinstance(found, int) or not of_shard(path):
             return found
         mtime, ctime, entries = found
         entries = [(name, mode, sign(one), floor(when)) for name, mode, one, when in entries]
         return floor(mtime), floor(ctime), entries
 
-    def stamped(path: str, times: Any) -> Any:
+    def stamped(path: str, times: Stamp | int) -> Stamp | int:
         return tuple(map(floor, times)) if isinstance(times, tuple) and of_shard(path) else times
 
-    def wrap(module: str, name: str, change: Callable[..., Any]) -> None:
+    def wrap(module: str, name: str, change: Callable[..., object]) -> None:
         original = getattr(modules[module], name)
         patch.setattr(
             modules[module],
@@ -94,7 +102,7 @@ def within_one_tick(patch: Any, base: Path) -> None:
             lambda *arguments: change(original(*arguments), *arguments),
         )
 
-    def signed(outcome: Any) -> Any:
+    def signed(outcome: bytes | tuple[int, int]) -> bytes | tuple[int, int]:
         return sign(outcome) if isinstance(outcome, bytes) else outcome
 
     wrap("store", "read_stamps", lambda found, paths: list(map(stamped, paths, found)))

@@ -41,7 +41,7 @@ def _heap() -> Callable[[], int] | None:
 
     def heap() -> int:
         info = mallinfo2()
-        return info.uordblks + info.hblkhd
+        return int(info.uordblks + info.hblkhd)
 
     return heap
 

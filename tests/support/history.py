@@ -10,13 +10,32 @@ import sys
 import threading
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
 from .linearizability import Call, linearizable, with_gaps
 
+if TYPE_CHECKING:
+    from nfsdict import NfsDict
+
 KINDS = ["put", "put", "fresh", "fresh", "fresh", "get", "get", "add", "setdefault", "del", "pop"]
 UNKNOWN = "unknown"
+Result = Union[str, bool, None]
+
+
+class Made(NamedTuple):
+    """One call of a process, as it was made."""
+
+    key: str
+    kind: str
+    value: str
+    result: Result
+    start: int
+    end: int
+
+
+History = list[Made]
 
 
 def work(base: str, who: str, seconds: float, keys: int, options: dict[str, Any]) -> None:
@@ -27,10 +46,10 @@ def work(base: str, who: str, seconds: float, keys: int, options: dict[str, Any]
     json.dump(made(d, who, seconds, keys), sys.stdout)
 
 
-def made(d: Any, who: str, seconds: float, keys: int) -> list[list[Any]]:
-    """Calls for so long: key, kind, value, result, start, end."""
+def made(d: NfsDict[str], who: str, seconds: float, keys: int) -> History:
+    """Calls for so long."""
     choose = random.Random(who)
-    done = []
+    done: History = []
     limit = time.monotonic() + seconds
     number = 0
     while time.monotonic() < limit:
@@ -43,11 +62,11 @@ def made(d: Any, who: str, seconds: float, keys: int) -> list[list[Any]]:
         except OSError as error:
             result = UNKNOWN
             print(f"{kind} {key}: {error!r}", file=sys.stderr)
-        done.append([key, kind, value, result, start, time.monotonic_ns()])
+        done.append(Made(key, kind, value, result, start, time.monotonic_ns()))
     return done
 
 
-def act(d: Any, kind: str, key: str, value: str) -> Any:
+def act(d: NfsDict[str], kind: str, key: str, value: str) -> Result:
     if kind == "put":
         d[key] = value
         return None
@@ -57,7 +76,7 @@ def act(d: Any, kind: str, key: str, value: str) -> Any:
         except KeyError:
             return False
         return True
-    calls = {
+    calls: dict[str, Callable[[], Result]] = {
         "fresh": lambda: d.get(key, fresh=True),
         "get": lambda: d.get(key),
         "add": lambda: d.add(key, value),
@@ -67,7 +86,7 @@ def act(d: Any, kind: str, key: str, value: str) -> Any:
     return calls[kind]()
 
 
-def calls_of(done: list[list[Any]], alone: bool) -> tuple[dict[str, list[Call]], list[str]]:
+def calls_of(done: History, alone: bool) -> tuple[dict[str, list[Call]], list[str]]:
     """One process's calls by key, as they are to be linearizable; and which reads went wrong.
 
     A key that this process has read or written is read from its memory, and must be as it was seen
@@ -76,10 +95,10 @@ def calls_of(done: list[list[Any]], alone: bool) -> tuple[dict[str, list[Call]],
     by nobody here. Where threads share the dictionary (not ``alone``), neither are reads of memory.
     """
     by_key: dict[str, list[Call]] = defaultdict(list)
-    cached: dict[str, str] = {}
+    cached: dict[str, Result] = {}
     wrong = []
 
-    def see(key: str, value: str | None) -> None:
+    def see(key: str, value: Result) -> None:
         if value is None:
             cached.pop(key, None)
         else:
@@ -115,16 +134,16 @@ def calls_of(done: list[list[Any]], alone: bool) -> tuple[dict[str, list[Call]],
     return by_key, wrong
 
 
-def check(histories: list[list[list[Any]]], alone: bool = True, gaps: bool = False) -> int:
+def check(histories: list[History], alone: bool = True, gaps: bool = False) -> int:
     """AssertionError with the history if it isn't linearizable. The number of calls.
 
     With ``gaps`` a put may make the key absent for a moment before it, see test_nfs_gaps.py.
     """
     by_key: dict[str, list[Call]] = defaultdict(list)
     for done in histories:
-        calls, wrong = calls_of(done, alone)
+        called, wrong = calls_of(done, alone)
         assert not wrong, wrong
-        for key, some in calls.items():
+        for key, some in called.items():
             by_key[key] += some
     for key, calls in by_key.items():
         possible = with_gaps(calls) if gaps else calls
@@ -153,7 +172,7 @@ def explained(calls: list[Call]) -> str:
 
 def of_processes(
     bases: list[str], seconds: float, keys: int, options: dict[str, Any]
-) -> list[list[list[Any]]]:
+) -> list[History]:
     """One history for each process, which all run at once."""
     here = str(Path(__file__).parents[1])
     processes = [
@@ -172,12 +191,12 @@ def of_processes(
     ]
     outputs = [process.communicate() for process in processes]
     assert not any(errors for _, errors in outputs), [errors for _, errors in outputs]
-    return [json.loads(output) for output, _ in outputs]
+    return [[Made(*one) for one in json.loads(output)] for output, _ in outputs]
 
 
-def of_threads(d: Any, count: int, seconds: float, keys: int) -> list[list[list[Any]]]:
+def of_threads(d: NfsDict[str], count: int, seconds: float, keys: int) -> list[History]:
     """One history for each thread; all use this dictionary."""
-    histories: list[list[list[Any]]] = []
+    histories: list[History] = []
     threads = [
         threading.Thread(target=lambda who=who: histories.append(made(d, f"t{who}", seconds, keys)))
         for who in range(count)

@@ -7,9 +7,13 @@ import pickle
 import struct
 import zlib
 from pathlib import Path
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .layout import digest, value_file
+
+if TYPE_CHECKING:
+    from nfsdict import NfsDict
 
 SECOND = 1_000_000_000
 SHARDS = [f"{number:02x}" for number in range(256)]
@@ -24,18 +28,19 @@ WANTED = {"a": 1, "b": 2, "c": 3}  # each in a shard of its own
 TWINS = [key for key in map(str, range(20_000)) if digest(key).startswith("00")][:64]
 
 
-def open_(nfsdict: Any, base: Path, **options: Any) -> Any:
-    return nfsdict.NfsDict("store", base, durable=False, **{"workers": 1, **options})
+def open_(nfsdict: ModuleType, base: Path, **options: Any) -> NfsDict[Any]:
+    Opened: type[NfsDict[Any]] = nfsdict.NfsDict
+    return Opened("store", base, durable=False, **{"workers": 1, **options})
 
 
-def pickled(key: str, value: Any) -> bytes:
+def pickled(key: str, value: object) -> bytes:
     return pickle.dumps((key, value))
 
 
 # --- value files -----------------------------------------------------------------------------
 
 
-def plain_write(base: Path, key: str, value: Any) -> None:
+def plain_write(base: Path, key: str, value: object) -> None:
     """As any program may write an entry."""
     path = value_file(base, key)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,9 +6,10 @@ Knossos, cut where no call was under way.
 
 from __future__ import annotations
 
+import enum
 import math
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from typing import Final, NamedTuple, Optional
 
 Value = Optional[str]
 """What a key holds; None: it is absent. No value is written twice."""
@@ -33,10 +34,16 @@ class Call(NamedTuple):
         return self.end == math.inf
 
 
-IMPOSSIBLE = object()
+class Impossible(enum.Enum):
+    """What a key holds after a call that can't have had its result."""
+
+    IMPOSSIBLE = enum.auto()
 
 
-def after(call: Call, held: Value) -> Value | object:
+IMPOSSIBLE: Final = Impossible.IMPOSSIBLE
+
+
+def after(call: Call, held: Value) -> Value | Impossible:
     """What the key holds after this call, if that can have had its result on what it held."""
     kind, value, result = call.kind, call.value, call.result
     if kind == "put":

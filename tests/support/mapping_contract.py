@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import MutableMapping
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 import pytest
 
-Make = Callable[[dict[str, Any]], MutableMapping[str, Any]]
+if TYPE_CHECKING:
+    from nfsdict import NfsDict
+
+Make = Callable[[dict[str, Any]], "NfsDict[Any]"]
 """Gives a new mapping that holds these entries, whose values JSON can say."""
 
 AWKWARD = ["", "ä€😀", "line\nbreak", "nul\0", "x" * 5000, "\ud800", "../up", "a/b", " ", "."]
@@ -113,6 +115,7 @@ def updates(make: Make) -> None:
     mapping |= [("g", 10)]
     assert mapping is same
     assert mapping == {**expected, "f": 9, "g": 10}
+    wrong: Any
     for wrong in (5, [1], [("one",)]):
         with pytest.raises((TypeError, ValueError)):
             mapping.update(wrong)
@@ -159,7 +162,9 @@ def equality(make: Make) -> None:
     assert mapping == {"b": [2], "a": 1}
     assert mapping != {"a": 1} and mapping != {"a": 1, "b": 3}
     assert mapping == make({"a": 1, "b": [2]})
-    assert mapping != [("a", 1), ("b", [2])] and mapping != 5
+    items: Any = [("a", 1), ("b", [2])]
+    number: Any = 5
+    assert mapping != items and mapping != number
     with pytest.raises(TypeError):
         hash(mapping)
 
@@ -168,6 +173,7 @@ def other_key_types(make: Make) -> None:
     """No such key can exist: asked for it is absent, and it can't be written."""
     mapping = make({"1": 1})
     default, keys = object(), mapping.keys()
+    key: Any
     for key in (1, 1.5, None, b"1", ("1",), frozenset("1"), object()):
         assert key not in mapping and key not in keys
         assert (key, 1) not in mapping.items()
@@ -187,12 +193,13 @@ def other_key_types(make: Make) -> None:
         with pytest.raises(TypeError):
             mapping.pop(key, default)
         writes_nothing(mapping, key)
+    item: Any
     for item in (5, "1", ("1",), ["1", 1], ("1", 1, 1), None):
         assert item not in mapping.items()
     assert ("1", 1) in mapping.items()
 
 
-def writes_nothing(mapping: MutableMapping[str, Any], key: Any) -> None:
+def writes_nothing(mapping: NfsDict[Any], key: Any) -> None:
     for call in (
         lambda: mapping.setdefault(key, 1),
         lambda: mapping.__setitem__(key, 1),

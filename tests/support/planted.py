@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pickle
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import NoReturn
 
 
 class Ran(BaseException):
@@ -15,7 +16,7 @@ def run() -> NoReturn:
 
 
 class Evil:
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[Callable[[], NoReturn], tuple[()]]:
         return run, ()
 
 
