@@ -11,8 +11,8 @@ from types import ModuleType
 import hypothesis
 import pytest
 
-import aging
 from nfsdict.backend import VARIABLE, expects_extension
+from support import aging
 
 pytest_plugins = ["lab.plugin"]
 

@@ -30,8 +30,8 @@ from nfsdict import repack
 from nfsdict.index import stack, writer
 from nfsdict.storage import index_files, nfs
 
-sys.path.append(str(Path(__file__).parent.parent))
-from aging import age
+sys.path.append(str(Path(__file__).parents[1]))
+from support.aging import age
 
 BEFORE, AFTER, FOR_GOOD, KILL, SHORT = 1, 2, 4, 8, 16
 BEGIN = {"a": 1, "b": 2, "c": 3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Generator
 from pathlib import Path
-from typing import Any
+from typing import NoReturn
 
 import pytest
 
@@ -55,7 +55,7 @@ class Outside:
         self._guests: Guests | None = None
 
     @pytest.fixture
-    def lab(self) -> Any:
+    def lab(self) -> NoReturn:
         """The laboratory; there is one only inside a guest."""
         raise RuntimeError("outside of a guest there is no laboratory")
 

@@ -1,0 +1,103 @@
+"""Memory: how often a large value is in it, and how much of a store at a time."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from support.memory import peaks
+
+pytestmark = pytest.mark.skipif(
+    sys.platform != "linux" or sys.implementation.name != "cpython",
+    reason="the peak of memory is Linux's, and PyPy frees when it likes",
+)
+
+# --- one large value ------------------------
+
+SIZE = 64  # MiB
+SLACK = 8
+
+SIGNED = "nfsdict.signed({!r}, key=bytes(32))"
+SERIALIZERS = {
+    "pickle": repr("pickle"),
+    "bytes": repr("bytes"),
+    "signed pickle": SIGNED.format("pickle"),
+    "signed bytes": SIGNED.format("bytes"),
+}
+
+
+@pytest.mark.parametrize("name", SERIALIZERS)
+def test_a_large_value_is_copied_once(nfsdict, tmp_path, name):
+    """A put has what the pickle is beside the value, a get the file beside it."""
+    script = f"""
+import os
+d = nfsdict.NfsDict("s", base, {SERIALIZERS[name]}, lazy=True, durable=False)
+d["warm"] = b"up"
+value = os.urandom({SIZE} * MIB)
+peak(lambda: d.__setitem__("a", value))
+peak(lambda: d.update(b=value))
+peak(lambda: d.add("c", value))
+del d
+d = nfsdict.NfsDict("s", base, {SERIALIZERS[name]}, lazy=True, durable=False)
+d["warm"]
+for key in "abc":
+    assert len(peak(lambda: d[key])) == {SIZE} * MIB
+    assert d.pop(key) == value
+"""
+    *puts, first, second, third = peaks(script, tmp_path)
+    for most, after in puts:
+        assert most < (SIZE if "pickle" in name else 0) + SLACK
+        assert after < SLACK
+    for most, after in (first, second, third):
+        assert most < 2 * SIZE + SLACK
+        assert after < SIZE + SLACK
+
+
+# --- the whole store ------------------------
+
+OF_ALL = 64
+"""MiB of values that whole-store operations hold at most, in all threads together"""
+
+# Threads from the first item on.
+LARGE_SHARD = """
+from nfsdict import parallel
+from nfsdict.core import digest
+parallel._WAITED = -1.0
+
+def keys(count):
+    found, number = [], 0
+    while len(found) < count:
+        number += 1
+        if digest(str(number))[:2] == "00":
+            found.append(str(number))
+    return found
+
+def opened(**options):
+    return nfsdict.NfsDict("s", base, "bytes", durable=False, workers=16, **options)
+"""
+
+
+@pytest.mark.parametrize(("count", "kib"), [(60, 8192), (9000, 32)], ids=["large", "small"])
+def test_work_on_a_whole_store_holds_few_values(nfsdict, tmp_path, count, kib):
+    """However large a shard is: with 16 threads, without an index and with one."""
+    script = f"""{LARGE_SHARD}
+import glob, os
+names = keys({count})
+d = opened(lazy=True, cache_bytes=0)
+for name in names:
+    d[name] = os.urandom({kib} * 1024 - 200)
+lazy = opened(lazy=True)
+peak(lambda: len(lazy))
+peak(lambda: lazy.verify().ok)
+bounded = peak(lambda: opened(cache_bytes=MIB))
+assert len(bounded) == {count}
+peak(lambda: bounded.sync())
+peak(lambda: bounded.pack())
+peak(lambda: opened(cache_bytes=MIB))
+peak(lambda: bounded.verify().ok)
+peak(lambda: bounded.repair())
+"""
+    for most, after in peaks(script, tmp_path):
+        assert most < OF_ALL + 2 * SLACK
+        assert after < OF_ALL  # what was held once, the allocator may keep

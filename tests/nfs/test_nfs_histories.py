@@ -1,0 +1,27 @@
+"""Processes on two clients of an NFS server: what they did to each key is linearizable.
+
+See test_histories.py for what is promised, and test_nfs_gaps.py for the one thing more that a put
+may do here.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from lab.laboratory import Lab
+from support.history import check, of_processes
+from support.proof import FACTOR
+
+
+@pytest.mark.nfs(version=("3", "4.2"), timeout=60 + 60 * FACTOR)
+@pytest.mark.parametrize("keys", [1, 4])
+def test_two_clients(lab: Lab, keys: int) -> None:
+    bases = [str(lab.a), str(lab.b)] * 2
+    assert check(of_processes(bases, 5.0 * FACTOR, keys, {}), gaps=True) > 200
+
+
+@pytest.mark.nfs(version=("3", "4.2"), rtt_ms=1, timeout=60 + 60 * FACTOR)
+def test_four_processes_on_each_client_one_key(lab: Lab) -> None:
+    """So that they come in each other's way at each step."""
+    bases = [str(lab.a), str(lab.b)] * 4
+    assert check(of_processes(bases, 5.0 * FACTOR, 1, {}), gaps=True) > 200

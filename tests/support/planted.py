@@ -1,0 +1,25 @@
+"""A pickle that fails the test that unpickles it."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import NoReturn
+
+
+class Ran(BaseException):
+    """It was unpickled; no ``except Exception`` hides that."""
+
+
+def run() -> NoReturn:
+    raise Ran
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Callable[[], NoReturn], tuple[()]]:
+        return run, ()
+
+
+def evil(key: str) -> bytes:
+    """A value file that whoever can write to the store may plant."""
+    return pickle.dumps((key, Evil()))
