@@ -35,25 +35,28 @@ def switch(monkeypatch, backend):
     return set_to
 
 
-@pytest.fixture
-def installation(nfsdict, tmp_path):
+class Installation:
     """A copy of the installed package without its extension, to be asked which core runs."""
 
-    class Installation:
-        package = tmp_path / "nfsdict"
+    def __init__(self, nfsdict, directory):
+        self.directory = directory
+        self.package = directory / "nfsdict"
+        shutil.copytree(
+            Path(nfsdict.__file__).parent,
+            self.package,
+            ignore=shutil.ignore_patterns("_core.*so", "__pycache__"),
+        )
 
-        def ask(self, choice):
-            environment = dict(os.environ, PYTHONPATH=str(tmp_path), NFSDICT_BACKEND=choice)
-            return subprocess.run(
-                [sys.executable, "-c", SHOW], env=environment, capture_output=True, text=True
-            )
+    def ask(self, choice):
+        environment = dict(os.environ, PYTHONPATH=str(self.directory), NFSDICT_BACKEND=choice)
+        return subprocess.run(
+            [sys.executable, "-c", SHOW], env=environment, capture_output=True, text=True
+        )
 
-    shutil.copytree(
-        Path(nfsdict.__file__).parent,
-        Installation.package,
-        ignore=shutil.ignore_patterns("_core.*so", "__pycache__"),
-    )
-    return Installation()
+
+@pytest.fixture
+def installation(nfsdict, tmp_path):
+    return Installation(nfsdict, tmp_path)
 
 
 @pytest.mark.parametrize(
