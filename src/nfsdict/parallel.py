@@ -68,27 +68,42 @@ def in_parallel(
     together at most, or one alone is larger.
     """
     coming = iter(items)
-    waited = computed = 0.0
-    threads = 1
-    while threads == 1:
+    waits = _Waits(workers, without_gil)
+    while waits.threads == 1:
         try:
             item = next(coming)
         except StopIteration:
             return
-        wall, processor = time.perf_counter(), time.thread_time()
-        result = function(item)
-        processor = time.thread_time() - processor
-        waited += time.perf_counter() - wall - processor
-        computed += processor
+        with waits:
+            result = function(item)
         yield result
-        if waited >= max(_WAITED, computed):
-            threads = workers
-        elif without_gil and computed >= _WAITED:
-            threads = min(workers, _processors())
-        if threads == 1 and workers == 1:
+        if workers == 1:
             yield from map(function, coming)
             return
-    yield from _in_threads(function, coming, threads, size or (lambda item: 0))
+    yield from _in_threads(function, coming, waits.threads, size or (lambda item: 0))
+
+
+class _Waits:
+    """How long calls waited, and how long they computed: so how many threads are worth having."""
+
+    def __init__(self, workers: int, without_gil: bool) -> None:
+        self._workers = workers
+        self._without_gil = without_gil
+        self._waited = self._computed = 0.0
+        self._wall = self._processor = 0.0
+        self.threads = 1
+
+    def __enter__(self) -> None:
+        self._wall, self._processor = time.perf_counter(), time.thread_time()
+
+    def __exit__(self, *error: object) -> None:
+        processor = time.thread_time() - self._processor
+        self._waited += time.perf_counter() - self._wall - processor
+        self._computed += processor
+        if self._waited >= max(_WAITED, self._computed):
+            self.threads = self._workers
+        elif self._without_gil and self._computed >= _WAITED:
+            self.threads = min(self._workers, _processors())
 
 
 def _in_threads(

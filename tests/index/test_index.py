@@ -561,7 +561,17 @@ def test_comparing_with_no_packs(loaded):
 steps = st.lists(
     st.tuples(
         st.sampled_from(
-            ["wrote", "read", "drop", "list", "begin_update", "lose", "mark_dirty", "open", "all"]
+            [
+                "note_written",
+                "note_read",
+                "note_gone",
+                "list",
+                "begin_update",
+                "lose",
+                "mark_dirty",
+                "open",
+                "all",
+            ]
         ),
         st.sampled_from(TWINS[:40]),
         st.sampled_from([LONG_AGO, LONG_AGO + 1, MOMENT]),
@@ -593,14 +603,14 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
 
     def reopened():
         other = module.Index()
-        other.load(SHARD, packs)
+        other.load_shard(SHARD, packs)
         return other
 
     for step, key, mtime, flag in steps:
         name = digest(key)
-        if step in ("wrote", "read"):
+        if step in ("note_written", "note_read"):
             getattr(index, step)(name, IndexEntry(key, sign(mtime), 1 if flag else module.UNREAD))
-        elif step == "drop":
+        elif step == "note_gone":
             index.note_gone(name, key)
         elif step in ("list", "all"):
             entries = {} if step == "all" and flag else index.shard(SHARD).entries()

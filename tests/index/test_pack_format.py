@@ -111,8 +111,8 @@ def test_a_pack_is_written_and_read_as_described(nfsdict, contents, moments, emp
             moment, said = pack.get(name, (NO_SHARD, []))
             assert (shard.stamp, shard.keys) == (moment, [one.key for one in said])
             assert shard.signatures == b"".join(one.signature or UNKNOWN for one in said)
-            assert list(shard.gone()) == [one.signature is None for one in said]
-            assert shard.any_gone() >= any(shard.gone())
+            assert list(shard.tombstones()) == [one.signature is None for one in said]
+            assert shard.any_tombstone() >= any(shard.tombstones())
             assert opened.section_values(name) == [one.value for one in said]
         opened.close()
 

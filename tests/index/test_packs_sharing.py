@@ -97,14 +97,14 @@ def test_packs_that_are_removed_each_time(nfsdict, hints, settled, monkeypatch):
 
 def test_a_pack_that_is_unlinked_while_it_is_read(nfsdict, hints, settled, lists, monkeypatch):
     """Here the reader goes on; over NFS it meets ESTALE, which is the next test."""
-    original = hints.PackFileReader.read
+    original = hints.PackFileReader.read_at
 
     def read(self, offset, size):
         for path in settled.glob("store/_pack*"):
             path.unlink()
         return original(self, offset, size)
 
-    monkeypatch.setattr(hints.PackFileReader, "read", read)
+    monkeypatch.setattr(hints.PackFileReader, "read_at", read)
     del lists[:]
     assert dict(open_(nfsdict, settled)) == MANY
     assert not list(settled.glob("store/_pack*")) or lists == []
@@ -114,7 +114,7 @@ def test_a_pack_that_is_unlinked_while_it_is_read(nfsdict, hints, settled, lists
 @pytest.mark.parametrize("good", [0, 1, 5])
 def test_a_pack_that_can_no_longer_be_read(nfsdict, hints, settled, monkeypatch, number, good):
     """Values come from their files."""
-    original = hints.PackFileReader.read
+    original = hints.PackFileReader.read_at
     calls = []
 
     def read(self, offset, size):
@@ -124,7 +124,7 @@ def test_a_pack_that_can_no_longer_be_read(nfsdict, hints, settled, monkeypatch,
         return original(self, offset, size)
 
     before = written(settled)
-    monkeypatch.setattr(hints.PackFileReader, "read", read)
+    monkeypatch.setattr(hints.PackFileReader, "read_at", read)
     d = open_(nfsdict, settled)
     assert dict(d) == MANY
     assert dict(open_(nfsdict, settled, lazy=True)) == MANY

@@ -157,3 +157,26 @@ def test_threads_that_count_look_up_and_delete(tmp_path, lazy):
         thread.join()
     assert problems == [] and all(0 <= count <= 200 for count in counts)
     assert dict(lazy) == scan(tmp_path) == {f"new {number}": number for number in range(100)}
+
+
+@pytest.mark.parametrize("operation", ["miss", "read", "put", "add", "delete", "pop"])
+def test_a_key_is_hashed_once(nfsdict, opened, monkeypatch, operation):
+    """Below the dictionary a key goes by its digest."""
+    opened().update(there=1, **{f"key {number}": number for number in range(20)})
+    hashed = []
+    for name in ("bulk", "entries", "index.memory", "mapping", "state", "taking"):
+        module = importlib.import_module(f"nfsdict.{name}")
+        original = module.digest
+        monkeypatch.setattr(
+            module, "digest", lambda key, original=original: hashed.append(key) or original(key)
+        )
+    d = opened(lazy=True)
+    {
+        "miss": lambda: d.get("none"),
+        "read": lambda: d["there"],
+        "put": lambda: d.__setitem__("new", 1),
+        "add": lambda: d.add("new", 1),
+        "delete": lambda: d.__delitem__("there"),
+        "pop": lambda: d.pop("there"),
+    }[operation]()
+    assert len(hashed) == 1

@@ -205,22 +205,22 @@ class Index:
         )
 
     def load_shard(self, shard: str, layers: Sequence[pack.PackShard]) -> None:
-        """Take over what the packs say of this shard, below what is noted already."""
+        """Take over what the packs say of this shard, below what is known already."""
         before = self._shards[shard]
-        noted = before.overlay
-        if before.keys:  # by a survey that failed
-            noted = {**{one.key: one for one in before.entries().values()}, **noted}
+        known_here = before.overlay
+        if before.keys:  # by a scan that failed
+            known_here = {**{one.key: one for one in before.entries().values()}, **known_here}
         shard_index = self._shards[shard] = ShardIndex(NO_STAMP, [], b"")
         for number, one in enumerate(layers):
             shard_index.persisted_stamp = shard_index.stamp = one.stamp
-            if number == 0 and not one.any_gone():
+            if number == 0 and not one.any_tombstone():
                 shard_index.keys, shard_index.signatures = one.keys, one.signatures
                 continue
-            for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
+            for at, (key, gone) in enumerate(zip(one.keys, one.tombstones())):
                 shard_index.overlay[key] = (
                     None if gone else IndexEntry(key, one.signature(at), None)
                 )
-        for key, known in noted.items():
+        for key, known in known_here.items():
             if known is None:
                 self.note_gone(digest(key), key)
             else:
@@ -238,7 +238,7 @@ class Index:
         shard_index.stamp = NO_STAMP
 
     def note_read(self, hexdigest: str, known: IndexEntry) -> None:
-        """The file of this digest was read outside a survey."""
+        """The file of this digest was read outside a scan."""
         shard_index = self.shard(hexdigest)
         before = shard_index.find(hexdigest, known.key)
         if before is None or not before.proven or before.signature != known.signature:
@@ -331,7 +331,7 @@ class Index:
         shard_index = self._shards[shard]
         said: dict[str, bytes] = {}
         for one in layers:
-            for at, (key, gone) in enumerate(zip(one.keys, one.gone())):
+            for at, (key, gone) in enumerate(zip(one.keys, one.tombstones())):
                 said.pop(key, None)
                 if not gone:
                     said[key] = one.signature(at)

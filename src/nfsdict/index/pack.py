@@ -16,7 +16,8 @@ changed. It says something of some shards, and nothing of the others. All number
       36    4       CRC-32 of the shard's section
       40    32*n    signatures: inode, size, mtime and ctime in ns (signed), 8 bytes each; all 0:
                     unknown
-            4*n     length of each value; 0xffffffff: it isn't in here; 0xfffffffe: the key is gone
+            4*n     length of each value; 0xffffffff: it isn't in here; 0xfffffffe: a tombstone,
+                    the key is gone
             4*n     length of each key in bytes
             t       the keys' UTF-8 (lone surrogates passed), in the order of their digests
 
@@ -88,17 +89,17 @@ class PackShard(NamedTuple):
     def signature(self, position: int) -> bytes:
         return signature_at(self.signatures, position)
 
-    def any_gone(self) -> bool:
-        """Whether some key may be gone: a cheap look that errs on this side."""
+    def any_tombstone(self) -> bool:
+        """Whether some key may have a tombstone: a cheap look that errs on this side."""
         return _TOMBSTONE.to_bytes(4, "little") in self.lengths
 
-    def gone(self) -> Iterable[bool]:
-        """For each key whether it is gone."""
+    def tombstones(self) -> Iterable[bool]:
+        """For each key whether it is a tombstone: no file, though a pack below lists one."""
         lengths = struct.unpack(f"<{len(self.keys)}I", self.lengths)
         return (length == _TOMBSTONE for length in lengths)
 
 
-_SILENCE = PackShard(NO_SHARD, [], b"", b"", 0, 0)
+_NOTHING_SAID = PackShard(NO_SHARD, [], b"", b"", 0, 0)
 
 
 class Pack:
@@ -107,11 +108,11 @@ class Pack:
     def __init__(self, files: IndexFiles, record: ManifestEntry) -> None:
         """OSError if it can't be read, ValueError if it is damaged."""
         self.record = record
-        self._source: PackFileReader = files.open_pack(record.pack_id)
+        self._reader: PackFileReader = files.open_pack(record.pack_id)
         try:
-            if self._source.read_at(0, len(_MAGIC)) != _MAGIC:
+            if self._reader.read_at(0, len(_MAGIC)) != _MAGIC:
                 raise ValueError(f"pack {record.pack_id} is none of this version")
-            table = self._source.read_at(record.offset, record.size)
+            table = self._reader.read_at(record.offset, record.size)
             if zlib.crc32(table) != record.checksum:
                 raise ValueError(f"the checksum of pack {record.pack_id} doesn't match")
             shards = [PackShard(Stamp(*one[0]), *one[1:]) for one in parse_table(table)]
@@ -132,7 +133,7 @@ class Pack:
         try:
             if packed.size > SECTION:
                 raise ValueError("its section is too large")
-            section = self._source.read_at(self._offsets[shard], packed.size)
+            section = self._reader.read_at(self._offsets[shard], packed.size)
             if zlib.crc32(section) != packed.checksum:
                 raise ValueError("the checksum doesn't match")
             return split_values(section, packed.lengths)
@@ -141,7 +142,7 @@ class Pack:
             return [None] * len(packed.keys)
 
     def close(self) -> None:
-        self._source.close()
+        self._reader.close()
 
 
 class PackWriter:
@@ -149,8 +150,8 @@ class PackWriter:
 
     def __init__(self, files: IndexFiles) -> None:
         self._files = files
-        self._draft: PackFileWriter = files.draft_pack()
-        self._draft.write(_MAGIC)
+        self._file: PackFileWriter = files.new_pack()
+        self._file.write(_MAGIC)
         self._shards: dict[str, PackShard] = {}
 
     def write_shard(self, shard: str, stamp: Stamp, records: Iterable[PackRecord]) -> None:
@@ -164,7 +165,7 @@ class PackWriter:
                 lengths.append(len(value))
                 size += len(value)
                 checksum = zlib.crc32(value, checksum)
-                self._draft.write(value)
+                self._file.write(value)
             else:
                 lengths.append(_TOMBSTONE if signature is None else _NOT_PACKED)
         self._shards[shard] = PackShard(
@@ -178,20 +179,20 @@ class PackWriter:
 
     def publish(self) -> ManifestEntry:
         """Finish the file. OSError if that fails; nothing is left of it then."""
-        table = encode_table([self._shards.get(name, _SILENCE) for name in SHARDS])
-        offset = self._draft.size
+        table = encode_table([self._shards.get(name, _NOTHING_SAID) for name in SHARDS])
+        offset = self._file.size
         try:
-            self._draft.write(table)
+            self._file.write(table)
         except BaseException:
             self.abandon()
             raise
         return ManifestEntry(
-            self._files.publish_pack(self._draft), offset, len(table), zlib.crc32(table)
+            self._files.publish_pack(self._file), offset, len(table), zlib.crc32(table)
         )
 
     def abandon(self) -> None:
         """Leave nothing of it."""
-        self._draft.abandon()
+        self._file.abandon()
 
 
 def merged(files: IndexFiles, packs: list[Pack], last: bool) -> ManifestEntry:
@@ -210,7 +211,7 @@ def merged(files: IndexFiles, packs: list[Pack], last: bool) -> ManifestEntry:
                     continue
                 stamp = packed.stamp
                 for at, (key, value, gone) in enumerate(
-                    zip(packed.keys, pack.section_values(shard), packed.gone())
+                    zip(packed.keys, pack.section_values(shard), packed.tombstones())
                 ):
                     signature = None if gone else packed.signature(at)
                     known[key] = PackRecord(key, signature, value)

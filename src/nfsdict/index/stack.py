@@ -170,9 +170,9 @@ class PackStack:
         except ValueError:
             return  # a damaged manifest that had nothing to be written over it: there are no keys
         limit = self._files.server_time_ns() - _GRACE_NS
-        for name, moment in self._files.packs().items():
-            if name not in named and moment < limit:
-                self._files.remove_pack(name)
+        for pack_id, mtime in self._files.packs().items():
+            if pack_id not in named and mtime < limit:
+                self._files.remove_pack(pack_id)
 
     def remove_index(self) -> bool:
         """Leave no index on disk. Whether that was done: not while somebody else writes it."""
@@ -192,8 +192,8 @@ class PackStack:
 
     def _remove_files(self) -> None:
         self._files.remove_manifest()
-        for name in self._files.packs():
-            self._files.remove_pack(name)
+        for pack_id in self._files.packs():
+            self._files.remove_pack(pack_id)
 
     def _push(self, records: list[ManifestEntry]) -> None:
         start = len(records) - 1

@@ -23,16 +23,16 @@ class ServerClock:
     def __init__(self) -> None:
         self._seen = (0, time.monotonic_ns())
 
-    def observe(self, moment: int) -> None:
+    def observe(self, time_ns: int) -> None:
         """This time was on a file, where the server itself had put it: a ctime, or an mtime that
         nobody set."""
-        if moment > self.lower_bound():
-            self._seen = (moment, time.monotonic_ns())
+        if time_ns > self.lower_bound():
+            self._seen = (time_ns, time.monotonic_ns())
 
     def lower_bound(self) -> int:
         """It is at least as late as this at the server."""
-        moment, here = self._seen
-        return moment + int(_PACE * (time.monotonic_ns() - here))
+        time_ns, here = self._seen
+        return time_ns + int(_PACE * (time.monotonic_ns() - here))
 
     def is_past(self, stamp: int) -> bool:
         """Whether a change made from now on will certainly bear a later time."""

@@ -209,13 +209,13 @@ class Files:
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             try:
-                moment = os.fstat(descriptor).st_mtime_ns
+                time_ns = os.fstat(descriptor).st_mtime_ns
             finally:
                 os.close(descriptor)
         finally:
             self.sweep(temporary)  # also after an open that failed: its reply may have been lost
-        self._rules.clock.observe(moment)
-        return moment
+        self._rules.clock.observe(time_ns)
+        return time_ns
 
     def sweep(self, path: str) -> None:
         """Remove a temporary file, or an empty directory that never got its name."""

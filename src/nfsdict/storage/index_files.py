@@ -76,7 +76,7 @@ class PackFileWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """OSError as of a file; the draft is to be abandoned then."""
+        """OSError as of a file; the writer is to be abandoned then."""
         self._parts.append(data)
         self._buffered += len(data)
         self.size += len(data)
@@ -184,14 +184,14 @@ class IndexFiles:
         """OSError if it can't be opened."""
         return self._rules.retry_stale(PackFileReader, self._paths.pack(pack_id))
 
-    def draft_pack(self) -> PackFileWriter:
+    def new_pack(self) -> PackFileWriter:
         """A new pack, for ``publish_pack``."""
         return PackFileWriter(self.directory, self._files.mode, self._files.durable)
 
-    def publish_pack(self, draft: PackFileWriter) -> str:
+    def publish_pack(self, writer: PackFileWriter) -> str:
         """The id that it got."""
         pack_id = random_name()
-        draft.publish(self._paths.pack(pack_id))
+        writer.publish(self._paths.pack(pack_id))
         return pack_id
 
     def remove_pack(self, pack_id: str) -> None:
