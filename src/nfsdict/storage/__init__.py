@@ -1,4 +1,4 @@
-"""Storage: the files of a store. It and the core alone call the operating system about them."""
+"""Storage: the files of a store. Only it and the core call the operating system about them."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from .values import ValueFiles
 
 
 class Storage:
-    """One store on disk, put together. Safe for threads.
+    """One store on disk: puts the parts of this package together. Safe for threads.
 
     Args:
-        directory: the store's, absolute.
-        extension: of the value files, that of their serializer.
-        mode: permission bits for files, None for what the umask leaves.
-        durable: whether a change is made to survive a power cut.
+        directory: the store's directory, absolute.
+        extension: the end of the value files' names, given by the serializer.
+        mode: permission bits for files; None leaves them to the umask.
+        durable: whether a change survives a power cut (fsync of file and directory).
     """
 
     def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:

@@ -11,34 +11,34 @@ from .nfs import NfsRules
 
 
 class Claims:
-    """One holder at a time, on any hosts. Ages in ns, by the server's clock."""
+    """Each claim has one holder at a time, among all hosts. Ages in ns, by the server's clock."""
 
     def __init__(self, rules: NfsRules, files: Files) -> None:
         self._rules = rules
         self._files = files
 
     def try_claim(self, path: str) -> bool:
-        """Whether this call made the claim. It is given up by ``Files.sweep``."""
+        """Whether this call made the claim. Its holder gives it up with ``Files.sweep``."""
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return False
-        with suppress(OSError):  # it is there, and has nothing to be written
+        with suppress(OSError):  # the file exists, and it has no content to lose
             os.close(descriptor)
         return True
 
     def break_old(self, claim: str, age: int) -> None:
-        """Remove the claim if it is older than this, or no file.
+        """Remove the claim if it is older than ``age``, or isn't a regular file.
 
-        One at a time looks and removes, or else what the second one removes is the claim of
-        somebody who came after the first.
+        Only one process at a time checks the age and removes. If two did, the second could remove
+        the claim that a new holder had made after the first removal.
         """
         if not self._old(claim, age):
             return
         breaking = f"{claim}-breaking"
         if not self.try_claim(breaking):
             if self._old(breaking, age):
-                self._files.sweep(breaking)  # who made it has crashed
+                self._files.sweep(breaking)  # its maker has crashed
         else:
             try:
                 if self._old(claim, age):
@@ -47,14 +47,15 @@ class Claims:
                 self._files.sweep(breaking)
 
     def _old(self, claim: str, age: int) -> bool:
-        # Revalidated, for stat may answer with the attributes of an earlier claim.
+        # Without revalidation lstat may answer with the attributes of an earlier claim.
         self._rules.revalidate(os.path.dirname(claim))
         try:
             status = os.lstat(claim)
         except FileNotFoundError:
             return False
-        # The mtime of a file made with O_EXCL is, until the client has set it, a number that
-        # tells a repeated call from another's (RFC 1813, 3.3.8). A lost client leaves it so.
+        # The ctime, as the mtime may be no time: an NFS server may keep there, until the client
+        # has set it, the number by which it recognizes a repeated O_EXCL call (RFC 1813, 3.3.8).
+        # If the client is lost, that number stays.
         if not stat.S_ISREG(status.st_mode):
             return True
         return self._files.probe_clock() - status.st_ctime_ns > age

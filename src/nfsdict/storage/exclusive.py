@@ -1,6 +1,6 @@
 """Exclusive: create once, take once. Of any number of callers on any hosts exactly one wins.
 
-A contest over a name is decided by the server, in one call.
+The server decides who gets a name, in one call (``link`` or ``rename``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from .values import NO_LINKS, REFUSED, ValueFiles
 
 log = logging.getLogger("nfsdict")
 
-# What systems and file systems without flags for rename answer.
+# Errors of systems and file systems whose rename takes no flags.
 _NO_FLAGS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOREPLACE = 1
 _CLAIM_NS = 600_000_000_000
@@ -54,7 +54,7 @@ def rename_exclusively(source: str, target: str) -> None:
 
 
 class Exclusive:
-    """What one caller wins of the value files. Safe for threads."""
+    """Operations on value files in which exactly one caller wins. Safe for threads."""
 
     def __init__(self, rules: NfsRules, files: Files, values: ValueFiles, claims: Claims) -> None:
         self._rules = rules
@@ -63,10 +63,11 @@ class Exclusive:
         self._claims = claims
 
     def add(self, hexdigest: str, data: Content) -> bytes | None:
-        """Give this digest its file and return the signature, unless it has one: then None.
+        """Create this digest's file and return its signature; None if the digest has a file.
 
-        Of any number of callers on any hosts exactly one gets a signature: ``link`` fails where
-        there is a name (open(2), at O_EXCL, recommends it on NFS). Errors as of ``put``.
+        Of any number of callers on any hosts exactly one gets a signature: ``link`` fails if the
+        name exists (open(2), at O_EXCL, recommends it on NFS). Raises what ``ValueFiles.put``
+        raises.
         """
         lost: OSError
         for _ in range(TRIES):
@@ -84,11 +85,12 @@ class Exclusive:
         raise lost
 
     def _add_by_claim(self, hexdigest: str, data: Content) -> bytes | None:
-        """``add`` where hard links are refused: whoever creates the claim file may look and put.
+        """``add`` where hard links are refused: the holder of the key's claim looks and puts.
 
-        Create-once among those who add; a ``put`` of the same key between look and put is lost to
-        it. A claim older than ``_CLAIM_NS`` by the server's clock is taken for one that a crash has
-        left: an ``add`` that stands still for longer, its server gone, may win beside another.
+        Only one ``add`` wins. But if another host puts the same key between this look and this
+        put, its value is overwritten. A claim older than ``_CLAIM_NS`` by the server's clock counts
+        as left by a crash: if an ``add`` stands still for longer, as when its server is
+        unreachable, another one may win as well.
         """
         claim = claim_path(self._values.path_of(hexdigest))
         pause = 0.001
@@ -104,11 +106,11 @@ class Exclusive:
             self._files.sweep(claim)
 
     def take(self, hexdigest: str, private: str) -> bool:
-        """Rename the file of this digest to a private name. Whether it had one.
+        """Rename the file of this digest to a private name. False if the digest has no file.
 
-        Of any number of callers on any hosts exactly one gets it. The caller goes on with
-        ``read_taken``, and ends with ``discard`` or ``give_back``. After UncertainWriteError the
-        file may be under the private name, from where ``repair`` gives it back.
+        Of any number of callers on any hosts exactly one gets the file. It then calls
+        ``read_taken``, and in the end ``discard`` or ``give_back``. After UncertainWriteError the
+        file may be under the private name; ``repair`` gives it back from there.
         """
         path = self._values.path_of(hexdigest)
         for _ in range(2):
@@ -118,7 +120,7 @@ class Exclusive:
             except FileNotFoundError:
                 found = self._rules.revalidate_parent(path)
                 if self._files.is_there(private):
-                    return True  # it was carried out, the reply was lost
+                    return True  # our rename was carried out and its reply lost
                 if not found:
                     return False
             except OSError as error:
@@ -144,9 +146,9 @@ class Exclusive:
     def discard(self, private: str) -> None:
         """Remove a file that was taken, durably. OSError if it is still there.
 
-        FileNotFoundError if it was gone: somebody's repair gave it back meanwhile, or our own
-        call was carried out and its reply lost. One that may come back after a power cut is logged:
-        its value has but this one taker.
+        FileNotFoundError if it was gone already: another process's ``repair`` gave it back, or our
+        own unlink was carried out and its reply lost. If only the fsync fails, the file may come
+        back after a power cut. That is logged and not raised, as its only taker needs the value.
         """
         self._sweep_other_names(private)
         try:
@@ -160,12 +162,15 @@ class Exclusive:
             log.warning("%s may come back after a power cut: %s", private, uncertain)
 
     def _sweep_other_names(self, private: str) -> None:
-        """Remove other private names of this file. A crash between giving it back and the end of
-        that has left them, and a later repair would give back by them what has been taken since."""
+        """Remove other private names of this file.
+
+        A crash in the middle of ``give_back`` leaves them. If they stayed, a later ``repair`` would
+        give the file back by such a name, though it was taken since.
+        """
         try:
             status = os.lstat(private)
         except OSError:
-            return  # what follows tells
+            return  # the caller's unlink raises the error
         if status.st_nlink < 2:
             return
         shard = os.path.dirname(private)
@@ -180,11 +185,11 @@ class Exclusive:
                 self._files.sweep(other)
 
     def give_back(self, private: str, mine: str | None = None) -> bool:
-        """Put a file that was taken back under its key, unless a newer one is there.
+        """Put a file that was taken back under its key. If the key has a newer file, that stays.
 
-        False, and nothing done, if the file is gone: somebody else gave it back, or its taker has
-        finished. Of these exactly one goes on, for it is renamed first, to ``mine``: who was
-        interrupted calls this again with the same name.
+        False, with nothing done, if the private name is gone: another process gave the file back,
+        or its taker has finished. Of several who give it back exactly one goes on, as each first
+        renames the file, to its own ``mine``. After an interruption, call again with the same name.
         """
         path = named_path(private)
         mine = mine or private_path(path)
@@ -197,9 +202,12 @@ class Exclusive:
         return True
 
     def _put_back(self, private: str, path: str) -> None:
-        """In one call where the file system can: a crash between two leaves a private name of a
-        file that is back, by which a later ``repair`` would revive what was removed since. A taker
-        sweeps that (``discard``); over NFS a ``del`` or a put doesn't."""
+        """Give the private file its path, in one call if the file system has one for that.
+
+        With two calls (link and unlink) a crash between them leaves the private name beside the
+        path. A later ``repair`` would then bring the entry back, though it was removed since. A
+        taker removes such names (``discard``); over NFS a ``del`` or a put doesn't.
+        """
         self._rules.refresh_dentry(private)
         try:
             rename_exclusively(private, path)
@@ -222,16 +230,18 @@ class Exclusive:
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            # Neither flags nor links: a put between look and rename is lost here, as to ``add``.
+            # Neither flags nor links: a put between this look and this rename is lost, as in
+            # ``_add_by_claim``.
             if not self._values.look(digest_of(path)):
                 os.rename(private, path)
         self._files.sweep(private)
 
     def quarantine(self, path: str, signature: bytes) -> str | None:
-        """Rename a value file to a name beside it that no scan takes, 0.2.1's neither.
+        """Rename a value file to a name beside it that no scan takes, and return that path.
 
-        Unless it isn't the one with this signature: None. One that was replaced between look and
-        rename is put back.
+        Scans of release 0.2.1 don't take it either. None, and the file stays, if its signature is
+        another one: somebody has replaced it. If it was replaced between the look and the rename,
+        it is put back.
         """
         if self._values.look(digest_of(path)) != signature:
             return None

@@ -18,28 +18,28 @@ from .nfs import DIRECTORY_FLAGS, STALE, TRIES, NfsRules, is_directory
 T = TypeVar("T")
 Found = tuple[bytes, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
-# What file systems without an fsync for directories answer.
+# Errors of file systems that have no fsync for directories.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
 
 
 def give_bits(path: str, bits: int) -> None:
-    """Add permission bits to a directory. A link that somebody puts there isn't followed."""
+    """Add permission bits to a directory. A symbolic link under this name isn't followed."""
     if os.name == "nt":
         os.chmod(path, bits)
         return
     descriptor = os.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW)
     try:
-        # With those that it has: chmod would clear a setgid bit that the parent gave.
+        # Its own bits are kept: without them chmod would clear a setgid bit from the parent.
         os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | bits)
     finally:
         os.close(descriptor)
 
 
 class Files:
-    """One directory and what lies in it. Safe for threads.
+    """The files and directories of one store, by path. Safe for threads.
 
-    ``mode`` is the permission bits for files, None for what the umask leaves; directories get the
-    same and x where r is. ``durable`` is whether a change is made to survive a power cut.
+    ``mode`` has the permission bits for files; directories get the same, and x where r is. None
+    leaves all to the umask. ``durable``: whether changes survive a power cut.
     """
 
     def __init__(self, rules: NfsRules, directory: str, mode: int | None, durable: bool) -> None:
@@ -58,7 +58,7 @@ class Files:
             raise failure(errno.ENOTDIR, self.directory)
 
     def status(self) -> os.stat_result | None:
-        """Of the store's directory, which was just looked up; None if it can't be told."""
+        """The attributes of the store's directory; None on any error. The caller revalidates."""
         try:
             return os.stat(self.directory)
         except OSError:
@@ -84,8 +84,8 @@ class Files:
         self.may_change = True
 
     def make_directory(self, path: str) -> None:
-        """mkdir, durable. One that is there already is as good: somebody was faster, or the
-        reply to our own call was lost."""
+        """Make a directory, durably. It is no error if it exists: another process was faster, or
+        the reply to our own mkdir was lost."""
         if self.mode is None:
             try:
                 os.mkdir(path)
@@ -99,23 +99,24 @@ class Files:
 
     @property
     def bits(self) -> int:
-        """Those of directories. Without a ``mode`` none are asked for."""
+        """The permission bits that directories must have: none without a ``mode``."""
         mode = self.mode or 0
         return mode | (mode & 0o444) >> 2
 
     @staticmethod
     def _make_with_bits(path: str, bits: int) -> None:
-        """Make the directory under another name and rename it, so that it never has this one
-        without its bits, of which mkdir takes what the umask takes.
+        """Make the directory with these bits: under a temporary name, which is then renamed.
 
-        An empty directory is replaced, one that isn't stays (rename(2)). A process that is killed
-        here leaves an empty one under the other name: ``repair`` sweeps it in a store.
+        mkdir drops the bits that the umask takes. Made in place, the directory would lack them
+        until they are added. If one is there already, rename(2) replaces it if it is empty, and
+        leaves it otherwise. A process that is killed here leaves an empty directory under the
+        temporary name; if it lies in a store, ``repair`` sweeps it.
         """
         new = os.path.join(os.path.dirname(path), NEW_DIRECTORY + random_name())
         try:
             try:
                 os.mkdir(new, bits)
-            except FileExistsError:  # the reply to our own call was lost
+            except FileExistsError:  # our mkdir was carried out and its reply lost
                 if not stat.S_ISDIR(os.lstat(new).st_mode):
                     raise
             if bits & ~os.lstat(new).st_mode:
@@ -130,7 +131,7 @@ class Files:
                 raise failure(error.errno or errno.EIO, path) from error
 
     def sync_directory(self, path: str) -> None:
-        """fsync, where a directory has one that does something."""
+        """fsync a directory, unless its file system needs or has no such fsync."""
         if self._rules.synchronous(path):
             return
         descriptor = os.open(path, DIRECTORY_FLAGS)
@@ -143,7 +144,10 @@ class Files:
             os.close(descriptor)
 
     def sync_parents(self, changed: Iterable[tuple[T, str]]) -> Iterator[tuple[T, OSError]]:
-        """Make the directories of these changes durable; give each that may not be."""
+        """Make changes durable: fsync the directory of each (change, directory), each once.
+
+        Yields the changes that may not be durable, with the error.
+        """
         if not self.durable:
             return
         by_shard: dict[str, list[T]] = {}
@@ -153,7 +157,7 @@ class Files:
             try:
                 self.sync_directory(shard)
             except FileNotFoundError:
-                continue  # with all that was in it
+                continue  # it was removed, and the changes with it
             except OSError as error:
                 number = error.errno or errno.EIO
                 for what in whats:
@@ -162,9 +166,10 @@ class Files:
     # --- files ---------------------------------------------------------------------------------
 
     def read_paths(self, paths: Sequence[str]) -> list[Found | OSError | None]:
-        """Each file's content, None where there is none, or what stopped it from being read.
+        """Each file's content; None if there is no file, or the error if it can't be read.
 
-        The directories are taken as they are remembered: for names out of a fresh listing.
+        The directories aren't revalidated, so an NFS client may report a file that was just made as
+        missing. Names out of a fresh listing need no more.
         """
         contents: list[Found | OSError | None] = []
         for path, content in zip(paths, read_files(list(paths))):
@@ -183,7 +188,8 @@ class Files:
         return contents
 
     def is_there(self, path: str) -> bool:
-        """Whether lstat finds it. Unlike ``os.path.lexists`` it takes no error for absence."""
+        """Whether lstat finds the path. Other errors are raised: ``os.path.lexists`` would take
+        them for absence."""
         try:
             self._rules.retry_stale(os.lstat, path)
         except FileNotFoundError:
@@ -191,20 +197,20 @@ class Files:
         return True
 
     def syncs(self) -> bool:
-        """Whether a directory is to be synced after a change in it."""
+        """Whether a directory must be fsynced after a change in it."""
         return self.durable and not self._rules.synchronous(self.directory)
 
     def write_once(
         self, files: list[tuple[str, Content]], exclusive: bool = False, sync: bool = True
     ) -> list[bytes | tuple[int, int]]:
-        """See the core's ``write_files``. Nothing that fails is tried again.
+        """The core's ``write_files`` with this store's options. Failures aren't retried.
 
-        Without ``sync`` their directories are left to ``sync_parents``.
+        Without ``sync`` the directories aren't fsynced; the caller uses ``sync_parents``.
         """
         return write_files(files, self.mode, self.durable, sync and self.syncs(), exclusive)
 
     def probe_clock(self) -> int:
-        """The server's time in ns: the mtime of a file just made there."""
+        """The server's time in ns: the mtime of a file made for this and removed again."""
         temporary = os.path.join(self.directory, temporary_name())
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -213,7 +219,7 @@ class Files:
             finally:
                 os.close(descriptor)
         finally:
-            self.sweep(temporary)  # also after an open that failed: its reply may have been lost
+            self.sweep(temporary)  # even if open failed: it may be the reply that was lost
         self._rules.clock.observe(time_ns)
         return time_ns
 

@@ -1,6 +1,6 @@
-"""Index files: manifest and packs, which say nothing that the value files don't.
+"""Index files: manifest and packs. They hold nothing that the value files don't hold.
 
-Readers meet a manifest whose packs are gone, and packs that are cut short. Both are ordinary.
+A manifest whose packs are gone, and a pack that is cut short, are ordinary: readers expect them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ log = logging.getLogger("nfsdict")
 
 _WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 _WRITE |= getattr(os, "O_BINARY", 0)
-# To be wrong about a claim on the index costs but time.
+# Short, as breaking the claim of a process that still works costs only time.
 INDEX_CLAIM_NS = 60_000_000_000
-# So much of a new file is kept in memory: what is dropped before never was on disk.
+# Up to this many bytes of a new pack are held in memory. A smaller pack that is abandoned causes no
+# call to the disk.
 _BUFFER = 1 << 20
 
 
 class PackFileReader:
-    """A pack, open for reading. On local disks it is readable until closed, also when unlinked."""
+    """A pack, open for reading. On local disks it stays readable after it was unlinked."""
 
     def __init__(self, path: str) -> None:
         self._path = path
@@ -44,7 +45,7 @@ class PackFileReader:
         self._size = status.st_size
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """ValueError if the file ends before, OSError if it can't be read."""
+        """These bytes. ValueError if the file ends before them, OSError if it can't be read."""
         if offset + size > self._size:
             raise ValueError(f"{self._path} is cut short")
         parts = []
@@ -58,13 +59,13 @@ class PackFileReader:
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def close(self) -> None:
-        """Done with reading; what close says of that matters to nobody."""
+        """Close the file. An error is ignored, as nothing was written."""
         with suppress(OSError):
             os.close(self._descriptor)
 
 
 class PackFileWriter:
-    """A new file, under a temporary name until it is published. To be published or abandoned."""
+    """A new pack file under a temporary name. The caller must call ``publish`` or ``abandon``."""
 
     def __init__(self, directory: str, mode: int | None, durable: bool) -> None:
         self._temporary = os.path.join(directory, temporary_name())
@@ -76,7 +77,7 @@ class PackFileWriter:
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """OSError as of a file; the writer is to be abandoned then."""
+        """Append these bytes. After an OSError the caller abandons the writer."""
         self._parts.append(data)
         self._buffered += len(data)
         self.size += len(data)
@@ -95,7 +96,7 @@ class PackFileWriter:
             view = view[os.write(self._descriptor, view[: 1 << 30]) :]
 
     def publish(self, path: str) -> None:
-        """Give it its name. On OSError nothing is left of it."""
+        """Finish the file and rename it to ``path``. On an error the file is removed."""
         try:
             self._spill()
             if self._descriptor is not None:
@@ -109,7 +110,7 @@ class PackFileWriter:
             raise
 
     def abandon(self) -> None:
-        """Nothing is left of it."""
+        """Remove the file."""
         if self._descriptor is not None:
             self._remove()
 
@@ -144,17 +145,17 @@ class IndexFiles:
         return content and content[0]
 
     def write_manifest(self, data: bytes) -> None:
-        """Replace the manifest, atomically."""
+        """Replace the manifest atomically. OSError if that fails."""
         [outcome] = self._files.write_once([(self._paths.manifest, data)])
         if not isinstance(outcome, bytes):
             raise failure(outcome[1], self._paths.manifest)
 
     def remove_manifest(self) -> None:
-        """Without it there is no index."""
+        """Remove the manifest, and so the index: packs count only if a manifest names them."""
         self._sweep_file(self._paths.manifest)
 
     def _sweep_file(self, path: str) -> None:
-        """Unlink what has this name of ours. A directory isn't ours, stays, and is logged."""
+        """Unlink an index file. A directory of that name isn't ours: it stays and is logged."""
         try:
             self._files.sweep(path)
         except OSError:
@@ -164,10 +165,10 @@ class IndexFiles:
 
     @contextmanager
     def claimed_manifest(self) -> Iterator[bool]:
-        """Whether nobody else is about to write the manifest, who would do the same work.
+        """Hold the claim to write the manifest. False if another process holds it.
 
-        A claim that a crash has left is removed, for the next one who comes. OSError if there can
-        be no claim.
+        That one does the same work, so the caller need not wait. A claim that a crash has left is
+        removed, so that the next caller gets it. OSError if the claim can't be made.
         """
         mine = self._claims.try_claim(self._paths.claim)
         if not mine:
@@ -181,7 +182,7 @@ class IndexFiles:
     # --- packs, by their ids: the random part of their names -------------------------------
 
     def open_pack(self, pack_id: str) -> PackFileReader:
-        """OSError if it can't be opened."""
+        """Open a pack for reading. OSError if that fails."""
         return self._rules.retry_stale(PackFileReader, self._paths.pack(pack_id))
 
     def new_pack(self) -> PackFileWriter:
@@ -189,7 +190,7 @@ class IndexFiles:
         return PackFileWriter(self.directory, self._files.mode, self._files.durable)
 
     def publish_pack(self, writer: PackFileWriter) -> str:
-        """The id that it got."""
+        """Give the pack a name, and return its id. OSError if that fails."""
         pack_id = random_name()
         writer.publish(self._paths.pack(pack_id))
         return pack_id
@@ -202,19 +203,19 @@ class IndexFiles:
         self._sweep_file(self._paths.pack(pack_id))
 
     def packs(self) -> dict[str, int]:
-        """The ids of all packs that are there, with their mtimes in ns."""
+        """The ids of all packs in the store, with their mtimes in ns."""
         listed = self._rules.list(self.directory)[2]
         found: dict[str, int] = {}
         for name, mode, signature, _ in listed:
             pack_id = self._paths.pack_id(name)
-            if pack_id and mode:  # those alone whose age can be told
+            if pack_id and mode:  # a mode of 0: lstat failed, so the age is unknown
                 found[pack_id] = mtime_of(signature)
         return found
 
     def server_time_ns(self) -> int:
-        """The server's clock, with which those are to be compared."""
+        """The server's time, to compare with the mtimes that ``packs`` gives."""
         return self._files.probe_clock()
 
     def remove_legacy_index(self) -> None:
-        """Unlink release 0.2.1's index, which it believes when it opens: it scans then."""
+        """Unlink release 0.2.1's index. That release trusts it; without it, it scans the store."""
         self._files.sweep(self._paths.legacy_index)

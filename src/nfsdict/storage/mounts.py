@@ -1,4 +1,4 @@
-"""Mounts: which file system holds a path, and what is known of that kind."""
+"""Mounts: which file system holds a path, and what is known of its type."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import errno
 import os
 
 NFS = ("nfs", "nfs4")
-# Where an fsync of a directory does nothing.
+# File systems on which an fsync of a directory does nothing.
 NO_SYNC_NEEDED = (*NFS, "tmpfs")
-# Where a rename or link that is refused has done nothing: NFS, whose server carries it out or not,
-# and what this machine's kernel does itself, on a disk or in memory. Not so on SMB, where a rename
-# over a file that the same client has open is refused after the old file was unlinked (Linux's
-# client, fs/smb/client/inode.c, cifs_rename2). Not known of others, as of what FUSE brings.
+# File systems on which a refused rename or link has certainly done nothing: NFS, whose server
+# carries out the whole call or nothing, and those that this machine's kernel implements, on a disk
+# or in memory. SMB isn't one: if Linux's client has the target open, it may unlink that file and
+# then refuse the rename (fs/smb/client/inode.c, cifs_rename2). Of others, such as FUSE, it isn't
+# known.
 _DISKS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "nilfs2", "bcachefs")
 TRUSTED = frozenset((*NFS, *_DISKS, "vfat", "exfat", "tmpfs", "ramfs", "overlay"))
-# Where there is no /proc, or none that may be read.
+# Errors that mean: there is no /proc, or it may not be read.
 _NO_PROC = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 
 
 def mounted_as(path: str) -> str:
-    """The type of the file system that holds the path ("nfs4", "ext4"), "" where the system doesn't
-    tell. OSError if it can't be found out now, as without a free descriptor.
+    """The type of the file system that holds the path, such as "nfs4" or "ext4".
 
-    On Linux, see proc_pid_mountinfo(5): by the mount's number, as btrfs gives each subvolume a
-    device that isn't found there, or by the device where /proc has no such numbers.
+    "" if the system doesn't tell. OSError if it can't be found out now, for example for lack of a
+    free descriptor.
+
+    Linux lists mounts in /proc/self/mountinfo, see proc_pid_mountinfo(5). The mount is found there
+    by its number, as btrfs gives each subvolume a device that isn't listed; if /proc has no such
+    numbers, by its device.
     """
     if hasattr(os, "O_PATH"):
         descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)  # asks no server
@@ -35,7 +39,7 @@ def mounted_as(path: str) -> str:
 
 
 def _mount_of(device: int, information: str) -> str:
-    """The type of the mount with the number in this file, or of one of this device."""
+    """The type of the mount whose number this file tells, or else of a mount of this device."""
     found = ""
     try:
         with open(information, encoding="ascii") as lines:

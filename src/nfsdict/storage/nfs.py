@@ -2,33 +2,37 @@
 
 What a Linux NFS client does, and what is done about it here, in ``files`` and in ``values``:
 
-- It remembers that a name was missing, for up to a minute. So a miss counts only after the
-  directory was revalidated, which opening it does (close-to-open consistency, nfs(5)).
+- The client remembers for up to a minute that a name was missing. So a miss counts only after the
+  directory was revalidated. Opening the directory does that (close-to-open consistency, nfs(5)).
 - A file or a directory that another host replaced or removed gives ESTALE, or EBADF while reading
-  after an NFSv4 server's restart. Both are met by starting again from the path, its directory
-  revalidated: without that NFSv4.1 and later go on using the stale handle.
-- A file that another client holds a delegation or an oplock of is under a lease at the server, and
-  opening it there without waiting is EAGAIN (open(2)) until the holder has given the lease back.
-  Waiting in ``open`` itself would wait for ever on a FIFO, so it is opened again after pauses.
-- A call that the server carried out can report an error when its reply was lost: mkdir EEXIST,
-  rename ENOENT, unlink ENOENT. What lies on the disk then tells.
+  after an NFSv4 server's restart. The call is then repeated from the path, after revalidating the
+  file's directory: without that NFSv4.1 and later go on using the stale handle.
+- While another client holds a delegation or an oplock of a file, the server has a lease on it.
+  Opening the file on the server with O_NONBLOCK then gives EAGAIN (open(2)), until the holder gives
+  the lease back. Without O_NONBLOCK an open of a FIFO would wait for ever. So the file is opened
+  again after pauses.
+- If the reply to a call is lost, the client repeats the call. The second one then fails, though the
+  first was carried out: mkdir with EEXIST, rename and unlink with ENOENT. A look at the disk tells.
 - A write can fail as late as fsync or close.
 - A directory's fsync does nothing on Linux's NFS client, whose directory operations are
   synchronous (fs/nfs/dir.c); opening the directory for it costs a GETATTR. It is left out there,
   and on tmpfs, where no fsync does anything (mm/shmem.c).
-- Its clock is not the server's. Times on files are compared with such times only, see ``clock``.
-- On NFSv3 a directory's mtime and ctime tell the client that it changed. Two changes in one tick of
-  the server's clock look like one: what was missed or listed between them is remembered after any
-  revalidation. Touching the directory (utime, chmod, a file made and removed there) doesn't help,
-  as the client takes its own changes for the only ones. Dropping its cached pages does
-  (posix_fadvise): then it reads the directory anew by READDIRPLUS, whose answer also replaces what
-  was remembered of the names in it (fs/nfs/dir.c, nfs_prime_dcache). Done for every listing there,
-  and after a miss as long as the directory's ctime may come again, and once more after that.
-  NFSv4 has a change attribute in place of the times, which Linux's server makes of the ctime where
-  the file system keeps no version (tmpfs; ext4 before Linux 6.1): it is met in the same way.
-- It carries what it remembers of a name along when it renames it, also where the server, which goes
-  by the name, has renamed another file that had replaced that one (fs/nfs/dir.c, nfs_rename). So
-  what was renamed is read after the directory was read anew, in the way told above.
+- Client and server have different clocks. Times on files are compared only with other times on
+  files, see ``clock``.
+- On NFSv3 the client notices changes of a directory by its mtime and ctime. Two changes in one tick
+  of the server's clock look like one: if the client missed a name or listed the directory between
+  them, it goes on believing the result, whatever is revalidated. Touching the directory (utime,
+  chmod, a file made and removed there) doesn't help, as the client takes its own changes for the
+  only ones. Dropping the directory's cached pages does (posix_fadvise): the client then reads it
+  anew by READDIRPLUS, and the answer also replaces what the client remembered of the names in it
+  (fs/nfs/dir.c, nfs_prime_dcache). That is done for every listing on NFS; after a miss as long as
+  another change may bear the directory's present ctime, and once more after that.
+  NFSv4 has a change attribute in place of the times. Linux's server makes it from the ctime if the
+  file system keeps no version (tmpfs; ext4 before Linux 6.1). So the same is done there.
+- When the client renames a name, it moves what it remembers of the file along. But the server goes
+  by the name: if another host had replaced the file, the server has renamed the new one
+  (fs/nfs/dir.c, nfs_rename). So the directory is read anew, as above, before the renamed file is
+  read.
 """
 
 from __future__ import annotations
@@ -54,9 +58,10 @@ Listed = tuple[int, int, list[tuple[str, int, bytes, int]]]
 STALE = (errno.ESTALE, errno.EBADF)
 _LEASED = (errno.EAGAIN, errno.EWOULDBLOCK)
 # The holder of a lease has 45 s to give it back (/proc/sys/fs/lease-break-time), an NFS client that
-# holds a delegation the server's lease time, 90 s by default. So long again, for the next holder.
+# holds a delegation the server's lease time, 90 s by default. Twice that, as another holder may
+# follow.
 _LEASE_SECONDS = 180
-# A file replaced without pause can be stale at each try; so often in a row is no accident.
+# A file that is replaced without pause can be stale at each try. So many in a row are no accident.
 TRIES = 20
 _PAUSE = 0.005
 DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
@@ -66,7 +71,8 @@ READ_FLAGS |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 def is_directory(path: str) -> bool:
-    """Whether the path leads to one. Unlike ``os.path.isdir`` it takes no error for absence."""
+    """Whether the path leads to a directory. Errors are raised: ``os.path.isdir`` would take them
+    for absence."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except FileNotFoundError:
@@ -75,8 +81,10 @@ def is_directory(path: str) -> bool:
 
 
 def check_absent(path: str) -> None:
-    """To be called after ENOENT: NotADirectoryError if a symbolic link has this name. It may lead
-    to a disk that isn't mounted, and what lies there isn't known to be absent."""
+    """To be called after ENOENT: NotADirectoryError if the path is a symbolic link.
+
+    The link may lead to a disk that isn't mounted, so nobody knows whether its target is absent.
+    """
     try:
         linked = stat.S_ISLNK(os.lstat(path).st_mode)
     except FileNotFoundError:
@@ -86,19 +94,19 @@ def check_absent(path: str) -> None:
 
 
 def _read_anew(descriptor: int, name: str) -> bool:
-    """Whether the directory has this name, its listing forgotten by the client and read anew."""
+    """Make the client drop its listing and read the directory anew. Whether it has this name."""
     os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
     found = False
     with os.scandir(descriptor) as entries:
         for entry in entries:
             found = found or entry.name == name
-            # Who asks for attributes gets READDIRPLUS, in a long directory to its end.
+            # Asking for attributes makes the client use READDIRPLUS, to a long directory's end.
             _attributes(entry)
     return found
 
 
 def _attributes(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Of the entry itself; None if it has just been removed, or they can't be told."""
+    """The entry's own attributes; None if it was just removed, or if lstat fails."""
     try:
         return entry.stat(follow_symlinks=False)
     except OSError:
@@ -114,23 +122,23 @@ class Contains(enum.Enum):
 
 
 class NfsRules:
-    """How one store is read so that what other hosts have finished is seen. Safe for threads.
+    """Reads one store so that every change that another host has finished is seen.
 
-    ``clock`` is what the server's clock showed. Elsewhere than on NFS the same calls cost what
-    opening the directory costs.
+    ``clock`` learns the server's time. On other file systems the same methods cost no more than
+    opening the directory. Safe for threads.
     """
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
         self.clock = ServerClock()
         self._file_system: str | None = None
-        # Directories that were looked at while their ctime, kept here, could still come again.
+        # The ctime of each directory that was looked at while a later change could bear the same.
         self._racy: dict[str, int] = {}
 
-    # --- what lies below -----------------------------------------------------------------------
+    # --- the file system -----------------------------------------------------------------------
 
     def mounted_as(self, path: str) -> str | None:
-        """See ``mounts``. None: not found out yet, so that the most careful rules hold."""
+        """See ``mounts``. None while it can't be found out: the most careful rules hold then."""
         if self._file_system is None:
             with suppress(OSError):
                 self._file_system = mounted_as(path)
@@ -143,7 +151,7 @@ class NfsRules:
         return mounted is None or mounted in NFS
 
     def trusted(self) -> bool:
-        """Whether a rename or link that is refused has certainly done nothing."""
+        """Whether a refused rename or link has certainly done nothing; see ``mounts.TRUSTED``."""
         return self.mounted_as(self._directory) in TRUSTED
 
     def synchronous(self, path: str) -> bool:
@@ -153,11 +161,11 @@ class NfsRules:
     # --- revalidation --------------------------------------------------------------------------
 
     def revalidate(self, path: str) -> os.stat_result | None:
-        """Have the client ask the server what the directory's state is: one GETATTR.
+        """Make the client ask the server for the directory's attributes: one GETATTR.
 
-        None if there is no such directory, or a link that leads nowhere: ``check_absent`` tells.
-        ``stat`` would answer from the attribute cache, and ``fstat`` of a descriptor held open as
-        well.
+        None if there is no such directory, or the path is a link that leads nowhere;
+        ``check_absent`` tells the two apart. ``stat``, or ``fstat`` of a descriptor kept open,
+        would answer from the attribute cache.
         """
         if os.name == "nt":
             return os.stat(path) if is_directory(path) else None
@@ -173,13 +181,13 @@ class NfsRules:
             os.close(descriptor)
 
     def list(self, directory: str) -> Listed:
-        """Its mtime and ctime, and its entries. OSError if it can't be listed."""
+        """The directory's mtime, ctime and entries. OSError if it can't be listed."""
         return self.retry_stale(self._list, directory)
 
     def prefetch(self, directory: str) -> None:
-        """On NFS, learn of all that is in the directory, which spares each first lookup a call."""
+        """On NFS, have the client read the whole directory: saves a call for each first lookup."""
         if self.over_nfs():
-            # A directory that can't be listed can be good for exact lookups.
+            # A directory that can't be listed may still allow lookups by name.
             with suppress(OSError):
                 self.retry_stale(self._list_once, directory)
 
@@ -204,15 +212,15 @@ class NfsRules:
                 break
 
     def revalidate_parent(self, path: str) -> bool:
-        """After a miss: revalidate the file's directory. Whether it is worth looking once more.
+        """After a miss: revalidate the file's directory. True if the caller has to look again.
 
-        FileNotFoundError if the whole store is gone, an unmounted file system for example:
-        that isn't the absence of a key.
+        FileNotFoundError if the whole store is gone, as when its file system was unmounted: that
+        isn't the absence of a key.
         """
         shard, name = os.path.split(path)
         found = self.may_contain(shard, name, strict=True)
         if found is Contains.NO_DIRECTORY:
-            # The shard, too, can be a name that was missed within one tick.
+            # The client may also remember wrongly, from within one tick, that the shard is missing.
             there = self.may_contain(self._directory, os.path.basename(shard))
             if there is Contains.NO_DIRECTORY:
                 raise failure(errno.ENOENT, self._directory)
@@ -223,7 +231,7 @@ class NfsRules:
     def may_contain(self, directory: str, name: str, strict: bool = False) -> Contains:
         """Revalidate the directory. Whether it may contain this name.
 
-        With ``strict`` nothing is believed that was asked for before this call began.
+        With ``strict`` only answers count that the server gave after this call began.
         """
         if not self.over_nfs():
             if self.revalidate(directory) is not None:
@@ -239,11 +247,11 @@ class NfsRules:
         return Contains.NO_DIRECTORY
 
     def forget(self) -> None:
-        """Another directory has the store's path: what was seen in the former says nothing."""
+        """Forget what was seen, as another directory has the store's path now."""
         self._racy.clear()
 
     def _read_names(self, directory: str, name: str, strict: bool) -> Contains:
-        """Whether the directory may have this name; while its ctime may come again, it is read."""
+        """Whether the directory may have this name. It is read if a change may repeat its ctime."""
         descriptor = os.open(directory, DIRECTORY_FLAGS)
         try:
             stamp = os.fstat(descriptor).st_ctime_ns
@@ -252,9 +260,9 @@ class NfsRules:
             if passed and self._racy.get(directory) != stamp:
                 return Contains.MAYBE
             self._racy[directory] = stamp
-            # What is being read at this moment, for another process of this host, isn't dropped but
-            # waited for. It may have been asked for before this call began: then it proves nothing,
-            # whether it has the name or not. The second one drops it, and asks the server.
+            # If another process of this host is just reading the directory, the client doesn't drop
+            # that reading but waits for it. It may have begun before this call, and then it proves
+            # nothing, whether it has the name or not. Only the second drop makes the client ask.
             found = _read_anew(descriptor, name)
             if not passed and (strict or not found):
                 found = _read_anew(descriptor, name)
@@ -264,13 +272,13 @@ class NfsRules:
         finally:
             os.close(descriptor)
 
-    # --- errors that pass -----------------------------------------------------------------------
+    # --- transient errors -----------------------------------------------------------------------
 
     def retry_stale(self, call: Callable[[str], T], path: str) -> T:
-        """The call's result for this path, ESTALE ridden out.
+        """The call's result for this path; the call is repeated while it meets a stale handle.
 
-        The path alone doesn't help on NFSv4.1 and later: the client goes on using the stale handle
-        until its directory was revalidated. A file under a lease is waited for.
+        Before each repetition the path's directory is revalidated: until then the client of NFSv4.1
+        and later goes on using the stale handle. If the file is under a lease, this waits for it.
         """
         for number in range(TRIES - 1):
             try:
@@ -284,11 +292,11 @@ class NfsRules:
         return call(path)
 
     def lease_ended(self, number: int | None, path: str) -> bool:
-        """Whether this errno told of a lease on the file, which has ended meanwhile.
+        """If this errno means that the file is under a lease, wait until the lease has ended.
 
-        Opening the file without waiting is what makes the system ask for the lease. False for what
-        isn't a regular file, and after ``_LEASE_SECONDS``. Any other error is left to the caller's
-        next call to meet.
+        True if the caller may try again. False for other errnos, if the file isn't a regular one,
+        and after ``_LEASE_SECONDS``. Opening the file with O_NONBLOCK makes the system ask the
+        holder for the lease. Other errors end the wait: the caller's next try meets them.
         """
         if number not in _LEASED:
             return False
@@ -311,8 +319,11 @@ class NfsRules:
         return False
 
     def after_stale(self, path: str, number: int) -> None:
-        """Before another try, after so many: what was revalidated within one tick of a change may
-        be as stale as before, so later tries wait for the tick to pass."""
+        """Prepare another try, after ``number`` earlier ones: revalidate the path's directory.
+
+        A revalidation within one tick of a change may leave the handle stale, so later tries first
+        wait for the tick to pass.
+        """
         if number > 2:
             time.sleep(_PAUSE)
         if path != self._directory:

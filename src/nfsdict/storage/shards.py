@@ -1,6 +1,6 @@
-"""Shards: the directories that hold the value files, listed, and known to be unchanged.
+"""Shards: the directories that hold the value files: listed, or known to be unchanged.
 
-And the root that holds these, which another host can put another one in the place of.
+Also the root, the directory that holds the shards: another host can replace it by another one.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ class Listing(NamedTuple):
     stamp: Stamp
     """as the server gave it after revalidation and before the listing"""
     signatures: dict[str, bytes]
-    """of each value file, by digest; zeros, which no file has, where it can't be told"""
+    """of each value file, by digest; zeros, which no file has, if lstat failed"""
     temporary: dict[str, int]
     """paths of temporary files, and their times in ns: mtime, or when a value was taken"""
     unrecognized: list[str]
-    """paths of what is neither"""
+    """paths of everything else"""
 
 
 class Shards:
@@ -52,27 +52,29 @@ class Shards:
         self._files = files
         self._directory = files.directory
         self._value_name = value_names(re.escape(extension))
-        # The root's stamp, and the shards that it held then; None while that could come again.
+        # The root's stamp and the shards that it held then; None while a change could leave the
+        # stamp the same.
         self._settled: tuple[Stamp, list[str]] | None = None
         self.root: tuple[int, int] | None = None
-        """device and inode of the directory that ``find_root`` found last, None if there was none
-        or it couldn't be told"""
-        self._inner: bool | None = None  # what _parent_over_nfs found out
+        """device and inode of the directory that ``find_root`` found last; None if it found none,
+        or couldn't tell"""
+        self._inner: bool | None = None  # the answer of _parent_over_nfs, once it is known
 
     def find_root(self, whole_path: bool = False) -> None:
         """Look up anew which directory has the store's path, and note it as ``root``.
 
-        Another host can put another directory there (``mv``, a restored backup). An NFS client
-        goes on with the one that it remembers, whose handle stays good, until it has revalidated
-        the parent directory. What was seen in the directories of the other one says nothing then.
+        Another host can put another directory there (``mv``, a restored backup). Until an NFS
+        client revalidates the parent, it goes on using the old directory, whose handle stays good.
+        If the root is another one, what was seen in the old one is forgotten.
 
-        With ``whole_path`` the directories above are looked up as well, one call each.
+        With ``whole_path`` the directories above the parent are looked up too, one call each.
         """
         if self._parent_over_nfs():
             for directory in self._above() if whole_path else []:
-                with suppress(OSError):  # whether the store is there, is asked below
+                with suppress(OSError):  # ``status`` below tells whether the store is there
                     self._rules.revalidate(directory)
-            # In one that only lets through, the client remembers names for its own time.
+            # If the parent may be searched but not read, the client's memory of its names can't be
+            # dropped, and runs out by itself.
             with suppress(PermissionError):
                 self._rules.may_contain(*os.path.split(self._directory))
         status = self._files.status()
@@ -83,7 +85,7 @@ class Shards:
             self._rules.forget()
 
     def _above(self) -> list[str]:
-        """The directories above the parent that are of the same file system, from the top."""
+        """The directories above the parent on the same file system, from the top."""
         above: list[str] = []
         directory = os.path.dirname(self._directory)
         with suppress(OSError):
@@ -96,8 +98,11 @@ class Shards:
         return above
 
     def _parent_over_nfs(self) -> bool:
-        """Whether an NFS client stands before the parent directory too. Not where the store's is
-        what was mounted: then its parent is of another file system, and has another clock."""
+        """Whether the parent directory is on the same NFS as the store's directory.
+
+        If the store's directory is itself the mount point, its parent belongs to another file
+        system, with another clock: False then.
+        """
         if self._inner is None:
             parent = os.path.dirname(self._directory)
             status = self._files.status()
@@ -114,8 +119,9 @@ class Shards:
     def present(self) -> list[str]:
         """The shard directories that exist, in order. One GETATTR while none is made or removed.
 
-        Listed with their attributes: on NFS that spares a LOOKUP for each afterwards.
-        FileNotFoundError if the whole store is gone, OSError if one of them can't be reached.
+        Else the root is listed with attributes: on NFS that saves a LOOKUP for each shard
+        afterwards. FileNotFoundError if the whole store is gone, OSError if a shard can't be
+        reached.
         """
         if self._settled and [self._settled[0]] == read_stamps([self._directory]):
             return self._settled[1]
@@ -125,7 +131,7 @@ class Shards:
         if self._files.mode is not None and self._files.may_change:
             for name, mode, _, _ in entries:
                 if name in found and stat.S_ISDIR(mode) and self._files.bits & ~mode:
-                    # As somebody makes it who gives no mode. Who isn't its owner can't help it.
+                    # A process without ``mode`` made it. Only the owner can give it the bits.
                     with suppress(OSError):
                         give_bits(self.path_of(name), self._files.bits)
         shards = [shard for shard in SHARDS if shard in found]
@@ -133,8 +139,10 @@ class Shards:
         return shards
 
     def _is_shard(self, name: str, mode: int) -> bool:
-        """Whether what has this name and mode is a shard directory, or a link to one. OSError if
-        that can't be told: a link may lead to a disk that isn't mounted."""
+        """Whether an entry of this name and mode is a shard directory, or a link to one.
+
+        OSError if that can't be told: a link may lead to a disk that isn't mounted.
+        """
         if name not in _SHARD_NAMES:
             return False
         if stat.S_ISLNK(mode) or not mode:
@@ -142,11 +150,11 @@ class Shards:
         return stat.S_ISDIR(mode)
 
     def prefetch(self) -> None:
-        """Learn of all shards together, see ``NfsRules.prefetch``."""
+        """Have the client look up all shards together, see ``NfsRules.prefetch``."""
         self._rules.prefetch(self._directory)
 
     def stamps(self, shards: Sequence[str]) -> list[Stamp | None]:
-        """The shard directories' stamps, by the server's word; None where there is none."""
+        """The shards' stamps, by the server's word; None for a shard that has no directory."""
         stamps: list[Stamp | None] = []
         paths = list(map(self.path_of, shards))
         latest = 0
@@ -164,7 +172,7 @@ class Shards:
         return stamps
 
     def list(self, shard: str) -> Listing:
-        """The shard directory's files with their attributes; none if it isn't there."""
+        """The shard directory's files with their attributes; none if the shard doesn't exist."""
         try:
             mtime, ctime, entries = self._rules.list(self.path_of(shard))
         except FileNotFoundError:
@@ -173,13 +181,13 @@ class Shards:
         listing = Listing(Stamp(mtime, ctime), {}, {}, [])
         for file, mode, signature, ctime in entries:
             name = self._value_name.fullmatch(file)
-            # A mode of 0 can't be told: only reading can tell whether it is a value file.
+            # With a mode of 0, lstat failed: only reading can tell whether it is a value file.
             if name and (stat.S_ISREG(mode) or not mode) and file.startswith(shard):
                 listing.signatures[name[1]] = signature
                 continue
             path = os.path.join(self.path_of(shard), file)
             if stat.S_ISREG(mode) and file.startswith(TEMPORARY):
-                # A rename shows in the ctime alone: what was taken is as old as the taking.
+                # A taken file's time is when it was taken: the rename set only the ctime.
                 changed = mtime_of(signature)
                 listing.temporary[path] = ctime if is_private(path) else min(changed, ctime)
             else:
@@ -187,7 +195,7 @@ class Shards:
         return listing
 
     def root_files(self) -> dict[str, bytes]:
-        """The signatures of what lies beside the shards, by name."""
+        """The signatures of files and directories beside the shards, by name."""
         return {
             name: signature
             for name, mode, signature, _ in self._rules.list(self._directory)[2]
@@ -195,10 +203,10 @@ class Shards:
         }
 
     def temporary_files(self) -> dict[str, int]:
-        """Paths of temporary files beside the index and of directories that never got their names,
-        and their mtimes in ns.
+        """Paths of temporary files in the root, and of shard directories that were never renamed
+        to their names, with their mtimes in ns.
 
-        An mtime that lies ahead may be none, see ``Exclusive``: the ctime is taken.
+        The ctime counts if it is earlier: a later mtime may be no time, see ``Claims``.
         """
         return {
             os.path.join(self._directory, name): min(mtime_of(signature), ctime)

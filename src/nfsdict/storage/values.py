@@ -17,11 +17,11 @@ from ..layout import mtime_of, private_path, signature_of
 from .files import Files, Found
 from .nfs import TRIES, NfsRules
 
-# With the last two Linux's client answers a rename over a file that it has open, and can't put
-# aside as another host has just removed it (fs/nfs/dir.c, nfs_rename); nothing was done.
+# EBUSY and ETXTBSY: Linux's client has the rename's target open and fails to put it aside, because
+# another host has just removed it (fs/nfs/dir.c, nfs_rename). Nothing was done then.
 _TRANSIENT = (errno.ENOENT, errno.ESTALE, errno.EBUSY, errno.ETXTBSY)
-# After these rename and link have done nothing, where that is ``TRUSTED``. ENOENT, too, can come
-# from a lost reply.
+# After these errors a rename or link has done nothing, if the file system is ``TRUSTED``. ENOENT
+# isn't among them, as it can also come from a lost reply.
 REFUSED = frozenset(
     {
         errno.EACCES,
@@ -44,21 +44,21 @@ REFUSED = frozenset(
         errno.ETXTBSY,
     }
 )
-# What file systems without hard links answer.
+# Errors of file systems without hard links.
 NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
-# What isn't a regular file gives these when it is read, and is no value.
+# Errors from reading something that isn't a regular file, and so no value.
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
-# Seconds after each rename that fails where none is trusted: on SMB a file that was refused to be
-# replaced was gone 50 ms later, and the next rename succeeded.
+# Seconds to wait after each failed rename on file systems that aren't trusted: on SMB, a file whose
+# replacement was refused was gone 50 ms later, and the next rename succeeded.
 _PAUSES = (0.01, 0.05, 0.1, 0.2, 0.4)
 
-# Steps of a write, as the core numbers them. One that failed at the first has left nothing, at the
-# second perhaps the new file under its name.
+# Steps of a write, as the core numbers them. A write that failed at the first has left nothing; one
+# that failed at the second may have left the new file under its name.
 _WRITING, _PUBLISHING = 0, 1
 
 Outcome = Union[bytes, tuple[int, int], OSError]
-"""Of writing a file: its signature, the step that failed and its errno (as the core's
-``write_files`` gives them), or the error."""
+"""What came of writing a file: its signature; or the step that failed and its errno, as the core's
+``write_files`` gives them; or an error."""
 
 
 def is_transient(result: bytes | OSError) -> bool:
@@ -79,17 +79,19 @@ class ValueFiles:
         self._mode = files.mode
         self._durable = files.durable
         self.extension = extension
-        # Where renames are known to be trusted: whether a shard is synced after a put.
+        # Whether a shard is synced after a put; None unless renames are known to be trusted.
         self._synced: bool | None = None
         self._sees_clock = False
 
     def path_of(self, hexdigest: str) -> str:
-        """Where the value file of the key with this digest is, or would be."""
+        """The path of the value file of the key with this digest, whether it exists or not."""
         return f"{self._directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
 
     def private_path_of(self, hexdigest: str) -> str:
-        """A new private path for a whole file of this digest, in its shard. ``repair``, of a
-        dictionary with the same extension, gives back what has it."""
+        """A new private path, in the shard of this digest, for its whole value file.
+
+        ``repair`` gives back files under such paths, if its dictionary has the same extension.
+        """
         return private_path(self.path_of(hexdigest))
 
     # --- reading -------------------------------------------------------------------------------
@@ -99,10 +101,10 @@ class ValueFiles:
         return self._files.read_paths([self.path_of(hexdigest) for hexdigest in hexdigests])
 
     def find(self, hexdigest: str, fresh: bool = False) -> Found | None:
-        """The content of this digest's file; None means that it isn't there, by the server's word.
+        """The content of this digest's file; None if there is none, by the server's word.
 
-        With ``fresh`` the directory is revalidated first, as NFSv4.1 and later open a file that
-        another host has unlinked. Else it is revalidated after a miss.
+        With ``fresh`` the directory is revalidated first: otherwise the client of NFSv4.1 and later
+        may open a file that another host has unlinked. Without, it is revalidated after a miss.
         """
         path = self.path_of(hexdigest)
         if fresh and not self._rules.revalidate_parent(path):
@@ -115,10 +117,10 @@ class ValueFiles:
         return content
 
     def look(self, hexdigest: str) -> bytes | None:
-        """The signature of this digest's file, None if it has none.
+        """The signature of this digest's file; None if it has no regular file.
 
-        The directory is revalidated first: lstat can answer from the attribute cache for a file
-        that is gone. What isn't a regular file is no value file.
+        The directory is revalidated first: otherwise lstat can answer from the attribute cache for
+        a file that is gone.
         """
         path = self.path_of(hexdigest)
         if not self._rules.revalidate_parent(path):
@@ -132,24 +134,26 @@ class ValueFiles:
     # --- writing -------------------------------------------------------------------------------
 
     def _sync_known(self) -> bool | None:
-        """Whether a shard is synced after a put, where a refused rename has certainly done nothing;
-        None where that isn't known, or not so."""
+        """Whether a shard is synced after a put; None unless renames are known to be trusted.
+
+        Trusted: a refused rename has certainly done nothing.
+        """
         if self._synced is None and self._rules.trusted():
             self._sees_clock = self._rules.mounted_as(self._directory) == "nfs"
             self._synced = self._files.syncs()
         return self._synced
 
     def put(self, hexdigest: str, data: Content) -> bytes:
-        """Replace the file of this digest; atomic, durable on return. The new signature.
+        """Replace this digest's file, atomically and durably. Returns the new signature.
 
-        UncertainWriteError if it can't be known whether the new content is there; after any other
-        OSError it isn't. No temporary file stays behind.
+        UncertainWriteError if it can't be known whether the new content is in place; after any
+        other OSError it isn't. No temporary file stays behind.
 
-        Where a refused rename may have done something (see ``TRUSTED``) the new content is under a
-        private name until a value is seen under the key. A process that is killed leaves it there,
-        and an UncertainWriteError says so if nothing lies under the key: ``repair`` gives it back,
-        unless the key has a value by then. So a write that was never acknowledged may be done by a
-        later ``repair``, also of a key that was deleted in between.
+        If a refused rename may have done something (see ``TRUSTED``), the new content keeps a
+        private name until a value is seen under the key. It stays there if the process is killed,
+        or if no value lies under the key, which the UncertainWriteError says. ``repair`` gives it
+        back, unless the key has a value by then. So a later ``repair`` may carry out a write that
+        was never acknowledged, even if the key was deleted in between.
         """
         path = f"{self._directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
         synced = self._synced
@@ -170,16 +174,19 @@ class ValueFiles:
         return result
 
     def write(self, entries: Iterable[tuple[str, Content]]) -> list[bytes | OSError]:
-        """As ``put``, for many (digest, content): signature or error of each.
+        """As ``put``, for many (digest, content). Returns each one's signature or error.
 
-        Each directory is made durable once, if the digests are in order.
+        Each directory is fsynced only once, if the digests are in order.
         """
         files = [(self.path_of(hexdigest), data) for hexdigest, data in entries]
         return self._retried(files, self._published(files))
 
     def write_new(self, hexdigest: str, data: Content) -> bytes | OSError:
-        """As ``write``, of one that has no file: FileExistsError if it has, of a hard link that is
-        refused the error of that. Both are given, as is every other."""
+        """As ``write``, for one digest, by a hard link that replaces nothing.
+
+        Returns FileExistsError if the digest has a file, and the link's own error if hard links are
+        refused. Errors are returned, not raised.
+        """
         files = [(self.path_of(hexdigest), data)]
         [result] = self._retried(files, self._published(files, exclusive=True), exclusive=True)
         return result
@@ -187,7 +194,7 @@ class ValueFiles:
     def _published(
         self, files: list[tuple[str, Content]], exclusive: bool = False
     ) -> Sequence[Outcome]:
-        """As ``Files.write_once``, by way of private names where a rename isn't trusted."""
+        """As ``Files.write_once``, but by way of private names if renames aren't trusted."""
         if exclusive or self._rules.trusted():
             return self._files.write_once(files, exclusive)
         outcomes = [self._publish(path, data) for path, data in files]
@@ -203,7 +210,7 @@ class ValueFiles:
         [outcome] = self._files.write_once([(private, data)], sync=False)
         if not isinstance(outcome, bytes):
             with suppress(OSError):
-                self._files.sweep(private)  # the reply to a rename may have been lost
+                self._files.sweep(private)  # its rename may have been done, and the reply lost
             return _WRITING, outcome[1]
         number = errno.EIO
         there: Found | OSError | None = None
@@ -216,7 +223,7 @@ class ValueFiles:
             time.sleep(pause)
             there = self.lies_there(path)
             with suppress(OSError):
-                if not self._files.is_there(private):  # it was carried out, or repair gave it back
+                if not self._files.is_there(private):  # our rename, or a repair, moved it
                     if isinstance(there, tuple) and holds(there[0], data):
                         return there[1]
                     return UncertainWriteError(number, os.strerror(number), path)
@@ -228,7 +235,7 @@ class ValueFiles:
         return UncertainWriteError(number, told, path)
 
     def lies_there(self, path: str) -> Found | OSError | None:
-        """What this file holds, None if it isn't there by the server's word."""
+        """The file's content; None if it doesn't exist, by the server's word; or the error."""
         try:
             found = self._rules.revalidate_parent(path)
         except OSError as error:
@@ -249,8 +256,8 @@ class ValueFiles:
         for number in range(TRIES):
             again = [i for i, result in enumerate(results) if is_transient(result)]
             if again and number > 2:
-                # A file that is open here is closed soon, also where the client doesn't notice that
-                # it has been removed, as that was within one tick of another change.
+                # The target is open on this host and was removed on another, which the client may
+                # not notice, if it was within one tick of another change. It will be closed soon.
                 time.sleep(pause)
                 pause = min(2 * pause, 0.1)
             shards = [os.path.dirname(files[i][0]) for i in again]
@@ -267,7 +274,7 @@ class ValueFiles:
     def _result(
         self, path: str, data: Content, outcome: Outcome, exclusive: bool
     ) -> bytes | OSError:
-        """The signature, or what a write that failed at some step comes to."""
+        """The signature of a write that succeeded, or the error for the step that failed."""
         if not isinstance(outcome, tuple):
             return outcome
         step, number = outcome
@@ -275,21 +282,21 @@ class ValueFiles:
         if step == _WRITING or (refused and self._rules.trusted()):
             return failure(number, path)
         if refused and exclusive:
-            # What an ``add``, which replaces nothing, may have done lies there.
+            # An ``add`` replaces nothing: if it was carried out, its file lies there.
             there = self.lies_there(path)
             if there is None or number in (errno.EEXIST, *NO_LINKS):
-                return failure(number, path)  # at the latter ``add`` itself looks
+                return failure(number, path)  # the caller, ``Exclusive.add``, looks itself
             if isinstance(there, tuple) and not holds(there[0], data):
                 return failure(errno.EEXIST, path)
         if step == _PUBLISHING and not exclusive:
-            # Rename failed, or its reply was lost: what lies there tells.
+            # The rename failed, or its reply was lost: the file under the name tells which.
             [content] = self._files.read_paths([path])
             if isinstance(content, tuple) and holds(content[0], data):
                 return content[1]
         return UncertainWriteError(number, os.strerror(number), path)
 
     def _renew(self, shard: str) -> OSError | None:
-        """Make sure that the client knows a shard directory here. What stands against it."""
+        """Revalidate the shard directory; make it if it is missing. Returns the error, if any."""
         try:
             if self._rules.revalidate(shard) is None:
                 self._files.make_directory(shard)
@@ -298,9 +305,10 @@ class ValueFiles:
         return None
 
     def remove(self, hexdigests: Iterable[str]) -> list[bool | OSError]:
-        """Unlink these digests' files, durably. For each whether it was there, or what went wrong.
+        """Unlink these digests' files, durably. For each: whether there was a file, or the error.
 
-        False after a lost reply too: the file is gone, and who removed it can't be told.
+        False too if the reply to our own unlink was lost: the file is gone, and nothing tells who
+        removed it.
         """
         paths = [self.path_of(hexdigest) for hexdigest in hexdigests]
         outcomes: list[bool | OSError] = []
@@ -309,7 +317,7 @@ class ValueFiles:
                 outcomes.append(self._remove(path))
             except OSError as error:
                 outcomes.append(error)
-        # What somebody else has removed just now is to be gone for good as well.
+        # Also after False: another process's removal must be durable before this call returns.
         gone = [i for i, outcome in enumerate(outcomes) if not isinstance(outcome, OSError)]
         for i, failed in self._files.sync_parents([(i, os.path.dirname(paths[i])) for i in gone]):
             outcomes[i] = failed
