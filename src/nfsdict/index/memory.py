@@ -1,16 +1,18 @@
 """Index: what the store held when last looked at. A hint: damaged, foreign or lost, it is rebuilt.
 
-What git's index is to a work tree: for each shard directory its *stamp* (its times, as the server
-gave them after revalidation and before the listing) and its entries. A shard whose stamp is still
-the same is clean: the index lists its keys completely. The *signature* of a file, its inode, size
-and times, shows in the same way whether it is still the one that was read: no ctime can be set, so
-neither an edit in place nor a copy has the signature of what was there before, whatever its mtime.
-chmod and link have it changed as well, which costs reading the file again. An edit in place shows
-in no stamp, and so not before its directory is listed. Stamps and signatures with a time within
-``RACY_WINDOW_NS`` of the moment, by the server's clock, prove nothing (git's "racy" entries, see
-Documentation/technical/racy-git.txt there), and are kept as unknown.
+It is to a store what git's index is to a work tree. For each shard it has the *stamp* (the times of
+the directory, as the server gave them after revalidation and before the listing) and the entries. A
+shard whose stamp is still the same is clean: the index lists its keys completely. A file's
+*signature*, its inode, size and times, shows in the same way whether it is still the file that was
+read. Nobody can set a ctime, so a file that was edited in place or put there as a copy has another
+signature than the file before, whatever its mtime. chmod and link change the ctime as well, which
+only costs reading the file again. An edit in place changes no stamp, so it is noticed only when its
+shard is listed. Stamps and signatures with a time less than ``RACY_WINDOW_NS`` ago, by the server's
+clock, prove nothing (git's "racy" entries, see Documentation/technical/racy-git.txt there), and are
+kept as unknown.
 
-Here is what one process knows, and which part of it the packs on disk (``stack``) don't say yet.
+This module has what one process knows, and which part of it the packs on disk (``stack``) don't
+say yet.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ from ..layout import (
 from . import pack
 from .pack import PackRecord
 
-# Stamps of file systems tick in steps of 1 ns to 2 s (FAT and SMB); a second more allows for
-# the clocks of several servers of one cluster file system.
+# Times of file systems advance in steps of 1 ns to 2 s (FAT and SMB). One second more allows for
+# clocks that differ between the servers of one cluster file system.
 RACY_WINDOW_NS = 3_000_000_000
 
 
@@ -47,7 +49,7 @@ def racy_since(server_time_ns: int | None) -> int:
     return -1 if server_time_ns is None else server_time_ns - RACY_WINDOW_NS
 
 
-# The fingerprint of a content that nobody has read here; no hash is -1.
+# The fingerprint of a content that this process hasn't read; no hash in Python is -1.
 UNREAD = -1
 
 
@@ -60,8 +62,7 @@ class IndexEntry:
     key: str
     signature: bytes
     fingerprint: int | None
-    """hash of the content, or UNREAD, for a signature that proves nothing yet; None: it isn't
-    needed"""
+    """while the signature may be racy: the content's hash, or UNREAD; else None: not needed"""
 
     @property
     def size(self) -> int:
@@ -76,8 +77,8 @@ class IndexEntry:
     def differs(self, signature: bytes) -> bool:
         """Whether this signature shows that the file was written or replaced since.
 
-        One that proves nothing yet may have been taken before the file got its name: the ctime
-        is another one then.
+        A racy signature may have been taken before the file was renamed to its name, which set the
+        ctime. So the ctime isn't compared then.
         """
         if self.signature == UNKNOWN:
             return False
@@ -87,7 +88,7 @@ class IndexEntry:
 
 
 class ShardIndex:
-    """One shard: what was listed, in compact form, and what changed since."""
+    """One shard: what was listed, in compact form, and in ``overlay`` what changed since."""
 
     __slots__ = ("dirty_keys", "keys", "overlay", "persisted_stamp", "signatures", "stamp")
 
@@ -101,13 +102,13 @@ class ShardIndex:
         self.persisted_stamp = NO_STAMP
         """the stamp that the packs on disk give"""
         self.dirty_keys: set[str] = set()
-        """keys of which the packs on disk say something else, or nothing"""
+        """keys about which the packs on disk say something else, or nothing"""
 
     def holds_any(self) -> bool:
         return any(self.overlay.values()) or any(key not in self.overlay for key in self.keys)
 
     def names(self) -> Sequence[str]:
-        """The keys that are there."""
+        """The keys that have a file, as far as is known."""
         if not self.overlay:
             return self.keys
         names = dict.fromkeys(chain(self.keys, self.overlay))
@@ -117,7 +118,7 @@ class ShardIndex:
         return signature_at(self.signatures, position)
 
     def find(self, hexdigest: str, key: str) -> IndexEntry | None:
-        """What is known of the key with this digest."""
+        """What is known of the key with this digest; None if no file is known."""
         if key in self.overlay:
             return self.overlay[key]
         low, high = 0, len(self.keys)
@@ -138,10 +139,11 @@ class ShardIndex:
         racy: int,
         overtaken: Collection[str],
     ) -> None:
-        """Take these over, by digest, in place of what was known, but for keys ``overtaken``.
+        """Fill this new shard index with what a scan found, by digest; ``before`` is the old one.
 
-        Those with times before ``racy`` in compact form, all others as changes: what they have may
-        be replaced without a trace.
+        Entries with times before ``racy`` are kept in compact form. All others go to the overlay:
+        their files may be replaced without a trace. Keys that were ``overtaken`` and that the old
+        one doesn't know at all were removed since, and are left out.
         """
         listed = before.entries()
         signatures = []
@@ -164,7 +166,7 @@ class ShardIndex:
         self.dirty_keys.update(known.key for known in listed.values())
 
     def entries(self) -> dict[str, IndexEntry]:
-        """Everything that is known, by digest."""
+        """All entries known, by digest."""
         known = {
             digest(key): IndexEntry(key, self.signature(position), None)
             for position, key in enumerate(self.keys)
@@ -190,25 +192,28 @@ class ShardUpdate(NamedTuple):
 
 
 class Index:
-    """256 shards. Not safe for threads: its dictionary holds a lock around every call."""
+    """The index of 256 shards. Not safe for threads: callers hold the lock ``state``."""
 
     def __init__(self) -> None:
         self._shards = {shard: ShardIndex(NO_STAMP, [], b"") for shard in SHARDS}
         self.listed = False
-        """whether it is about the whole store, not just keys that were looked up"""
+        """whether a scan has listed the whole store; else it knows only keys that were looked up"""
 
     def __len__(self) -> int:
-        """About how many keys it knows: some twice, some that are gone."""
+        """Roughly the number of known keys: some count twice, and some that are gone count."""
         return sum(
             len(shard_index.keys) + len(shard_index.overlay)
             for shard_index in self._shards.values()
         )
 
     def load_shard(self, shard: str, layers: Sequence[pack.PackShard]) -> None:
-        """Take over what the packs say of this shard, below what is known already."""
+        """Take over what the packs say of this shard; what is known already overrules it.
+
+        ``layers``: the shard as each pack has it, the lowest first.
+        """
         before = self._shards[shard]
         known_here = before.overlay
-        if before.keys:  # by a scan that failed
+        if before.keys:  # from a scan that failed
             known_here = {**{one.key: one for one in before.entries().values()}, **known_here}
         shard_index = self._shards[shard] = ShardIndex(NO_STAMP, [], b"")
         for number, one in enumerate(layers):
@@ -231,21 +236,21 @@ class Index:
         return self._shards[hexdigest[:2]]
 
     def note_written(self, hexdigest: str, known: IndexEntry) -> None:
-        """The file of this digest was written here, or isn't as it was listed."""
+        """Note that the file of this digest was written here, or isn't as it was listed."""
         shard_index = self._shards[hexdigest[:2]]
         shard_index.overlay[known.key] = known
         shard_index.dirty_keys.add(known.key)
         shard_index.stamp = NO_STAMP
 
     def note_read(self, hexdigest: str, known: IndexEntry) -> None:
-        """The file of this digest was read outside a scan."""
+        """Note that the file of this digest was read outside a scan."""
         shard_index = self.shard(hexdigest)
         before = shard_index.find(hexdigest, known.key)
         if before is None or not before.proven or before.signature != known.signature:
             self.note_written(hexdigest, known)
 
     def note_gone(self, hexdigest: str, key: str) -> None:
-        """The key's file is gone."""
+        """Note that the key's file is gone."""
         shard_index = self.shard(hexdigest)
         if shard_index.find(hexdigest, key) is not None:
             shard_index.overlay[key] = None
@@ -260,10 +265,10 @@ class Index:
         server_time_ns: int | None,
         overtaken: Collection[str] = (),
     ) -> None:
-        """The shard was listed: stamp and entries, by digest, as they were then.
+        """Note stamp and entries (by digest) as a listing of the shard found them.
 
-        ``server_time_ns`` is the server's time in ns before that, None if it isn't known. What was
-        noted since then of the keys ``overtaken`` stays.
+        ``server_time_ns`` is the server's time in ns before the listing, None if it isn't known.
+        For keys that were ``overtaken``, what was noted since the listing stays.
         """
         before = self._shards[shard]
         racy = racy_since(server_time_ns)
@@ -279,14 +284,14 @@ class Index:
         self._shards[shard] = shard_index
 
     def distrust(self, shards: Iterable[str] = SHARDS) -> None:
-        """These shards aren't as they were listed, whatever their stamps."""
+        """Have the next scan list these shards, whatever their stamps."""
         for shard in shards:
             self._shards[shard].stamp = NO_STAMP
 
     # --- what the packs on disk don't say yet --------------------------------------------------
 
     def changes(self) -> int:
-        """How much there is to say: keys, and stamps that can now be given."""
+        """How many keys and stamps a new pack would record."""
         return sum(
             len(shard_index.dirty_keys)
             + (shard_index.stamp not in (NO_STAMP, shard_index.persisted_stamp))
@@ -294,18 +299,19 @@ class Index:
         )
 
     def mark_dirty(self, shard: str, keys: Iterable[str]) -> None:
-        """These were read from their files, as no pack has their values yet."""
+        """Have the next pack record these keys: their values were read and no pack has them."""
         self._shards[shard].dirty_keys.update(keys)
 
     def begin_update(self, shard: str, values: dict[str, bytes]) -> ShardUpdate | None:
-        """What is to be said of this shard, with the bytes of files that were just read.
+        """What a new pack has to record of this shard; None if nothing.
 
-        The pack is taken for written from here on; ``rollback`` if it wasn't.
+        ``values``: by key, the bytes of files that were just read. From here on the pack counts as
+        written: the caller calls ``rollback`` if it wasn't.
         """
         shard_index = self._shards[shard]
         if not shard_index.dirty_keys and shard_index.stamp == shard_index.persisted_stamp:
             return None
-        # Many: one pass over all is faster than looking each up.
+        # For many keys one pass over all entries is faster than looking each up.
         known = (
             shard_index.entries()
             if len(shard_index.dirty_keys) > len(shard_index.keys) // 16
@@ -327,7 +333,10 @@ class Index:
         return update
 
     def recompute_dirty(self, shard: str, layers: Sequence[pack.PackShard]) -> None:
-        """Find out anew what these packs don't say of this shard."""
+        """Compute anew which keys of this shard these packs don't have as they are known.
+
+        ``layers``: the shard as each pack has it, the lowest first.
+        """
         shard_index = self._shards[shard]
         said: dict[str, bytes] = {}
         for one in layers:
@@ -344,7 +353,7 @@ class Index:
         shard_index.dirty_keys.update(said)
 
     def rollback(self, update: ShardUpdate) -> None:
-        """What was to be said of this shard didn't get to disk."""
+        """Undo ``begin_update``: the update didn't get to disk."""
         shard_index = self._shards[update.shard]
         shard_index.dirty_keys |= update.keys
         shard_index.persisted_stamp = update.persisted_stamp

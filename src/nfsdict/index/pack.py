@@ -1,7 +1,8 @@
-"""Pack: one file with what was read of many: keys, signatures, and the bytes of small value files.
+"""Pack: one file for what was read of many: keys, signatures, and the bytes of small value files.
 
-What git's pack is to loose objects, with its idx in the same file. It is written once and never
-changed. It says something of some shards, and nothing of the others. All numbers little-endian::
+It is to value files what git's pack is to loose objects, with its idx in the same file. A pack is
+written once and never changed. It records some shards and is silent about the others. All numbers
+are little-endian::
 
     offset  size
     0       8     magic: "nfsdpak" and the format's version, one byte, 2
@@ -9,15 +10,15 @@ changed. It says something of some shards, and nothing of the others. All number
                   16 MiB at most
     …             the table: 256 shards, 00 to ff, each:
       0     16      stamp: mtime and ctime in ns, signed, 8 bytes each; both 0: unknown;
-                    both -2**63: nothing is said of this shard
+                    both -2**63: the pack is silent about this shard
       16    4       n, the number of keys
       20    8       t, the number of bytes of all keys together
       28    8       size of the shard's section
       36    4       CRC-32 of the shard's section
       40    32*n    signatures: inode, size, mtime and ctime in ns (signed), 8 bytes each; all 0:
                     unknown
-            4*n     length of each value; 0xffffffff: it isn't in here; 0xfffffffe: a tombstone,
-                    the key is gone
+            4*n     length of each value; 0xffffffff: the value isn't in this pack; 0xfffffffe: a
+                    tombstone, the key is gone
             4*n     length of each key in bytes
             t       the keys' UTF-8 (lone surrogates passed), in the order of their digests
 
@@ -40,12 +41,12 @@ log = logging.getLogger("nfsdict")
 
 _MAGIC = b"nfsdpak\x02"
 NO_SHARD = Stamp(-(1 << 63), -(1 << 63))
-"""the stamp of a shard that a pack says nothing of"""
-# Bytes of values in one section at most, which is read and checked as a whole. Other small values
-# of so large a shard are left to their files.
+"""the stamp of a shard that a pack is silent about"""
+# The most bytes of values in one section, as it is read and checked as a whole. If a shard has
+# more, the rest of its small values are read from their files.
 SECTION = 16 << 20
-# Larger values are left to their files: reading them takes longer than finding them, from about
-# here on (benchmarks/pack_limit.py).
+# Larger values aren't packed. From about this size on, reading a file takes longer than finding it,
+# so that a pack would save little (benchmarks/pack_limit.py).
 PACKED = 32 << 10
 _NOT_PACKED, _TOMBSTONE = 0xFFFFFFFF, 0xFFFFFFFE
 
@@ -57,7 +58,7 @@ class PackRecord(NamedTuple):
     signature: bytes | None
     """None: the key is gone"""
     value: bytes | None
-    """what the file of this signature holds, None if that isn't in the pack"""
+    """the content of the file with this signature; None if the pack doesn't have it"""
 
 
 class ManifestEntry(NamedTuple):
@@ -90,11 +91,11 @@ class PackShard(NamedTuple):
         return signature_at(self.signatures, position)
 
     def any_tombstone(self) -> bool:
-        """Whether some key may have a tombstone: a cheap look that errs on this side."""
+        """Whether some key may have a tombstone. Cheap: it may say yes wrongly, but never no."""
         return _TOMBSTONE.to_bytes(4, "little") in self.lengths
 
     def tombstones(self) -> Iterable[bool]:
-        """For each key whether it is a tombstone: no file, though a pack below lists one."""
+        """For each key whether it has a tombstone: no file, though a pack below lists one."""
         lengths = struct.unpack(f"<{len(self.keys)}I", self.lengths)
         return (length == _TOMBSTONE for length in lengths)
 
@@ -103,10 +104,10 @@ _NOTHING_SAID = PackShard(NO_SHARD, [], b"", b"", 0, 0)
 
 
 class Pack:
-    """A pack, open for reading: its table is in memory, its sections are read when asked for."""
+    """A pack, open for reading. Its table is in memory; a section is read when asked for."""
 
     def __init__(self, files: IndexFiles, record: ManifestEntry) -> None:
-        """OSError if it can't be read, ValueError if it is damaged."""
+        """OSError if the pack can't be read, ValueError if it is damaged."""
         self.record = record
         self._reader: PackFileReader = files.open_pack(record.pack_id)
         try:
@@ -127,8 +128,11 @@ class Pack:
             offset += packed.size
 
     def section_values(self, shard: str) -> list[bytes | None]:
-        """The bytes of this shard's value files, in the order of its keys; None for those that it
-        hasn't, and for all if they are damaged. OSError if they can't be read."""
+        """The bytes of this shard's value files, in the order of its keys.
+
+        None for a value that isn't in the pack, and for all if the section is damaged. OSError if
+        it can't be read.
+        """
         packed = self.shards[shard]
         try:
             if packed.size > SECTION:
@@ -155,7 +159,10 @@ class PackWriter:
         self._shards: dict[str, PackShard] = {}
 
     def write_shard(self, shard: str, stamp: Stamp, records: Iterable[PackRecord]) -> None:
-        """In the order of the keys' digests. OSError if it can't be written: abandon it."""
+        """Add a shard, its records in the order of the keys' digests.
+
+        On OSError the caller abandons the pack.
+        """
         keys, signatures, lengths = [], [], []
         size = checksum = 0
         for key, signature, value in records:
@@ -178,7 +185,7 @@ class PackWriter:
         )
 
     def publish(self) -> ManifestEntry:
-        """Finish the file. OSError if that fails; nothing is left of it then."""
+        """Finish the file and give it its name. On OSError the file is removed."""
         table = encode_table([self._shards.get(name, _NOTHING_SAID) for name in SHARDS])
         offset = self._file.size
         try:
@@ -191,14 +198,14 @@ class PackWriter:
         )
 
     def abandon(self) -> None:
-        """Leave nothing of it."""
+        """Remove the file."""
         self._file.abandon()
 
 
 def merged(files: IndexFiles, packs: list[Pack], last: bool) -> ManifestEntry:
-    """Write what these packs say together into one; each overrules those before it.
+    """Merge these packs into a new one; each overrules those before it.
 
-    ``last``: there is none below them, of which a key could be gone. Errors as of ``Pack``.
+    ``last``: no pack lies below them, so tombstones can be dropped. Raises what ``Pack`` raises.
     """
     writer = PackWriter(files)
     try:

@@ -1,9 +1,10 @@
 """The index on disk: a stack of packs that a manifest names. A hint, rebuilt when it is damaged.
 
-The manifest is small and replaced as a whole; a pack is never changed. What has changed goes into a
-new pack on top, so that it costs what has changed. Packs of like size are merged, as those of a
-log-structured merge tree (O'Neil et al., 1996) and of ``git repack --geometric``: each byte is
-written again a few times while the store grows by orders of magnitude.
+The manifest is small and replaced as a whole; a pack is never changed. Changes go into a new pack
+on top, so that writing costs in proportion to them, and not to the store. Packs of like size are
+merged, as those of a log-structured merge tree (O'Neil et al., 1996) and of ``git repack
+--geometric``: so each byte is written again only a few times while the store grows by orders of
+magnitude.
 
 The manifest ``_index.nfsdict-pkl`` (or ``-json``, ``-bin``, …), all numbers little-endian::
 
@@ -38,24 +39,28 @@ _MAGIC = b"nfsdidx\x03"
 _CHECKSUM = struct.Struct("<I")
 _RECORD = struct.Struct("<12sQQI")
 _BODY = len(_MAGIC) + _CHECKSUM.size
-# A pack is merged into the one below when that isn't so many times its size.
+# A pack is merged into the one below if that has less than this many times its size.
 _RATIO = 4
-# A manifest can be replaced between reading it and opening its packs, but not for ever.
+# A manifest can be replaced between reading it and opening its packs. Then both are read again, but
+# no more often than this.
 _TRIES = 3
-# What reading gives for something that isn't a regular file.
+# Errors from reading something that isn't a regular file.
 _NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
-# A pack that no manifest names was left by a crash, unless somebody is about to name it.
+# A pack that no manifest names for this long was left by a crash. A younger one may be about to be
+# named.
 _GRACE_NS = 3600 * 1_000_000_000
-# So often, and after so many seconds, ``pack`` and ``repair`` try again while others write the
-# index: for longer than a claim counts that a crash has left.
+# How often, and after how many seconds each, ``pack`` and ``repair`` try again while others write
+# the index. Together that is longer than a crashed process's claim holds (``INDEX_CLAIM_NS``).
 _PATIENCE = 160, 0.5
 
 T = TypeVar("T")
 
 
 def until_unclaimed(directory: str, attempt: Callable[[], T | None]) -> T:
-    """What the attempt gives. Repeated while it gives nothing, as others write the index; then
-    EBUSY."""
+    """The attempt's result. It is repeated while it gives nothing, as others write the index.
+
+    OSError with EBUSY if they still do after 80 s.
+    """
     tries, pause = _PATIENCE
     for _ in range(tries):
         result = attempt()
@@ -66,7 +71,7 @@ def until_unclaimed(directory: str, attempt: Callable[[], T | None]) -> T:
 
 
 class PackStack:
-    """One process's view of the stack. One thread uses it at a time."""
+    """The stack of packs, as one process has read it. Used by one thread at a time."""
 
     def __init__(self, files: IndexFiles) -> None:
         self._files = files
@@ -81,7 +86,7 @@ class PackStack:
         return not self._entries
 
     def load_manifest(self) -> None:
-        """Open what is on disk, until ``close_packs``. What can't be used is logged and ignored."""
+        """Open the packs, until ``close_packs``. An index that is unusable is logged and ignored."""
         self.close_packs()
         self._stale = False
         for _ in range(_TRIES):
@@ -97,12 +102,12 @@ class PackStack:
                 log.info("index ignored: %s", error)
                 self.close_packs()
                 if not isinstance(error, FileNotFoundError):
-                    # What is damaged can be replaced; what can't be read may be good.
+                    # A damaged index can be replaced. One that can't be read may be good.
                     self._stale = isinstance(error, OSError) and error.errno not in _NO_FILE
                     return
 
     def shards(self, shard: str) -> list[PackShard]:
-        """What the open packs say of this shard, the lowest first."""
+        """This shard as each open pack has it, the lowest first; without packs silent about it."""
         said = [pack.shards[shard] for pack in self._open]
         return [packed for packed in said if packed.stamp != NO_SHARD]
 
@@ -131,7 +136,7 @@ class PackStack:
         return found
 
     def close_packs(self) -> None:
-        """Done with reading."""
+        """Close the packs. Their tables and values can't be read any more."""
         for pack in self._open:
             pack.close()
         self._open = []
@@ -141,10 +146,11 @@ class PackStack:
         return None if self._stale else PackWriter(self._files)
 
     def append(self, writer: PackWriter) -> bool:
-        """Put the new pack on top, and merge. Whether that was done; or else it is to be abandoned.
+        """Put the new pack on top, and merge. If False, the caller abandons the pack.
 
-        Not if somebody else has written the manifest since it was loaded, or is about to: of many
-        who have read the same one does the work. OSError if it can't be written.
+        False if another process has written the manifest since it was loaded, or holds the claim to
+        write it: of many processes that have read the same files, one does the work. OSError if the
+        pack or the manifest can't be written.
         """
         with self._files.claimed_manifest() as mine:
             if not mine or self._files.read_manifest() != self._manifest:
@@ -154,7 +160,7 @@ class PackStack:
             return True
 
     def compact(self) -> bool:
-        """Make all packs one. Whether that was done; see ``append``."""
+        """Merge all packs into one. Whether that was done; see ``append``."""
         with self._files.claimed_manifest() as mine:
             if not mine or self._files.read_manifest() != self._manifest:
                 self._stale = True
@@ -164,18 +170,18 @@ class PackStack:
             return True
 
     def sweep(self) -> None:
-        """Remove packs that a crash has left."""
+        """Remove packs that a crash has left: older than an hour, and no manifest names them."""
         try:
             named = {record.pack_id for record in _parsed(self._files.read_manifest())}
         except ValueError:
-            return  # a damaged manifest that had nothing to be written over it: there are no keys
+            return  # damaged, and not replaced as there was nothing to write: no keys are known
         limit = self._files.server_time_ns() - _GRACE_NS
         for pack_id, mtime in self._files.packs().items():
             if pack_id not in named and mtime < limit:
                 self._files.remove_pack(pack_id)
 
     def remove_index(self) -> bool:
-        """Leave no index on disk. Whether that was done: not while somebody else writes it."""
+        """Remove the index from disk. False, with nothing done, while another process writes it."""
         self.close_packs()
         try:
             with self._files.claimed_manifest() as mine:
@@ -183,7 +189,7 @@ class PackStack:
                     self._remove_files()
         except IsADirectoryError as error:
             log.warning("move it away, or the index is never written again: %s", error)
-            self._remove_files()  # nobody can claim it
+            self._remove_files()  # safe without a claim, as no process can get it
         else:
             if not mine:
                 return False
@@ -208,7 +214,7 @@ class PackStack:
             except (OSError, ValueError) as error:
                 log.info("packs not merged: %s", error)
             else:
-                self._files.remove_pack(top.pack_id)  # which no manifest has named yet
+                self._files.remove_pack(top.pack_id)  # no manifest has named it yet
         self._write_manifest(records)
 
     def _merged(self, records: list[ManifestEntry], last: bool) -> ManifestEntry:
@@ -222,7 +228,7 @@ class PackStack:
                 pack.close()
 
     def _write_manifest(self, records: list[ManifestEntry]) -> None:
-        """Name these packs, and remove those that were named before and no longer are."""
+        """Name these packs in the manifest, and remove those that only the old one named."""
         body = b"".join(
             _RECORD.pack(bytes.fromhex(name), offset, size, checksum)
             for name, offset, size, checksum in records

@@ -1,7 +1,7 @@
 """Index writer: reads what the packs on disk say of a store, and writes what isn't there yet.
 
 A reader has bytes and signatures at no extra cost, so readers write packs. A writer's signatures
-are still racy, and so writers leave it to readers.
+are still racy, so writers leave packs to readers.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from .stack import PackStack, until_unclaimed
 
 log = logging.getLogger("nfsdict")
 
-# A change that the index has spares each opener three or four calls to the server; to write it
-# takes about 25. The first pack pays sooner.
+# Each change that the index has saves every opener three or four calls to the server, and writing
+# a pack takes about 25. So a pack pays from this many changes on; the first one always does.
 _PAYS = 8
 
 
@@ -41,9 +41,10 @@ class IndexUpdate:
         """keys and stamps that the packs on disk don't have yet"""
 
     def add_shard(self, shard: str, values: dict[str, bytes]) -> None:
-        """What isn't on disk yet, with the bytes of files that were just read; shards in order.
+        """Add what the packs on disk don't have of this shard. Shards come in ascending order.
 
-        Never raises OSError: what is lost is the next opener's time.
+        ``values``: by key, the bytes of files that were just read. Never raises OSError: if the
+        pack can't be written, the next opening only takes longer.
         """
         if self._writer is None:
             return
@@ -60,11 +61,14 @@ class IndexUpdate:
             self.roll_back()
 
     def commit(self) -> bool:
-        """Bring it to disk. Whether it is there; OSError if that can't be done."""
+        """Put the pack into the index on disk. Whether it is there; else it is rolled back.
+
+        False if another process or thread writes the index. OSError if the pack can't be written.
+        """
         if self._writer is None:
             return False
         done = False
-        # Not waited for: who holds it does the same, and may be in a handler of log records.
+        # Not waited for: its holder does the same work, and may be this thread, interrupted.
         mine = self._locks.index.acquire(blocking=False)
         try:
             done = mine and self._packs.append(self._writer)
@@ -78,7 +82,7 @@ class IndexUpdate:
         return done
 
     def roll_back(self) -> None:
-        """Leave nothing of it."""
+        """Remove the new pack, and note again that its changes aren't on disk."""
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
@@ -89,10 +93,10 @@ class IndexUpdate:
 
 
 class IndexWriter:
-    """Index in memory and packs on disk, kept together. ``writes``: or else only read.
+    """Keeps the index in memory and the packs on disk in step. Without ``writes`` it only reads.
 
-    It refers to no dictionary, so that it can outlive one. A forked child leaves the index to its
-    parent.
+    It refers to no dictionary, so that it can outlive its own. A forked child leaves the index to
+    its parent.
     """
 
     def __init__(self, index: Index, files: IndexFiles, locks: Locks, writes: bool) -> None:
@@ -106,13 +110,14 @@ class IndexWriter:
         _all.add(self)
 
     def _forked(self) -> None:
-        self._writes = False  # the parent does
-        self._keys_changed = False  # not by this process
+        self._writes = False  # the parent writes it
+        self._keys_changed = False  # this process hasn't changed any
 
     # --- reading -------------------------------------------------------------------------------
 
     def load_index(self) -> None:
-        """Take over what is on disk, once. To be ended by ``close_packs``. No lock is held."""
+        """Take over the index on disk, once. The caller holds no lock, and later calls
+        ``close_packs``."""
         packs = PackStack(self._files)
         packs.load_manifest()
         with self._locks.guard, self._locks.state:
@@ -125,7 +130,7 @@ class IndexWriter:
             self._loaded = True
 
     def close_packs(self) -> None:
-        """The packs' values are no longer needed."""
+        """Close the packs, when their values are no longer needed."""
         self._packs.close_packs()
 
     def packed_size(self, shard: str) -> int:
@@ -140,7 +145,10 @@ class IndexWriter:
 
     @contextmanager
     def updating(self, even_little: bool = False) -> Iterator[IndexUpdate]:
-        """An update that is committed in the end, if that pays. No OSError then."""
+        """An update that is committed at the end of the block, if that pays; else rolled back.
+
+        ``even_little``: also if it doesn't pay. Errors in writing are logged, not raised.
+        """
         guard = self._locks.guard
         update = IndexUpdate(self._index, self._locks, self._packs, self._writes)
         try:
@@ -162,9 +170,9 @@ class IndexWriter:
         return self._packs.empty or changes >= _PAYS
 
     def flush(self) -> None:
-        """Bring what isn't on disk there, if that pays. At close and interpreter exit.
+        """Write changes of the index to disk, if that pays. At close and interpreter exit.
 
-        Never raises OSError: what is lost is the next opener's time.
+        Never raises OSError: if they aren't written, the next opening only takes longer.
         """
         if self._keys_changed:
             self._remove_legacy_index()
@@ -181,11 +189,11 @@ class IndexWriter:
                         update.add_shard(shard, {})
 
     def adopt(self, packs: PackStack) -> None:
-        """Go on from this stack, which was written just now."""
+        """Use this stack from now on. The caller has just written it."""
         self._packs = packs
 
     def discard_index(self) -> None:
-        """Leave no index on disk, for one that is written next. EBUSY while others write it."""
+        """Remove the index from disk; the caller writes a new one. EBUSY while others write it."""
         packs = PackStack(self._files)
         until_unclaimed(self._files.directory, packs.remove_index)
         with self._locks.guard, self._locks.state:
@@ -196,13 +204,14 @@ class IndexWriter:
     # --- the index of release 0.2.1 ------------------------------------------------------------
 
     def invalidate_legacy_index(self) -> None:
-        """The set of keys is about to change: remove the index of release 0.2.1, so that it scans.
+        """Remove the index of release 0.2.1, as the set of keys is about to change.
 
-        Release 0.2.1 believes its index. It is removed before the first change, and once more at
-        the end, for a process of that release that wrote it meanwhile.
+        That release trusts its index, and would miss the change; without the index it scans. The
+        index is removed before this process's first change, and once more at the end, as a process
+        of that release may have written it meanwhile.
         """
         if not self._keys_changed:
-            self._keys_changed = True  # first: a handler of log records may write to the dictionary
+            self._keys_changed = True  # first: a log handler may write to the dictionary
             self._remove_legacy_index()
 
     def _remove_legacy_index(self) -> None:
