@@ -1,1 +1,1 @@
-"""Upkeep: what those who look after a store do to the whole of it."""
+"""Upkeep: checks, repairs and counts over a whole store, for those who look after it."""

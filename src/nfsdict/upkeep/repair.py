@@ -1,4 +1,4 @@
-"""Repair: what a crash has left is cleared away. No file that may be a value is deleted."""
+"""Repair: clear away what a crash has left. No file that may hold a value is deleted."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ class RepairReport:
     """What ``repair`` did."""
 
     report: VerifyReport
-    """what was there before"""
+    """what ``verify`` found before anything was repaired"""
     removed: list[str]
-    """temporary files that were removed, or given back if a crash left them half taken"""
+    """temporary files that were removed, or given back to their keys if a crash left them taken"""
     quarantined: dict[str, str]
     """damaged value files, and where each was moved"""
     failed: dict[str, str] = field(default_factory=dict)
-    """paths of what should have been done, and could not be, and why"""
+    """paths of files that could not be removed, given back or moved, and why"""
 
 
 def repair(storage: Storage, entries: Entries, workers: int, grace: float) -> RepairReport:
     """Remove temporary files older than ``grace`` seconds, and move damaged files aside.
 
-    What can't be done doesn't keep the rest from being done.
+    An OSError for one file is noted in the report, and the rest goes on.
     """
     report = verify(storage, entries, workers)
-    # The server's clock on both sides: the local one says nothing about a file's age.
+    # By the server's clock, as times on files are: the local one says nothing about their age.
     limit = storage.files.probe_clock() - int(grace * 1e9)
     done = RepairReport(report, [], {})
     for path in [path for path, moment in report.temporary.items() if moment < limit]:
@@ -40,7 +40,7 @@ def repair(storage: Storage, entries: Entries, workers: int, grace: float) -> Re
                 named = named_path(path)
                 if named != storage.values.path_of(digest_of(named)):
                     continue  # of another serializer
-                storage.exclusive.give_back(path)  # by a pop that never returned
+                storage.exclusive.give_back(path)  # taken by a pop that never returned
             else:
                 storage.files.sweep(path)
             done.removed.append(path)
@@ -48,7 +48,7 @@ def repair(storage: Storage, entries: Entries, workers: int, grace: float) -> Re
             done.failed[path] = str(error)
     for path in report.damaged:
         try:
-            # Since it was looked at, somebody may have computed and written this value anew.
+            # Read again: another process may have written the value anew since ``verify``.
             [entry] = entries.read_entries([digest_of(path)])
             if isinstance(entry, CorruptValueError) and not entry.foreign:
                 aside = storage.exclusive.quarantine(path, entry.signature)

@@ -1,4 +1,4 @@
-"""Stats: what lies in a store, by its listings. No value is read."""
+"""Stats: count the files of a store by its listings. No value is read."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ class StoreStats:
     """What ``stats`` found."""
 
     bytes: int = 0
-    """in the value files, as far as their sizes can be told"""
+    """of all value files; those whose lstat fails count 0"""
     shards: int = 0
-    """those that hold a value file"""
+    """number of shards that hold a value file"""
     other_files: int = 0
-    """temporary and damaged files, and what isn't nfsdict's"""
+    """number of temporary and damaged files, and files that aren't nfsdict's"""
     index: dict[str, IndexFileStats] = field(default_factory=dict)
-    """by name"""
+    """the index's files, by name"""
 
 
 def stats(storage: Storage, workers: int) -> StoreStats:
-    """Count what lies there. OSError if a directory can't be listed."""
+    """Count the store's files. OSError if a directory can't be listed."""
     storage.shards.find_root(whole_path=True)
     found = StoreStats()
     for listing in _listings(storage, workers):

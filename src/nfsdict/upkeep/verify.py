@@ -1,4 +1,4 @@
-"""Verify: every value file read and decoded, and compared with what the index serves."""
+"""Verify: read and decode every value file, and compare it with the value that the index has."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class VerifyReport:
     """paths of value files that could not be read or unpickled here, or are signed with another
     key, and why; they may be whole"""
     contradicted: dict[str, str] = field(default_factory=dict)
-    """paths of value files that are whole and that something has written in place, and what of:
-    openings go on serving the old value, which the index has, until ``repair``, ``sync`` or
-    ``pack`` puts it right"""
+    """paths of whole value files for which the index has another value, and of which key: some
+    program has written them in place. Openings go on serving the index's old value until
+    ``repair``, ``sync`` or ``pack`` puts it right"""
     temporary: dict[str, int] = field(default_factory=dict)
-    """paths of temporary files, and since when, in ns by the server's clock: writes under way, or
-    left by a crash"""
+    """paths of temporary files, and since when they exist, in ns by the server's clock: writes
+    under way, or left by a crash"""
     unrecognized: list[str] = field(default_factory=list)
     """paths in the shard directories that nfsdict neither wrote nor touches"""
 
@@ -46,7 +46,7 @@ class VerifyReport:
 
 
 class _Listed(NamedTuple):
-    """A shard that is to be examined."""
+    """A shard that was listed; ``believed``: by key, fingerprints of what the index serves."""
 
     signatures: dict[str, bytes]
     believed: dict[str, int]
@@ -82,7 +82,7 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
         for name, entry in zip(names, entries.read_entries(names)):
             if isinstance(entry, Entry):
                 whole += 1
-                # What was replaced since the listing, nobody believes the index of.
+                # A file replaced since the listing has another signature: the index isn't believed.
                 if (
                     shard.believed.get(entry.key, entry.fingerprint) != entry.fingerprint
                     and entry.signature == shard.signatures[name]
@@ -112,19 +112,19 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
 
 
 def _served(packs: PackStack, entries: Entries, name: str, key: str) -> bool:
-    """Whether the packs' bytes can be decoded: others are read from the file."""
+    """Whether openings serve the packs' bytes: if they can't be decoded, the file is read."""
     packed = packs.packed_values(name[:2]).get(key)
     return packed is not None and bool(entries.unpack({key: packed}))
 
 
 def _believed(packs: PackStack, shard: str, listing: Listing) -> dict[str, bytes]:
-    """The bytes by key that an opening takes from the packs in the place of this shard's files."""
+    """The bytes, by key, that an opening takes from the packs instead of this shard's files."""
     told = packs.shards(shard)
     if not told:
         return {}
     values = packs.packed_values(shard)
     if told[-1].stamp == listing.stamp:
-        return values  # it doesn't list the shard
+        return values  # an opening finds the shard clean, and doesn't list it
     signatures: dict[str, bytes] = {}
     for one in told:
         signatures.update((key, one.signature(at)) for at, key in enumerate(one.keys))
