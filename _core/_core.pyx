@@ -172,7 +172,7 @@ def value_path(str directory not None, key, str extension not None, /):
 # --- the read cache ----------------------------------------------------------------------------
 
 cdef class ReadCache:
-    """The reading methods of ``NfsDict``: what is cached is one lookup in a dict."""
+    """The reading methods of ``NfsDict``: reading a cached value is one lookup in a dict."""
 
     cdef readonly dict _cache
 
@@ -193,9 +193,9 @@ cdef class ReadCache:
     def get(self, key, default=None, *, bint fresh=False):
         """The entry's value, or ``default`` if there is none.
 
-        What is cached here is returned without a system call, whatever others wrote since. With
-        ``fresh`` the disk is asked past the cache, and past what an NFS client remembers: what any
-        host had finished writing before the call is seen. CorruptValueError if the file is damaged;
+        A cached value is returned without a system call, whatever others wrote since. With
+        ``fresh`` the call asks the disk, whatever the cache and an NFS client remember: it sees
+        what any host had finished writing before. CorruptValueError if the file is damaged;
         OSError if it can't be told whether there is an entry.
         """
         cdef PyObject* found
@@ -408,7 +408,7 @@ def split_values(bytes section not None, bytes lengths not None, /):
 # --- files ---------------------------------------------------------------------------------------
 
 cdef const char* path_bytes(path, list kept) except NULL:
-    """The path as the system takes it; ``kept`` keeps alive what it points to."""
+    """The path as the system takes it. The object that owns its bytes is added to ``kept``."""
     cdef const char* text
     cdef Py_ssize_t size
     if not PyUnicode_Check(path):
@@ -420,13 +420,13 @@ cdef const char* path_bytes(path, list kept) except NULL:
         encoded = os.fsencode(path)
         kept.append(encoded)
         text, size = PyBytes_AS_STRING(encoded), len(encoded)
-    if strlen(text) != <size_t> size:  # the system would take what is before the NUL
+    if strlen(text) != <size_t> size:  # the system would take only the part before the NUL
         raise ValueError("embedded null byte")
     return text
 
 
 cdef char* allocate(size_t size, void** owner) noexcept with gil:
-    """A large content is read into the ``bytes`` that it becomes: memory holds it once."""
+    """Room for a large content, in a new ``bytes``, so that memory holds the content once."""
     try:
         data = PyBytes_FromStringAndSize(NULL, size)
     except (MemoryError, OverflowError):
@@ -437,14 +437,14 @@ cdef char* allocate(size_t size, void** owner) noexcept with gil:
 
 
 cdef bytes content(nfsdict_reading* reading):
-    """The content, which isn't the reading's any more."""
+    """Move the content out of the reading, as ``bytes``."""
     cdef PyObject* owner = <PyObject*> reading.owner
     if owner is NULL:
         data = PyBytes_FromStringAndSize(reading.data, reading.size)
         free(reading.data)
     else:
         reading.owner = NULL
-        if <size_t> PyBytes_GET_SIZE(<object> owner) != reading.size:  # it was cut meanwhile
+        if <size_t> PyBytes_GET_SIZE(<object> owner) != reading.size:  # the file was cut meanwhile
             _PyBytes_Resize(&owner, reading.size)
         data = <object> owner
         Py_XDECREF(owner)
@@ -543,7 +543,7 @@ cdef object outcome(nfsdict_writing* writing):
 
 
 cdef list parts_of(content):
-    """The parts of a file's content, in a list that nobody else changes."""
+    """The parts of a file's content, in a list of our own: other threads can't change it."""
     cdef list parts
     if isinstance(content, bytes):
         return [content]

@@ -24,7 +24,7 @@
 
 #define PREFIX ".nfsdict-"
 
-/* From here on a second copy of a content costs more than asking for the place of the first. */
+/* From this size on, copying a content costs more than asking the caller for room. */
 #define LARGE (1 << 20)
 /* Parts for one writev: POSIX promises 16 (_XOPEN_IOV_MAX), Linux and macOS take 1024. */
 #define PARTS 16
@@ -47,8 +47,8 @@ static int retried_open(int directory, const char *path, int flags, mode_t mode)
     return descriptor;
 }
 
-/* A time that 64 bits don't hold, before 1678 or after 2262, is the last one: it lies ahead of every
-   clock, so that nothing is believed by it. Anybody may give a file such a time. */
+/* A time before 1678 or after 2262 doesn't fit into 64 bits: the latest one that fits stands for
+   it. That lies ahead of every clock, so it proves nothing. Anybody may give a file such a time. */
 static int64_t nanoseconds(int64_t seconds, int64_t rest)
 {
     const int64_t most = INT64_MAX / 1000000000;
@@ -125,7 +125,7 @@ static int look_by_open(nfsdict_looking *looking)
 }
 
 #ifdef AT_STATX_FORCE_SYNC
-/* One call to the server also where opening takes an ACCESS before its GETATTR. */
+/* One call to the server, even where opening costs an ACCESS and a GETATTR. */
 static int look_by_statx(nfsdict_looking *looking)
 {
     struct statx status;
@@ -145,22 +145,22 @@ void nfsdict_look(nfsdict_looking *looking)
 {
 #ifdef AT_STATX_FORCE_SYNC
     looking->error = look_by_statx(looking);
-    /* An older kernel, or a container's filter of system calls. */
+    /* An older kernel has no statx (ENOSYS), or a container's filter refuses it (EPERM). */
     if (looking->error != ENOSYS && looking->error != EPERM)
         return;
 #endif
     looking->error = look_by_open(looking);
 }
 
-/* Whether an error of fstatat is that of the directory, of which no entry can be told then: it was
-   replaced, it may not be searched, the system is out of something. Else, as a damaged inode's, it
-   is that of the one entry. */
+/* Whether an error of fstatat concerns the whole directory, so that no entry can be read: it was
+   replaced, it may not be searched, or the system has run out of something. Other errors concern
+   one entry, such as one with a damaged inode. */
 static int concerns_all(int error)
 {
     return error == ESTALE || error == EBADF || error == EACCES || error == ENOMEM;
 }
 
-/* Add one entry; 0 or an errno. One that has just been removed is none. */
+/* Add one entry, unless it has just been removed; 0 or an errno. */
 static int add_entry(nfsdict_listing *listing, int directory, const char *name)
 {
     struct stat status;
@@ -238,7 +238,8 @@ void nfsdict_listing_free(nfsdict_listing *listing)
     free(listing->entries);
 }
 
-/* The umask took bits from open()'s mode that the caller asked for; 0 or an errno. */
+/* Give the file the mode that the caller asked for, as the umask may have taken bits of it at
+   open(); 0 or an errno. */
 static int give_mode(int descriptor, mode_t mode)
 {
     struct stat status;
@@ -250,7 +251,7 @@ static int give_mode(int descriptor, mode_t mode)
     return 0;
 }
 
-/* Write these parts one after another; 0 or an errno. What was written is taken from them. */
+/* Write these parts one after another, shortening them by what is written; 0 or an errno. */
 static int write_parts(int descriptor, struct iovec *parts, size_t count)
 {
     while (count > 0) {
@@ -298,7 +299,7 @@ static size_t directory_length(const char *path)
     return slash == NULL ? 0 : (size_t)(slash - path) + 1;
 }
 
-static unsigned forks; /* this process is so many forks away from the one that began */
+static unsigned forks; /* how many forks lie between the first process and this one */
 
 static void count_fork(void)
 {
@@ -310,8 +311,8 @@ void nfsdict_files_prepare(void)
     pthread_atfork(NULL, NULL, count_fork);
 }
 
-/* Random bytes from the system, asked for in larger pieces; a piece is never used on both sides of
-   a fork. 0, or -1 and errno. */
+/* Random bytes from the system, fetched in larger pieces. After a fork the child fetches a new
+   piece, so that parent and child never use the same bytes. 0, or -1 and errno. */
 static int random_bytes(unsigned char *bytes, size_t size)
 {
     static _Thread_local struct {
@@ -356,8 +357,9 @@ static char *temporary_name(const char *target)
     return name;
 }
 
-/* Give the file its name unless there is one of that name; 0 or an errno. EEXIST may answer a call
-   that was repeated after its reply was lost: then the name is that of our own inode. */
+/* Link the file to its name, unless another file has it; 0 or an errno. If the reply to the first
+   link was lost, the repeated one gives EEXIST as well: the name then has our own inode, which is a
+   success. */
 static int link_file(const nfsdict_writing *writing, int directory, const char *temporary,
                      const char *target)
 {
@@ -372,8 +374,8 @@ static int link_file(const nfsdict_writing *writing, int directory, const char *
     return error;
 }
 
-/* Write one file. Its path and the temporary one are relative to the directory's descriptor, or
-   absolute, with AT_FDCWD. */
+/* Write one file. The target is relative to the directory's descriptor, or any path with
+   AT_FDCWD. */
 static void write_file(nfsdict_writing *writing, int directory, const char *target,
                        const nfsdict_manner *manner)
 {
@@ -389,7 +391,7 @@ static void write_file(nfsdict_writing *writing, int directory, const char *targ
     if (descriptor < 0) {
         writing->error = errno;
         if (errno == EIO || errno == ETIMEDOUT)
-            unlinkat(directory, temporary, 0); /* the server may have made it, and its reply be lost */
+            unlinkat(directory, temporary, 0); /* if the server made it and the reply was lost */
         free(temporary);
         return;
     }
@@ -426,14 +428,15 @@ static int open_directory(const char *target)
 static int sync_directory(int descriptor)
 {
     while (fsync(descriptor) != 0) {
-        /* The last three are what file systems without an fsync for directories answer. */
+        /* File systems without an fsync for directories answer with one of the last three. */
         if (errno != EINTR)
             return errno == EINVAL || errno == ENOTSUP || errno == EOPNOTSUPP ? 0 : errno;
     }
     return 0;
 }
 
-/* Write a run of files in one directory; with synced, by its descriptor, and fsync it. */
+/* Write a run of files in one directory. With synced, open the directory first, write by its
+   descriptor and fsync it at the end. */
 static void write_run(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner)
 {
     int synced = manner->synced;

@@ -8,7 +8,7 @@
 #include <stdint.h>
 #include <sys/uio.h>
 
-/* What tells one version of a value file from the next. */
+/* Tells one version of a value file from the next. */
 typedef struct {
     uint64_t inode;
     uint64_t size;
@@ -18,30 +18,31 @@ typedef struct {
 
 typedef struct {
     const char *path;
-    char *data; /* on success, so much of it as size tells */
+    char *data; /* on success, size bytes of content */
     size_t size;
-    void *owner; /* what the caller's function made for the data, NULL: data is malloc'ed */
+    void *owner; /* the object that the caller's function made for data; NULL: data is malloc'ed */
     nfsdict_signature signature;
     int error; /* 0 or an errno */
 } nfsdict_reading;
 
-/* Room for a large file's content, and its owner; NULL: there is none. The file is open meanwhile. */
+/* Called for a large file, which is open meanwhile: returns room for its content, and the room's
+   owner; NULL if there is no memory. */
 typedef char *(*nfsdict_allocate)(size_t size, void **owner);
 
-/* How far a write came; an error belongs to the step that it failed at. */
+/* The steps of a write; an error belongs to the step that failed. */
 enum { NFSDICT_WRITING, NFSDICT_PUBLISHING, NFSDICT_SYNCING };
 
 typedef struct {
     const char *target;
-    struct iovec *parts; /* of the content, one after another; used up */
+    struct iovec *parts; /* of the content, one after another; changed by the write */
     size_t count;
     nfsdict_signature signature;
     int error; /* 0 or an errno */
     int step;
 } nfsdict_writing;
 
-/* The caller frees data, or its owner, after an error too. Small contents are malloc'ed, so that many
-   are read without asking the caller; a large one is read into what the caller makes of it. */
+/* The caller frees data, or its owner, after an error too. A small content is malloc'ed, so that
+   many are read without calling back; a large one is read into room from the caller's function. */
 void nfsdict_read_file(nfsdict_reading *reading, nfsdict_allocate allocate);
 
 typedef struct {
@@ -54,7 +55,7 @@ typedef struct {
 /* A directory's times, by the server's word. */
 void nfsdict_look(nfsdict_looking *looking);
 
-/* All numbers are 0 if the system can't tell its attributes. */
+/* An entry of a directory. All numbers are 0 if its attributes can't be read. */
 typedef struct {
     char *name;
     uint32_t mode;
@@ -64,8 +65,8 @@ typedef struct {
 
 typedef struct {
     const char *path;
-    int forget; /* the client reads it anew even if its times show no change */
-    int64_t mtime_ns; /* as they were before it was read */
+    int forget; /* have the client read the directory anew, even if its times show no change */
+    int64_t mtime_ns; /* the directory's times from before it was read */
     int64_t ctime_ns;
     nfsdict_entry *entries; /* to be freed by nfsdict_listing_free, after an error too */
     size_t count;
@@ -73,7 +74,7 @@ typedef struct {
     int error; /* 0 or an errno */
 } nfsdict_listing;
 
-/* A directory's times, by the server's word, and what is in it, with attributes. */
+/* A directory's times, by the server's word, and its entries with their attributes. */
 void nfsdict_list(nfsdict_listing *listing);
 void nfsdict_listing_free(nfsdict_listing *listing);
 
@@ -82,7 +83,7 @@ typedef struct {
     int mode;      /* permission bits, -1: what the umask leaves */
     int durable;   /* fsync each file */
     int synced;    /* fsync each directory, once after the last of a run of targets in it */
-    int exclusive; /* publish by link, which fails where a file is already, not by rename */
+    int exclusive; /* publish by link, which fails if there is a file, and not by rename */
 } nfsdict_manner;
 
 /* To be called once, before files are written. */

@@ -15,22 +15,23 @@ _T = TypeVar("_T")
 class Missing: ...
 
 MISSING: Final[Missing]
-"""In the cache: the key is known, its value not loaded. From ``_lookup``: no such entry."""
+"""As a value in the cache: the key is known, but its value isn't loaded. As the result of
+``_lookup``: there is no such entry."""
 
 SHA256_IMPLEMENTATION: Final[str]
 """Which SHA-256 runs: ``"hashlib"``, or the name of the compiled one."""
 
 def digest(key: str, /) -> str:
-    """SHA-256 of the key's UTF-8 (lone surrogates passed), as 64 hex digits."""
+    """SHA-256 of the key's UTF-8, as 64 hex digits. Lone surrogates pass (``surrogatepass``)."""
 
 def value_path(directory: str, key: str, extension: str, /) -> str:
     """``directory/ab/ab12…`` and the extension, where ``ab12…`` is the key's digest."""
 
 class ReadCache(Generic[_V]):
-    """A dict of cached values whose misses go to two methods that a subclass gives.
+    """A dict of cached values. On a miss it calls ``_lookup`` or ``_exists`` of a subclass.
 
-    Those get any object that is asked for: that no key but a ``str`` has an entry is theirs to say.
-    ``_cache`` maps each known key to its value, or to ``MISSING`` when it isn't loaded.
+    ``_lookup`` gets any object as a key, and must itself answer that only a ``str`` has an entry.
+    ``_cache`` maps each known key to its value, or to ``MISSING`` if the value isn't loaded.
     A hit is one dict lookup and no call into Python.
     """
 
@@ -57,13 +58,16 @@ def encode_table(
 ) -> bytes:
     """A pack's table of 256 shards, each (stamp, keys, signatures, lengths, size, checksum).
 
-    A stamp is (mtime, ctime). For each key 32 bytes of signature and 4 of length, little-endian.
+    A stamp is (mtime, ctime). Each key has 32 bytes of signature and 4 of length, little-endian.
     Size and checksum are those of the shard's section. Raises ValueError if there are not 256
-    shards, or not one of each for a key.
+    shards, or if the keys of one don't have one signature and one length each.
     """
 
 def parse_table(table: bytes, /) -> list[tuple[tuple[int, int], list[str], bytes, bytes, int, int]]:
-    """What ``encode_table`` was given. Raises ValueError for bytes that it can't have made."""
+    """The shards from which ``encode_table`` made this table.
+
+    Raises ValueError for bytes that it can't have made.
+    """
 
 def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
     """The values in a section, by ``lengths`` of 4 bytes each; None for 0xFFFFFFFE and above.
@@ -77,28 +81,28 @@ def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
 def list_directory(
     directory: str, forget: bool, /
 ) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
-    """What is in it, by the server's word, or the errno: (mtime, ctime, entries), in ns.
+    """The directory's (mtime, ctime, entries) by the server's word, times in ns; or the errno.
 
-    Each entry is (name, mode, signature, ctime in ns), by lstat; the times are from before. One
-    whose lstat fails, as with a damaged inode, has a mode of 0, a ctime of 0 and a signature of 24
-    zeros; one that lstat doesn't find is none. ESTALE, EBADF, EACCES and ENOMEM from lstat are
-    errors of the whole listing. With ``forget`` an NFS client reads the directory anew, even if its
-    times don't show a change.
+    The times are from before the listing. Each entry is (name, mode, signature, ctime in ns), by
+    lstat. If lstat fails, as for a damaged inode, mode and ctime are 0 and the signature is 32
+    zeros. An entry that lstat doesn't find is left out. ESTALE, EBADF, EACCES and ENOMEM from lstat
+    are errors of the whole listing. With ``forget`` an NFS client reads the directory anew, even if
+    its times don't show a change.
     """
 
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """For each path its (content, signature), or the errno that stopped it.
 
-    A symlink is ELOOP, a directory EISDIR, any other that isn't a regular file ENXIO. A file under
-    a lease is EAGAIN, and its holder has been asked to give it back.
+    ELOOP for a symlink, EISDIR for a directory, ENXIO for anything else that isn't a regular file.
+    EAGAIN for a file under a lease; the call has made the system ask the holder to give it back.
+    ENOMEM for a content that memory can't hold; a large one is in memory only once.
     The signature is the file's inode, size, mtime and ctime in ns, 8 bytes each, little-endian.
-    A large content is in memory once, and one that memory can't hold is ENOMEM.
     """
 
 def write_file(
     target: str, data: bytes | list[bytes], mode: int | None, durable: bool, synced: bool, /
 ) -> bytes | tuple[int, int]:
-    """``write_files`` for one, not exclusive."""
+    """As ``write_files``, for one file, not exclusively. Returns its outcome."""
 
 def write_files(
     files: list[tuple[str, bytes | list[bytes]]],
@@ -108,13 +112,14 @@ def write_files(
     exclusive: bool,
     /,
 ) -> list[bytes | tuple[int, int]]:
-    """Write each (target, content) under a temporary name beside it, and rename it.
+    """Write each (target, content) under a temporary name beside the target, and rename it.
 
     A content is ``bytes``, or a list of them that are written one after another, uncopied.
     ``durable`` fsyncs each file; ``synced`` fsyncs each directory, once after a run of targets in
-    it. ``mode`` is given against the umask, None leaves it to the umask. ``exclusive`` links
-    instead of renaming, which is EEXIST where there is a file already. The outcome is the
-    signature, whose ctime is that from before the file got its name, or (step, errno): step 0
-    before the rename, 1 at the rename or link, after either the temporary file was removed; 2 at
-    the directory's fsync.
+    it. The files get ``mode``, whatever the umask; None leaves it to the umask. ``exclusive`` links
+    instead of renaming: EEXIST if there is a file already.
+
+    The outcome of each is its signature, whose ctime is from before the rename or link; or (step,
+    errno). Step 0: it failed before the rename or link. 1: at the rename or link. After either the
+    temporary file was removed. 2: at the directory's fsync.
     """

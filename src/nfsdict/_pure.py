@@ -41,8 +41,9 @@ _SHARDS = 256
 _ENTRY = _SIGNATURE.size + 8
 _ABSENT = 0xFFFFFFFE
 _UNKNOWN = bytes(_SIGNATURE.size)
-# Errors of lstat that are the directory's, of which no entry can be told then: it was replaced, it
-# may not be searched, the system is out of something. Others are the entry's: a damaged inode's.
+# Errors of lstat that concern the whole directory, so that no entry can be read: it was replaced,
+# it may not be searched, or the system has run out of something. Others concern one entry, such as
+# one with a damaged inode.
 _CONCERNS_ALL = (errno.ESTALE, errno.EBADF, errno.EACCES, errno.ENOMEM)
 _WRITING, _PUBLISHING, _SYNCING = range(3)
 _LAST = (1 << 63) - 1
@@ -79,7 +80,7 @@ def value_path(directory: str, key: str, extension: str, /) -> str:
 
 
 class ReadCache(Generic[_V]):
-    """The reading methods of ``NfsDict``: what is cached is one lookup in a dict."""
+    """The reading methods of ``NfsDict``: reading a cached value is one lookup in a dict."""
 
     __slots__ = ("_cache",)
 
@@ -103,9 +104,9 @@ class ReadCache(Generic[_V]):
     def get(self, key: str, default: Any = None, *, fresh: bool = False) -> Any:
         """The entry's value, or ``default`` if there is none.
 
-        What is cached here is returned without a system call, whatever others wrote since. With
-        ``fresh`` the disk is asked past the cache, and past what an NFS client remembers: what any
-        host had finished writing before the call is seen. CorruptValueError if the file is damaged;
+        A cached value is returned without a system call, whatever others wrote since. With
+        ``fresh`` the call asks the disk, whatever the cache and an NFS client remember: it sees
+        what any host had finished writing before. CorruptValueError if the file is damaged;
         OSError if it can't be told whether there is an entry.
         """
         value = MISSING if fresh else self._cache.get(key, MISSING)
@@ -214,8 +215,9 @@ def _sign(status: os.stat_result) -> bytes:
 
 
 def _moment(nanoseconds: int) -> int:
-    """A time that 64 bits don't hold, before 1678 or after 2262, is the last one: it lies ahead of
-    every clock, so that nothing is believed by it. Anybody may give a file such a time."""
+    """A time before 1678 or after 2262 doesn't fit into 64 bits: the latest one that fits stands
+    for it. That lies ahead of every clock, so it proves nothing. Anybody may give a file such a
+    time."""
     return nanoseconds if -_NANOSECONDS <= nanoseconds < _NANOSECONDS else _LAST
 
 
@@ -248,10 +250,10 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
 
 def _read_all(descriptor: int, size: int) -> bytes:
     if size > _CHUNK:
-        # What memory can't hold is refused now, and not when it is full.
+        # A content that memory can't hold is refused here, before any of it is read.
         mmap.mmap(-1, size).close()
         with io.FileIO(descriptor, closefd=False) as file:
-            return file.readall()  # into one ``bytes``, in as many calls as it takes
+            return file.readall()  # one ``bytes`` from as many calls as it takes
     parts: list[bytes] = []
     while size > 0:
         part = os.read(descriptor, size)
@@ -259,7 +261,7 @@ def _read_all(descriptor: int, size: int) -> bytes:
             break
         parts.append(part)
         size -= len(part)
-    return b"".join(parts)  # of one part, as nearly always: that part
+    return b"".join(parts)  # nearly always one part, which join returns uncopied
 
 
 def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
@@ -375,8 +377,9 @@ def _write_file(
     descriptor = None
     opened: list[int] = []
     try:
-        # Into a list, by one call: what a signal's handler raises between ``os.open`` and an
-        # assignment would lose the descriptor. One ``try``: between two of them there is none.
+        # One call opens and stores the descriptor: an exception that a signal handler raised
+        # between ``os.open`` and an assignment would lose it. One ``try`` for all that follows: an
+        # exception between two of them would be caught by neither.
         opened.extend(map(os.open, [temporary], [_WRITE_FLAGS], [0o666 if mode is None else mode]))
         [descriptor] = opened
         # The umask may have taken bits from open()'s mode that the caller asked for.
@@ -397,10 +400,10 @@ def _write_file(
             os.replace(temporary, target)
         return signature
     except BaseException as error:
-        with suppress(OSError):  # what came before is what to report
+        with suppress(OSError):  # the first error is the one to report
             _close(opened)
         number = error.errno if isinstance(error, OSError) else None
-        # After an open that failed the server may have made it, and its reply be lost.
+        # Even if open failed, the server may have made the file, and the reply been lost.
         if descriptor is not None or number in (None, errno.EIO, errno.ETIMEDOUT):
             _discard(temporary)
         if not isinstance(error, OSError):
@@ -409,8 +412,8 @@ def _write_file(
 
 
 def _close(opened: list[int]) -> None:
-    """Close the descriptor in this list, if it has one, and take it out, by one call: closed again
-    it could be another thread's."""
+    """Take the descriptor, if there is one, out of this list and close it, by one call: it must not
+    be closed twice, as it could be another thread's by then."""
     if opened:
         next(map(os.close, map(opened.pop, [-1])))
 
@@ -419,14 +422,14 @@ def _discard(temporary: str) -> None:
     try:
         os.unlink(temporary)
     except OSError:
-        pass  # what came before is what to report
+        pass  # the first error is the one to report
 
 
 def _link(temporary: str, target: str, signature: bytes) -> None:
-    """Give the file its name unless there is one of that name.
+    """Link the file to its name. FileExistsError if another file has the name.
 
-    EEXIST may answer a call that was repeated after its reply was lost: then the name is that of
-    our own inode.
+    If the reply to the first link was lost, the repeated one gives EEXIST as well: the name then
+    has our own inode, and that is a success.
     """
     try:
         os.link(temporary, target)
@@ -463,7 +466,7 @@ def _sync_directory(path: str) -> int:
         finally:
             os.close(descriptor)
     except OSError as error:
-        # What file systems without an fsync for directories answer.
+        # File systems without an fsync for directories answer with these.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):
             return error.errno or errno.EIO
     return 0
