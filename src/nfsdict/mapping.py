@@ -1,4 +1,4 @@
-"""NfsDict: the dictionary. Policy is here: cache, misses, ordering, when the index is written."""
+"""NfsDict: the dictionary. It decides on cache, misses, ordering, and when the index is written."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
     from typing_extensions import Self, TypeVar
 
-    # Without an annotation it is a dictionary of any values.
+    # Without an annotation, values have type Any.
     V = TypeVar("V", default=Any)
 else:
     from typing import TypeVar
@@ -61,17 +61,17 @@ _RAISE: Any = object()
 class NfsDict(ReadCache[V], MutableMapping[str, V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
-    Each entry is a file of its own in ``base_dir/name``. What was read or written here is cached:
-    reading it again makes no system call, and doesn't see what others wrote since (``sync``).
-    A key that isn't cached is looked up on disk, past what the NFS client remembers: it is found
-    if any host had finished writing it. ``len`` and iteration go over the keys known here: found
-    at opening (when lazy: at the first such call), by the last ``sync`` or ``refresh``, and by
-    lookups since.
+    Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
+    cached: reading one again makes no system call, and doesn't see what others wrote since (see
+    ``refresh`` and ``sync``). A key that isn't cached is looked up on disk, whatever the NFS client
+    remembers: it is found if any host had finished writing it. ``len`` and iteration go over the
+    keys known here: those found at opening (when lazy: at the first such call), by the last
+    ``sync`` or ``refresh``, and by lookups since.
 
     Args:
-        name: the store, a relative path below ``base_dir``.
-        base_dir: where stores lie; None is ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at
-            its beginning is a home directory.
+        name: the store's directory, as a relative path below ``base_dir``.
+        base_dir: the directory that holds stores; None is
+            ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at its beginning is a home directory.
         serializer: ``"pickle"``, ``"json"``, ``"bytes"``, or an object with ``extension``,
             ``dumps((key, value))`` and ``loads(data)``. Unpickling runs code: open pickles only
             where you trust everybody who can write (see ``UntrustedPickleWarning``), or ``signed``.
@@ -79,34 +79,34 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
         read_only: write nothing, not even the index; the store must exist.
         durable: whether a change is on stable storage when the call returns (fsync of the file and
-            its directory). Without it a power cut can lose what was acknowledged, or leave empty
-            files, which are found as damage.
-        mode: permission bits for files, such as 0o660, against the umask; directories get x where
-            r is. None leaves all to the umask.
-        workers: threads for work on many keys; 1 starts none.
-        cache_bytes: so many bytes of values, as their files have them, are kept in memory at most;
-            0 keeps none, None all. The oldest loaded goes first, its key stays listed. Opening and
-            ``sync`` load up to it.
+            its directory). Without it a power cut can undo acknowledged changes, or leave empty
+            files, which are reported as damaged.
+        mode: permission bits for files, such as 0o660, whatever the umask; directories get the
+            same, and x where r is. None leaves all to the umask.
+        workers: at most this many threads work on many keys together; 1 starts none.
+        cache_bytes: at most this many bytes of values are kept in memory, counted by the sizes of
+            their files; 0 keeps none, None all. The value loaded first goes first; its key stays
+            known. Opening and ``sync`` load values up to this limit.
 
-    Keys are any ``str``. Values are handed out as they are cached: changing one in place saves
-    nothing, assign it again.
+    Keys are any ``str``. Lookups return the cached object itself: after changing one in place,
+    assign it again, or the change isn't saved.
 
     Threads may share one instance. For each key the order of changes in the cache is that on disk.
-    A forked child's copy works on; it doesn't flush the index. Pickling or copying it
-    gives one that opens the same store anew.
+    A copy in a forked child works on, but doesn't write the index. A pickled or copied dictionary
+    opens the same store anew, lazily.
 
     Raises:
         ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
             serializer.
         NotADirectoryError: a file is in the way of the store's directory.
         FileNotFoundError: ``read_only``, and there is no such store.
-        OSError: what the system said. It is never turned into KeyError: KeyError means that
-            the key has no file.
+        OSError: the system's own error. It is never turned into a KeyError, which means that the
+            key has no file.
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
         WrongSerializerError: the store holds only entries of other serializers. Raised by the
             opening, or when lazy by the first miss or listing.
-        TypeError: writing under a key that isn't a ``str``; reading or removing one is as of a key
-            that isn't there. A ``mode`` that is no int.
+        TypeError: a key that isn't a ``str``, when writing; when reading or removing, such a key
+            counts as missing. A ``mode`` that isn't an int.
     """
 
     def __init__(
@@ -176,8 +176,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     # --- one key -------------------------------------------------------------------------------
 
-    # What a call replaces in the cache is bound to a name until it returns: letting go of a value
-    # may run its ``__del__``, which is to find no lock held.
+    # A value that a call replaces in the cache is bound to a name until all locks are released:
+    # dropping the last reference may run its ``__del__``, which could wait for those locks.
 
     def _lookup(self, key: str, fresh: bool, /) -> Any:
         if not isinstance(key, str):
@@ -260,10 +260,12 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         del replaced
 
     def add(self, key: str, value: V) -> bool:
-        """Create the entry if there is none on any host: True. Else change nothing: False.
+        """Create the entry and return True; if it exists, change nothing and return False.
 
-        Of any number of callers on any hosts exactly one gets True, a lost reply included
-        (where the file system refuses hard links: see ``Exclusive.add``). Errors as of a put.
+        Of any number of callers on any hosts exactly one gets True, even if a reply of the server
+        is lost. Where the file system refuses hard links, the call can overwrite what another
+        process assigns meanwhile, and an ``add`` that stands still for over 10 minutes may win
+        beside another. Raises what an assignment raises.
         """
         key = self._changing(key)
         value = self._entries.freeze(value)
@@ -296,9 +298,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def setdefault(self, key: str, default: V) -> V: ...
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """The entry's value, which is ``default`` if this call created the entry; see ``add``."""
-        # Not as the client remembers it: a file that another host has removed isn't there, and then
-        # this call sets the value.
+        """The entry's value. If there is no entry, create it with ``default``, as ``add`` does."""
+        # With ``fresh`` unless cached: the client may still open a file that another host has
+        # removed, and this call must create the entry then.
         value = self.get(key, MISSING, fresh=self._cache.get(key, MISSING) is MISSING)
         if value is MISSING:
             default = self._entries.freeze(default)
@@ -318,14 +320,16 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def pop(self, key: str, default: Any = _RAISE) -> Any:
         """Remove the entry and return its value: of all callers on all hosts exactly one gets it.
 
-        KeyError without a ``default`` if there is none. The value is read and decoded before the
-        entry is taken: one that can't be read, or not be removed, stays, and the error is raised,
-        also with a default. After any other exception, KeyboardInterrupt or one of a signal
-        handler's, the entry is back under its key before that goes on.
+        If there is no entry: ``default``, or KeyError without one. The value is read and decoded
+        before the entry is removed. If that or the removal fails, the entry stays and the error is
+        raised, even with a ``default``. After any other exception, such as KeyboardInterrupt or one
+        that a signal handler raises, the entry is put back under its key before the exception goes
+        on.
 
-        A process killed within the call, or a server lost (UncertainWriteError), can leave the
-        entry under a private name; ``repair`` gives it back. A process that stood still for so long
-        that somebody's ``repair`` has given the entry back gets UncertainWriteError.
+        If the process is killed during the call, or the server is lost (UncertainWriteError), the
+        entry can be left under a private name; ``repair`` gives it back. If this process stands
+        still for so long that another one's ``repair`` gives the entry back, it gets
+        UncertainWriteError.
         """
         if self._may_exist(key):
             key = self._changing(key)
@@ -335,7 +339,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                 if value is not MISSING:
                     return value
             except BaseException:
-                # Written out: a second signal may come as soon as the first has raised.
+                # Nested, not a loop: a second signal may raise as soon as the first has.
                 try:
                     self._taker.put_back(taking)
                 except BaseException:
@@ -388,11 +392,12 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def update(self, /, **kwargs: V) -> None: ...
 
     def update(self, other: Any = (), /, **kwargs: V) -> None:
-        """As ``dict.update``, many files at a time; each key atomic, all durable on return.
+        """As ``dict.update``, writing many files at a time; each key is replaced atomically.
 
-        Of a key given twice the last value counts. Values are serialized in batches of 64 MiB;
-        one that the serializer refuses raises its error, which names the key; nothing of its batch
-        is written. If some keys can't be written all others are, and BatchError names those.
+        All are durable on return. If a key is given twice, its last value counts. Values are
+        serialized and written in batches of 64 MiB. If the serializer refuses a value, its error is
+        raised, naming the key, and nothing of that batch is written; earlier batches are. If some
+        keys can't be written, all others are, and BatchError names those that failed.
         """
         pairs = dict(other)
         pairs.update(kwargs)
@@ -411,8 +416,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
-        Damaged files go as well; temporary files and what isn't nfsdict's stay. BatchError names
-        the files that could not be removed; all others are.
+        Damaged value files are removed too. Temporary files, and files that aren't nfsdict's, stay.
+        If some files can't be removed, all others are, and BatchError names those that failed.
         """
         self._writable()
         if self._locks.interrupted:
@@ -423,9 +428,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             raise BatchError(failed)
 
     def _may_exist(self, key: object) -> bool:
-        """Whether this key, whose entry is to be removed, can have one: keys are ``str``.
+        """Whether this key can have an entry to remove: only a ``str`` can.
 
-        TypeError, as of a dict, for what has no hash."""
+        TypeError, as from a dict, if the key has no hash."""
         if isinstance(key, str):
             return True
         self._writable()
@@ -433,7 +438,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return False
 
     def _changing(self, key: str) -> str:
-        """The key as it goes to disk, if this dictionary may change it."""
+        """The key as it goes to disk. ReadOnlyError if this dictionary is read-only."""
         if self._read_only:
             self._writable()
         return key if type(key) is str else plain(key)
@@ -449,19 +454,21 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     # --- the whole store -----------------------------------------------------------------------
 
     def sync(self) -> None:
-        """Re-read everything from disk (when lazy: list it, and read values when accessed).
+        """Re-read everything from disk. When lazy: list the keys, and read values when accessed.
 
-        Afterwards this dictionary has what the store held at the call, or newer; ``refresh`` tells
-        nothing of that. OSError if a directory can't be listed; what was known stays.
+        Afterwards this dictionary has what the store held when the call began, or newer. The next
+        ``refresh`` doesn't report changes found here. OSError if a directory can't be listed; what
+        is known of it stays.
         """
         self._scanner.scan(reread=True, telling=False)
 
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
-        Costs a revalidation for each shard, and for each that changed a listing and the files that
-        are new. Values that were read before are read again if replaced. A lazy dictionary that
-        nothing was listed of lists everything, and returns of the keys it knew those that changed.
+        Costs one revalidation for each of up to 256 directories; each that changed is listed, and
+        its new files are read. Values that were read before are read again if they were replaced.
+        A lazy dictionary that has listed nothing yet lists everything, and returns only those of
+        the keys it knew that changed.
         """
         self._scanner.scan()
         if self._locks.interrupted:
@@ -470,12 +477,12 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             return self._state.take_changes()
 
     def wait_for(self, key: str, timeout: float | None = None) -> V:
-        """The key's value, once some host has written it.
+        """Wait until some host has written the key, and return its value.
 
-        Asks the server after pauses of 10 ms at first, growing to 1 s. TimeoutError when it isn't
-        there after ``timeout`` seconds; None waits for ever.
+        Asks the server after pauses of 10 ms at first, growing to 1 s. TimeoutError if there is no
+        value after ``timeout`` seconds; None waits for ever.
         """
-        key = plain(key)  # no other is ever written
+        key = plain(key)  # TypeError for one that isn't a str: waiting would never end
         end = None if timeout is None else time.monotonic() + timeout
         pause = 0.01
         while True:
@@ -489,8 +496,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             pause = min(1.5 * pause, 1.0)
 
     def _check_serializer(self) -> None:
-        """WrongSerializerError where nothing of this dictionary's serializer is known, nor found,
-        but entries of others. Asks the disk once at most."""
+        """WrongSerializerError if the store has only entries of other serializers.
+
+        Asks the disk at most once, and not at all if an entry of this serializer is known.
+        """
         if not self._kinds.checked:
             self._kinds.check_serializer(any_known=bool(self._cache or len(self._state.index)))
 
@@ -499,7 +508,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._scanner.scan()
 
     def verify(self) -> VerifyReport:
-        """Read and check every file of the store, and compare with the index; see ``VerifyReport``.
+        """Read and check every value file, and compare it with the index; see ``VerifyReport``.
 
         Changes nothing on disk. OSError if a directory can't be listed.
         """
@@ -512,11 +521,13 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return report
 
     def repair(self, grace: float = 3600.0) -> RepairReport:
-        """Sweep old temporary files, move damaged value files aside, rebuild the index.
+        """Remove old temporary files, move damaged value files aside, rebuild the index.
 
-        A temporary file goes when it is older than ``grace`` seconds by the server's clock, so
-        that no write under way loses its own. A damaged file keeps its name with ``.damaged-…``
-        after it, which no scan takes. Files that could only not be read here stay.
+        A temporary file is removed when it is older than ``grace`` seconds by the server's clock,
+        so that a write under way keeps its own; if it holds a value that a ``pop`` or a write left
+        there, the value is given back to its key. A damaged file gets ``.damaged-…`` after its
+        name, which no scan takes. Files that can't be read here but may be whole stay. EBUSY if
+        other processes go on writing the index.
         """
         self._writable()
         self._not_interrupting()
@@ -529,12 +540,13 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         return done
 
     def pack(self) -> PackReport:
-        """Write the index now, and all small values into one file, as openers do when it pays.
+        """Write the index now, with all small values, into one file (a pack).
 
-        The next one to open the whole store reads that file, and not one for each key. Every
-        directory is listed, so that a file that was written in place is packed anew. Takes 3 s
-        more if something was changed within that time, which proves nothing before. OSError if
-        it can't be written; EBUSY if other processes go on writing the index.
+        Openings do that by themselves when it pays. The next opening of the whole store then reads
+        that file instead of one for each key. Every directory is listed, so that files that were
+        written in place are packed anew. Takes 3 s more if something was changed within the last
+        3 s, as so young signatures prove nothing. OSError if the file can't be written; EBUSY if
+        other processes go on writing the index.
         """
         self._writable()
         self._not_interrupting()
@@ -552,15 +564,18 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             raise failure(errno.EBUSY, self._storage.directory)
 
     def close(self) -> None:
-        """Write the index. The dictionary stays usable, and nothing is lost without a close: the
-        next one to open takes longer. Never raises OSError."""
+        """Write the index, if that pays. Never raises OSError.
+
+        The dictionary stays usable. Without a close no entry is lost, but the next opening may take
+        longer.
+        """
         if not self._read_only:
             self._writer.flush()
 
     # --- the rest of a mapping -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        """Over a snapshot of the keys, so that lookups and other threads may change them."""
+        """Iterate over a copy of the keys, as lookups and other threads may change them."""
         return iter(self._scanner.known_keys())
 
     def __len__(self) -> int:
@@ -574,20 +589,21 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             return self._state.count()
 
     def values(self) -> Values[V]:
-        """Values; a key that turns out to be gone, or damaged (logged), is passed over."""
+        """A view of the values. Iterating skips keys whose files are gone, or damaged (logged)."""
         return Values(self)
 
     def items(self) -> Items[V]:
-        """Keys with values; as ``values``."""
+        """A view of (key, value) pairs. Iterating skips the same keys as for ``values``."""
         return Items(self)
 
     def popitem(self) -> tuple[str, V]:
         """Remove and return some entry; of all callers on all hosts exactly one gets it.
 
-        It is drawn at random from the keys known here, so that many workers who call at once don't
-        all try for the same. Before it says that there is none (KeyError) it takes over what others
-        added, as ``refresh`` does, which tells of them later. A damaged entry (logged) is passed
-        over, and stays. Else as ``pop``. The keys are gone through once for many calls.
+        The key is drawn at random from those known here, so that workers that call at once don't
+        all try for the same. Calls draw from one list of keys until it is used up. Before KeyError
+        is raised, as there is no entry, the store is scanned for keys that others added, which the
+        next ``refresh`` still reports. A damaged entry (logged) is skipped, and stays. Otherwise as
+        ``pop``.
         """
         taking = None
         try:
@@ -637,7 +653,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
 
 def _reopen(kind: type[NfsDict[V]], arguments: Any, options: Any) -> NfsDict[V]:
-    """What is unpickled or copied opens lazily: it may be an argument of each of many tasks, or
-    part of a value of its own store."""
+    """Open the store of a pickled or copied dictionary, lazily: the dictionary may be an argument
+    of each of many tasks, or part of a value in its own store."""
     name, base, serializer, _ = arguments
     return kind(name, base, serializer, True, **options)
