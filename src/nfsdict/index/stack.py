@@ -86,7 +86,7 @@ class PackStack:
         return not self._entries
 
     def load_manifest(self) -> None:
-        """Open the packs, until ``close_packs``. An index that is unusable is logged and ignored."""
+        """Open the packs, until ``close_packs``. An unusable index is logged and ignored."""
         self.close_packs()
         self._stale = False
         for _ in range(_TRIES):

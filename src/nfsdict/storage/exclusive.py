@@ -87,8 +87,8 @@ class Exclusive:
     def _add_by_claim(self, hexdigest: str, data: Content) -> bytes | None:
         """``add`` where hard links are refused: the holder of the key's claim looks and puts.
 
-        Only one ``add`` wins. But if another host puts the same key between this look and this
-        put, its value is overwritten. A claim older than ``_CLAIM_NS`` by the server's clock counts
+        Only one ``add`` wins. But what another process puts under the same key between this look
+        and this put is overwritten. A claim older than ``_CLAIM_NS`` by the server's clock counts
         as left by a crash: if an ``add`` stands still for longer, as when its server is
         unreachable, another one may win as well.
         """
