@@ -1,4 +1,4 @@
-"""Arguments: what a caller passes, checked, and in the form that the store needs."""
+"""Arguments: check what a caller passes, and bring it into the form that the store needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from platformdirs import user_data_dir
 
 
 def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
-    """Where stores lie, absolute, ``~`` expanded."""
+    """The directory that holds stores: absolute, ``~`` expanded."""
     base = os.fspath(user_data_dir("nfsdict") if base_dir is None else base_dir)
     if not isinstance(base, str):
         raise TypeError(f"base_dir is a path in text, not {type(base).__name__}")
@@ -20,13 +20,15 @@ def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
 def store_directory(
     name: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None
 ) -> str:
-    """The directory of the store that ``NfsDict`` opens for these."""
+    """The directory of the store that ``NfsDict`` opens for these arguments."""
     return os.path.join(base_directory(base_dir), checked_name(name))
 
 
 def checked_name(name: str | os.PathLike[str]) -> str:
-    """The name as the path below ``base_dir`` that it stands for, nothing in it that says nothing:
-    ``x//y/./`` is ``x/y``."""
+    """The name as a path below ``base_dir``, in its shortest form: ``x//y/./`` becomes ``x/y``.
+
+    ValueError if it is empty, absolute or leaves ``base_dir``.
+    """
     text = os.fspath(name)
     if not isinstance(text, str):
         raise TypeError(f"name is a path in text, not {type(text).__name__}")
@@ -37,7 +39,7 @@ def checked_name(name: str | os.PathLike[str]) -> str:
 
 
 def checked_mode(mode: int | None) -> int | None:
-    """The permission bits, or None."""
+    """The permission bits, or None. TypeError or ValueError if they are none."""
     if mode is None:
         return None
     if not isinstance(mode, int) or isinstance(mode, bool):
@@ -49,21 +51,24 @@ def checked_mode(mode: int | None) -> int | None:
 
 
 def checked_workers(workers: int) -> int:
-    """How many threads there are to be."""
+    """The number of threads. ValueError if it is less than 1."""
     if workers < 1:
         raise ValueError(f"workers must be at least 1, not {workers}")
     return workers
 
 
 def checked_cache_bytes(cache_bytes: int | None) -> int | None:
-    """The bound of the cache, or None."""
+    """The limit of the cache in bytes, or None. ValueError if it is negative."""
     if cache_bytes is not None and cache_bytes < 0:
         raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
     return cache_bytes
 
 
 def plain(key: str) -> str:
-    """The key as an exact ``str``: a subclass would take its module into the file."""
+    """The key as an exact ``str``: pickling a subclass would write its module's name into the file.
+
+    TypeError if it isn't a ``str``.
+    """
     if type(key) is str:
         return key
     if not isinstance(key, str):

@@ -13,7 +13,7 @@ CHOICES = ("auto", "compiled", "pure")
 
 
 def requested() -> str:
-    """What the environment asks for: "auto" (also if unset or empty), "compiled" or "pure".
+    """The variable's value: "auto" (also if unset or empty), "compiled" or "pure".
 
     Raises ValueError for any other value.
     """
@@ -26,8 +26,8 @@ def requested() -> str:
 def expects_extension() -> bool:
     """Whether an installation under this interpreter and environment has the compiled core.
 
-    It has on CPython, but for Windows, whose files the compiled core doesn't know; never where
-    "pure" is asked for. Raises ImportError where "compiled" is asked for and can't be had.
+    True on CPython unless "pure" is requested; not on Windows, as the compiled core uses POSIX
+    calls for files. Raises ImportError if "compiled" is requested where it can't be had.
     """
     choice = requested()
     possible = sys.implementation.name == "cpython" and sys.platform != "win32"
@@ -42,8 +42,8 @@ def expects_extension() -> bool:
 def running(extension_installed: bool) -> str:
     """The twin to run, "compiled" or "pure", given whether there is an extension to import.
 
-    A ``py3-none-any`` wheel brings CPython no extension: "auto" is "pure" then, and "compiled"
-    an ImportError.
+    If CPython has no extension, as after installing a ``py3-none-any`` wheel, "auto" gives "pure",
+    and "compiled" raises ImportError.
     """
     if not expects_extension():
         return "pure"

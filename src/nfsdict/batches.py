@@ -1,18 +1,18 @@
-"""Batches: files to be read at once, few of them and of few bytes together."""
+"""Batches: lists of files to be read in one call, bounded in number and in bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-# A list has so many files at most, and more than so many bytes only if it has one file.
+# A list has at most this many files. It has more than this many bytes only if it has a single file.
 _FILES = 64
 _BYTES = 1 << 20
 
 
 def batches(files: Iterable[tuple[str, int]]) -> Iterator[tuple[list[str], int]]:
-    """The files, each a digest and its size in bytes, in lists with their bytes together.
+    """Split files, each (digest, size in bytes), into lists; yields (digests, total size).
 
-    At least one list, so that whoever waits for the last of a shard gets one.
+    Yields at least one list, even if it is empty: callers finish a shard after its last list.
     """
     digests: list[str] = []
     total = 0

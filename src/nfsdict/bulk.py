@@ -1,4 +1,4 @@
-"""Bulk: many keys written or removed at a time, each still atomic."""
+"""Bulk: write or remove many keys in one call, each key atomically."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from .parallel import chunks, in_parallel
 from .state import StoreState
 from .storage import Storage
 
-# So many bytes are serialized before they are written: up to here, a value that the serializer
-# refuses leaves everything unchanged.
+# So many bytes are serialized before they are written together. If the serializer refuses a value,
+# nothing of its batch is written.
 _BATCH_BYTES = 64 << 20
 
 
 class _Item(NamedTuple):
-    """To be written."""
+    """An entry that is to be written."""
 
     hexdigest: str
     key: str
@@ -33,7 +33,7 @@ def _shard(item: _Item) -> str:
 
 
 class Bulk:
-    """Work on chunks of keys in threads. What couldn't be done is returned with the reason."""
+    """Works on chunks of keys in threads. Keys that failed are returned with their errors."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Bulk:
         self._workers = workers
 
     def put_all(self, pairs: Iterable[tuple[str, Any]]) -> dict[str, OSError]:
-        """Put these entries; all durable on return. Keys that failed."""
+        """Put these entries, durable on return. Returns the keys that failed, with their errors."""
         failed: dict[str, OSError] = {}
         batch: list[_Item] = []
         size = 0
@@ -72,7 +72,7 @@ class Bulk:
         return failed
 
     def _write_batch(self, batch: list[_Item]) -> dict[str, OSError]:
-        # A shard's files go together: its directory is made durable once.
+        # A shard's files are written together, so that its directory is fsynced once.
         batch.sort(key=_shard)
         failed: dict[str, OSError] = {}
         parts = chunks(batch, self._workers, _shard)
@@ -109,7 +109,7 @@ class Bulk:
         return failed
 
     def remove_all(self) -> dict[str, OSError]:
-        """Remove each value file that is there now. Paths that failed."""
+        """Remove each value file that exists now. Returns the paths that failed, with errors."""
         self._writer.invalidate_legacy_index()
         failed: dict[str, OSError] = {}
         self._storage.shards.find_root(whole_path=True)

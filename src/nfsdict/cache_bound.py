@@ -1,4 +1,4 @@
-"""A bound on the values in the cache. Only what is loaded or dropped is noted, never a hit."""
+"""A limit on the bytes of values in the cache. It notes loads and drops only, never a hit."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from .core import MISSING
 
 
 class CacheBound:
-    """Keeps the values in ``cache`` within ``limit`` bytes, as their files have them.
+    """Keeps the values in ``cache`` within ``limit`` bytes, counted by the sizes of their files.
 
-    What doesn't fit goes out, the oldest loaded first (FIFO: a hit is one lookup in C and leaves no
-    trace). Its key stays, with MISSING for its value. Used with the lock ``state`` held.
+    To make room, the value loaded first goes first (FIFO: a hit is one lookup in C and leaves no
+    trace to go by). Its key stays, with MISSING for its value. Callers hold the lock ``state``.
     """
 
     def __init__(self, cache: dict[str, Any], limit: int) -> None:
@@ -23,18 +23,18 @@ class CacheBound:
 
     @property
     def room(self) -> int:
-        """Bytes that fit without anything going out."""
+        """How many bytes fit before a value must go."""
         return self.limit - self._total
 
     def drop(self, key: str) -> None:
-        """The key's value isn't in the cache, or is no longer wanted there."""
+        """Stop counting the key's value: it isn't in the cache, or the caller removes it."""
         self._total -= self._sizes.pop(key, 0)
 
     def hold(self, key: str, value: Any, size: int) -> list[Any]:
-        """Put this value of so many bytes into the cache, or MISSING if it is too large for it.
+        """Put this value of ``size`` bytes into the cache, or MISSING if it is too large.
 
-        Returns what went out, for the caller to let go of when it holds no lock: that may run the
-        values' ``__del__``.
+        Returns the values that went. The caller keeps them until it has released its locks, as
+        dropping them may run their ``__del__``.
         """
         self.drop(key)
         evicted = [self._cache.get(key)]

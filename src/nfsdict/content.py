@@ -1,6 +1,6 @@
-"""Content: what a value file is to hold, in one piece or in parts that nobody joins.
+"""Content: the bytes for a value file, in one piece or as a list of parts that aren't joined.
 
-A large value is written as its serializer has it, so that memory holds no second copy for the file.
+A large value is written from the serializer's own parts, so that memory holds no joined copy of it.
 """
 
 from __future__ import annotations
@@ -11,32 +11,32 @@ from typing import Union
 Content = Union[bytes, list[bytes]]
 """``bytes``, or a list of them that follow one another"""
 
-# Below, copying costs less than a second part does.
+# For fewer bytes, joining costs less than handling a second part.
 SMALL = 1 << 16
 
 
 def size_of(content: Content) -> int:
-    """How many bytes it has."""
+    """The number of bytes."""
     return len(content) if isinstance(content, bytes) else sum(map(len, content))
 
 
 def whole(content: Content) -> bytes:
-    """In one piece."""
+    """The content in one piece."""
     return content if isinstance(content, bytes) else b"".join(content)
 
 
 def fingerprint(content: Content) -> int:
-    """64 bits that tell it from another one, within this process; the same however it is parted."""
+    """A 64-bit hash to tell contents apart within this process. Equal however they are split."""
     if type(content) is bytes and len(content) < SMALL:  # as nearly always
         return hash(content)
     if size_of(content) < SMALL:
         return hash(whole(content))
-    # Piece by piece, so that other threads get the GIL meanwhile.
+    # Piece by piece, so that other threads can get the GIL in between.
     return hash(tuple(map(hash, _pieces([content] if isinstance(content, bytes) else content))))
 
 
 def _pieces(parts: list[bytes]) -> Iterator[bytes]:
-    """Its bytes, in pieces of the same size and a smaller last one."""
+    """The bytes in pieces of ``SMALL`` bytes, the last one smaller."""
     rest = b""
     for part in parts:
         start = SMALL - len(rest)
@@ -52,7 +52,7 @@ def _pieces(parts: list[bytes]) -> Iterator[bytes]:
 
 
 def holds(data: bytes, content: Content) -> bool:
-    """Whether these bytes are that content."""
+    """Whether these bytes equal the content."""
     if isinstance(content, bytes):
         return data == content
     at = 0

@@ -1,4 +1,4 @@
-"""The core that runs: one of the twins ``nfsdict._core`` and ``nfsdict._pure``, and which."""
+"""The core: the functions of the twin that runs, ``nfsdict._core`` or ``nfsdict._pure``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from .backend import running
 
-# Looked for, not tried: an extension that is there but can't be imported is an error to be seen.
+# Only looked for, not imported in a ``try``: if an installed extension can't be imported, the error
+# must be seen.
 BACKEND = running(extension_installed=find_spec("nfsdict._core") is not None)
 
 if TYPE_CHECKING or BACKEND == "compiled":

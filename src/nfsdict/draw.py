@@ -1,4 +1,4 @@
-"""Draw: which keys ``popitem`` tries, so that workers who call it at once don't fight for one."""
+"""Draw: which keys ``popitem`` tries, so that workers that call it at once try different ones."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Container, Iterator
 
 from .scan import Scanner
 
-# Not seeded: what was forked, or has seeded alike, is to draw differently.
+# The system's randomness: forked processes, and those with the same seed, must draw differently.
 _RANDOM = random.SystemRandom()
-# So many keys that others have taken are drawn before the whole store is looked at: that costs
-# about as much, over NFS, as looking for so many.
+# After this many keys that others have taken, the store is scanned: over NFS that costs about as
+# much as looking up so many keys.
 _PATIENCE = 32
 
 
 class Draw:
-    """Known keys in random order, gone through once for many calls."""
+    """Known keys in random order. Calls share one list of keys until it is used up."""
 
     def __init__(self, scanner: Scanner, cache: Container[str]) -> None:
         self._scanner = scanner
@@ -23,11 +23,10 @@ class Draw:
         self._left: list[str] = []
 
     def __iter__(self) -> Iterator[str]:
-        """Of those that are left of earlier calls, of all that are known now, and then of all that
-        are there.
+        """Draw from the keys left by earlier calls, then from all known now, then from a scan's.
 
-        Each costs a lookup, and what is known may be long gone: after a few that others took, what
-        is there is found out.
+        A caller looks up each key that it draws, and known keys may be long gone. So after a few
+        that others took, a scan finds which keys the store has.
         """
         yield from self._draw(_PATIENCE)
         self._left = self._scanner.known_keys()
@@ -45,7 +44,7 @@ class Draw:
             most *= 2
 
     def _draw(self, most: int) -> Iterator[str]:
-        """So many of the keys that are left, at most."""
+        """Draw at most this many of the keys that are left."""
         left = self._left
         while left and most > 0:
             at = _RANDOM.randrange(len(left))

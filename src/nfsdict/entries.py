@@ -1,4 +1,4 @@
-"""Entries: value files as keys and values. A file that can't be one is reported here, once."""
+"""Entries: value files as keys and values. A file that holds no entry is reported here, once."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = logging.getLogger("nfsdict")
 
 
 class Entry(NamedTuple):
-    """What one value file holds."""
+    """One value file: key, value, and the signature and bytes that they were read from."""
 
     key: str
     value: Any
@@ -32,7 +32,7 @@ class Entry(NamedTuple):
 
     @property
     def fingerprint(self) -> int:
-        """Of the file's bytes; see ``content.fingerprint``."""
+        """The fingerprint of the file's bytes; see ``content.fingerprint``."""
         return fingerprint(self.data)
 
 
@@ -51,24 +51,25 @@ class Entries:
         self.freeze: Callable[[Any], Any] = getattr(serializer, "freeze", _as_it_is)
         self._loads = serializer.loads
         self._loads_whole = getattr(serializer, "loads_verified", serializer.loads)
-        # Which damaged content of a file was reported: one record each, however often it is read.
+        # The signature under which a damaged file was reported, by path: each damaged content is
+        # logged once, however often it is read.
         self._reported: dict[str, bytes] = {}
 
     def find_entry(self, hexdigest: str, key: str, fresh: bool = False) -> Entry | None:
-        """The entry of the key with this digest, None if it has no file. See ``ValueFiles.find``.
+        """The entry of the key with this digest; None if it has no file. See ``ValueFiles.find``.
 
-        Raises CorruptValueError for a damaged file, OSError if it can't be read, and what a
+        Raises CorruptValueError if the file is damaged, OSError if it can't be read, and whatever a
         pickled object's own code raises.
         """
         content = self._values.find(hexdigest, fresh)
         return None if content is None else self._load(hexdigest, content, key)
 
     def load_taken(self, hexdigest: str, content: Found) -> Entry:
-        """The entry of this digest in a file that was taken. Errors as of ``find_entry``."""
+        """The entry of this digest, from a file that was taken. Raises as ``find_entry``."""
         return self._load(hexdigest, content)
 
     def read_entries(self, hexdigests: Sequence[str]) -> list[Entry | Exception | None]:
-        """The entries under these digests: None where there is no file, or what went wrong."""
+        """The entry of each digest; None if it has no file; or the error, which isn't raised."""
         entries: list[Entry | Exception | None] = []
         for hexdigest, content in zip(hexdigests, self._values.read_many(hexdigests)):
             if not isinstance(content, tuple):
@@ -81,9 +82,9 @@ class Entries:
         return entries
 
     def unpack(self, packed: dict[str, bytes]) -> dict[str, Any]:
-        """The values of these bytes by key, which were files of entries when they were packed.
+        """Decode packed files, given by key: the values, by key.
 
-        Those that can't be read here are left out: they are to be read from their files.
+        Those that can't be decoded are left out; callers read them from their files.
         """
         try:
             pairs = self._decode(self._load_all, packed.values())
@@ -105,7 +106,8 @@ class Entries:
         return dict(map(self._loads_whole, contents))
 
     def _decode(self, loads: Callable[[A], T], data: A) -> T:
-        """Run the serializer, which can run any code, so that this thread knows of it."""
+        """Run the serializer with the thread's lock ``decoding`` held, as it can run any code: if
+        that code calls this dictionary, no scan begins."""
         decoding = self._locks.decoding
         if decoding.locked():
             return loads(data)
@@ -113,13 +115,13 @@ class Entries:
             return loads(data)
 
     def _load(self, hexdigest: str, content: Found, asked: str | None = None) -> Entry:
-        """The entry in this digest's file; ``asked`` is the key that was asked for, if one was."""
+        """The entry in this digest's file; ``asked`` is the key that was asked for, if any."""
         data, signature = content
 
         def corrupt(reason: str, foreign: bool = False) -> CorruptValueError:
             path = self._values.path_of(hexdigest)
             error = CorruptValueError(path, reason, signature, asked, foreign)
-            # pop renames the file, and gives it its name again.
+            # The ctime doesn't count: ``pop`` renames a file and may rename it back.
             if not same_but_for_ctime(self._reported.get(path, b""), signature):
                 self._reported[path] = signature
                 log.warning("%s", error)

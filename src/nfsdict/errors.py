@@ -1,4 +1,4 @@
-"""What can go wrong, by name. Everything else is the operating system's own OSError."""
+"""The errors that nfsdict defines. Everything else is the operating system's own OSError."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ class NfsDictError(Exception):
 
 
 class CorruptValueError(NfsDictError, KeyError):
-    """A value file is damaged, or signed with another key: one key is lost, and no other.
+    """A value file is damaged, or signed with another key: only this key's value is lost.
 
-    A KeyError, so that code which computes what is missing computes this again. Assigning to the
-    key replaces the file, deleting it removes the file, ``repair()`` moves a damaged file aside.
+    It is a KeyError, so that code that computes missing values computes this one again. Assigning
+    to the key replaces the file, deleting the key removes it, and ``repair()`` moves a damaged file
+    aside.
     """
 
     def __init__(
@@ -38,11 +39,11 @@ class CorruptValueError(NfsDictError, KeyError):
         self.path = path
         self.reason = reason
         self.signature = signature
-        """of the file that was read: its inode, size and mtime"""
+        """of the file that was read: its inode, size, mtime and ctime"""
         self.key = key
         """the key that was asked for; None where files were read without one"""
         self.foreign = foreign
-        """whether the file may be whole, and signed with another key than this dictionary's"""
+        """whether the file may be whole, but signed with another key than this dictionary's"""
 
     def __str__(self) -> str:  # KeyError's own would quote it
         kind = "refused" if self.foreign else "damaged"
@@ -51,20 +52,20 @@ class CorruptValueError(NfsDictError, KeyError):
 
 
 class WrongSerializerError(NfsDictError):
-    """The store holds entries of other serializers than the one it was opened with, and none of it.
+    """The store has entries of other serializers only, none of the one that it was opened with.
 
-    Raised by an opening, or when lazy by the first lookup of a key that isn't there or whatever
-    lists the store. To put entries of another serializer beside those on purpose, open with
-    ``lazy=True`` and write one first: where both have entries, both go on working.
+    Raised by the opening, or when lazy by the first lookup of a missing key or the first listing.
+    To add entries of another serializer on purpose, open with ``lazy=True`` and write one first:
+    once both have entries, dictionaries of both work.
     """
 
     def __init__(self, directory: str, extension: str, found: dict[str, int], advice: str) -> None:
         super().__init__(directory, extension, found, advice)
         self.directory = directory
         self.extension = extension
-        """of the serializer that it was opened with"""
+        """the extension of the serializer that the store was opened with"""
         self.found = found
-        """extensions of the value files that are there, and how many of each were seen"""
+        """extensions of the value files in the store, and how many of each were seen"""
         self.advice = advice
 
     def __str__(self) -> str:
@@ -76,26 +77,27 @@ class WrongSerializerError(NfsDictError):
 
 
 class ReadOnlyError(NfsDictError, PermissionError):
-    """A change was asked of a dictionary that was opened with ``read_only=True``.
+    """A change was requested of a dictionary that was opened with ``read_only=True``.
 
     ``errno`` is EROFS, ``filename`` the store's directory.
     """
 
 
 class UncertainWriteError(NfsDictError, OSError):
-    """The system failed at a point where it can't be known whether the change was made.
+    """The system failed at a point where nobody can tell whether the change was made.
 
-    A whole value lies on the disk, the old or the new one; the dictionary has forgotten the
+    The key has a whole value on disk, the old or the new one. The dictionary has forgotten the
     key's value and asks the disk at the next access. ``errno`` and ``filename`` are those of the
-    call that failed. If its message says so, the new value has a private name, and nothing is under
-    the key until ``repair()``: on file systems, such as SMB, whose rename can lose the old file.
+    call that failed. On file systems whose rename can lose the old file, such as SMB, the key may
+    have no value, and the new value a private name: the message says so then, and ``repair()``
+    gives the value back to the key.
     """
 
 
 class BatchError(NfsDictError, OSError):
-    """Some of the keys of one ``update`` or ``clear`` failed; all others are done and durable.
+    """Some keys of one ``update`` or ``clear`` failed; all others are done and durable.
 
-    ``failed`` maps what failed, each key of an ``update`` or path of a ``clear``, to its OSError;
+    ``failed`` maps each failed key of an ``update``, or path of a ``clear``, to its OSError.
     ``errno`` is that of the first.
     """
 
@@ -113,17 +115,17 @@ class BatchError(NfsDictError, OSError):
 
 
 def failure(number: int, path: str) -> OSError:
-    """The OSError, or the subclass of it, that stands for this errno."""
+    """The OSError, or its subclass, for this errno."""
     return OSError(number, os.strerror(number), path)
 
 
 def described(error: BaseException) -> str:
-    """Type and text of an exception that anybody's code may have raised."""
+    """Type and text of an exception, whichever code raised it."""
     return f"{type(error).__name__}: {text_of(error)}"
 
 
 def text_of(error: BaseException) -> str:
-    """What the exception says. Its ``__str__`` may be anybody's code too, and raise."""
+    """The exception's text. Its ``__str__`` may be a user's code, and itself raise."""
     try:
         return str(error)
     except Exception:
@@ -131,10 +133,10 @@ def text_of(error: BaseException) -> str:
 
 
 def name_key(error: Exception, key: str) -> None:
-    """Have the exception say which key's value it is about. It stays the one that it is.
+    """Add to this same exception which key's value it is about.
 
-    The text of an ordinary one gets the key after it. One that makes up its own text is left as it
-    is, with a note where Python has them (3.11).
+    If the text is its only argument, the key is appended to it. Any other exception, such as one
+    whose class makes up the text, stays as it is and gets a note, from Python 3.11 on.
     """
     about = f"the value of {key!r:.200}"
     ordinary = type(error).__str__ is BaseException.__str__

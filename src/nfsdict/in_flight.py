@@ -1,14 +1,14 @@
 """In flight: lookups and scans that hold no lock while they wait, and what overtakes them.
 
-Whoever commits something says so here; a lookup or scan that began before knows less of that key,
-and leaves it alone when it ends.
+A call that changes or looks up a key notes that here. A lookup or scan that began before may have
+seen an older state of the key, so it leaves the key alone when it ends.
 """
 
 from __future__ import annotations
 
 
 class Read:
-    """A lookup of one key under way."""
+    """One lookup that is under way."""
 
     __slots__ = ("generation", "key", "outdated")
 
@@ -20,45 +20,47 @@ class Read:
 
 
 class Scan:
-    """A scan under way, beside others perhaps."""
+    """One scan that is under way; there may be others."""
 
     __slots__ = ("found", "known_before", "overtaken", "reread", "server_time_ns")
 
     def __init__(self, known_before: set[str] | None, reread: bool) -> None:
         self.overtaken: set[str] = set()
-        """keys that this process changed or looked up meanwhile: it knows better of them"""
+        """keys that this process changed or looked up meanwhile: what it knows is newer"""
         self.found: set[str] = set()
-        """keys that others changed"""
+        """keys that others changed, as this scan found"""
         self.known_before = known_before
-        """of a first listing the keys that were known: all others are no news. Else None"""
+        """for a first listing, the keys known before, as other keys aren't reported; else None"""
         self.reread = reread
         """whether every file is read, whatever its signature"""
         self.server_time_ns: int | None = None
-        """the server's time before anything was listed; None: nothing is listed"""
+        """the server's time before anything was listed; None if nothing is to be listed"""
 
 
 class InFlight:
-    """What is under way in one dictionary. Used with its lock ``state`` held, but where it is said
-    otherwise."""
+    """The lookups and scans under way in one dictionary.
+
+    Callers hold its lock ``state``, except for ``overtake_interrupting``.
+    """
 
     def __init__(self) -> None:
         self.reads: dict[str, set[Read]] = {}
         self.scans: list[Scan] = []
         self.unreported: set[str] = set()
-        """keys that others changed, as scans that have ended found it, told nobody yet"""
-        # The number of the last look at each shard that was applied, as long as there are scans,
-        # and of the last look that began.
+        """keys that others changed, found by scans that have ended, and not reported yet"""
+        # The number of the last applied look at each shard (kept while there are scans), and of the
+        # last look that began.
         self._applied: dict[str, int] = {}
         self._looks = 0
 
     def begin_read(self, key: str, generation: object) -> Read:
-        """To be ended by ``end_read``, whatever happens."""
+        """Note that a lookup begins. The caller ends it with ``end_read``, whatever happens."""
         read = Read(key, generation)
         self.reads.setdefault(key, set()).add(read)
         return read
 
     def end_read(self, read: Read) -> None:
-        """The lookup is over."""
+        """Note that the lookup has ended."""
         reads = self.reads.get(read.key)
         if reads is not None:
             reads.discard(read)
@@ -66,49 +68,49 @@ class InFlight:
                 del self.reads[read.key]
 
     def begin_scan(self, scan: Scan) -> None:
-        """To be ended by ``end_scan``, whatever happens."""
+        """Note that a scan begins. The caller ends it with ``end_scan``, whatever happens."""
         self.scans = [*self.scans, scan]
 
     def end_scan(self, scan: Scan) -> None:
-        """The scan is over. What it found is told by the next ``take_changes``, if not before."""
+        """Note that the scan has ended. The next ``take_changes`` reports what it found."""
         self.scans = [other for other in self.scans if other is not scan]
         if not self.scans:
             self._applied.clear()
         self.unreported |= scan.found
 
     def begin_look(self) -> int:
-        """The number of a look at a shard: they are numbered in the order in which they begin."""
+        """The number of a new look: looks are numbered in the order in which they begin."""
         self._looks += 1
         return self._looks
 
     def apply_look(self, shard: str, number: int) -> bool:
-        """Whether this look is to be applied: no later one was."""
+        """Whether to apply this look: False if a later look at the shard was applied."""
         if number < self._applied.get(shard, 0):
             return False
         self._applied[shard] = number
         return True
 
     def overtake(self, key: str) -> None:
-        """This process has changed or looked up the key."""
+        """Note that this process has changed or looked up the key."""
         for read in self.reads.get(key, ()):
             read.outdated = True
         for scan in self.scans:
             scan.overtaken.add(key)
 
     def overtake_interrupting(self, key: str) -> None:
-        """As ``overtake``, of a call that holds no lock: another one may be in the middle of it."""
+        """As ``overtake``, for an interrupting call: it holds no lock, so sets may be changing."""
         for read in tuple(self.reads.get(key, ())):
             read.outdated = True
         for scan in tuple(self.scans):
             scan.overtaken.add(key)
 
     def drop_news(self, key: str) -> None:
-        """This process has changed the key since others did."""
+        """Don't report others' change of this key, as this process has changed it since."""
         self.unreported.discard(key)
         for scan in self.scans:
             scan.found.discard(key)
 
     def take_changes(self) -> set[str]:
-        """The keys that others changed, as scans that have ended found it since the last call."""
+        """The keys that others changed, found by scans that have ended since the last call."""
         changes, self.unreported = self.unreported, set()
         return changes

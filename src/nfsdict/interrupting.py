@@ -1,9 +1,10 @@
 """Calls that interrupt another call of the same dictionary in the same thread.
 
-A signal handler, the ``__del__`` of something that is collected, or the handler of a log record may
-use the dictionary while its thread holds some of its locks. Such a call takes none, as it would
-wait for what it has interrupted, or for a thread that waits for that. It goes to the disk, whose
-calls are atomic, and has the cache forget the key, so that the next access asks the disk.
+A signal handler, the ``__del__`` of a collected object, or a log handler may use the dictionary
+while its thread holds some of the dictionary's locks. Such a call takes no lock: it would wait for
+the call that it has interrupted, or for a thread that waits for that one, and so for ever. It works
+on the disk, where each operation is atomic, and has the cache forget the key, so that the next
+access asks the disk.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from .storage import Storage
 
 
 class Interrupting:
-    """What ``NfsDict``'s methods do then, by digest and key. Errors are theirs."""
+    """``NfsDict``'s methods for such calls, by digest and key. They raise what those raise."""
 
     def __init__(self, state: StoreState, storage: Storage, entries: Entries) -> None:
         self._state = state

@@ -1,4 +1,4 @@
-"""Kinds: which serializers have entries in a store, told by the names of its files."""
+"""Kinds: which serializers have entries in a store, according to the names of its files."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from .serializers import EXTENSION, KNOWN
 from .storage import Storage
 
 _VALUE_NAME = value_names(EXTENSION.pattern)
-# So many shard directories without any value file are looked into before a store is taken for one
-# without entries: digests are spread evenly, so that hardly any is empty where there are some.
+# After this many shard directories without any value file, the store counts as one without entries:
+# digests are spread evenly over the shards, so that with entries hardly any shard is empty.
 _EMPTY = 8
-# Of a store with more value files than that, a part is taken for the whole.
+# After this many value files the rest of the store isn't looked at.
 _SAMPLE = 1000
 
 
 class Kinds:
-    """Whether one dictionary has the serializer that its store was written with. Looked at once."""
+    """Checks once whether a dictionary has a serializer that its store was written with."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self.checked = False
-        """whether it was looked at, and found right"""
+        """whether the check was made and raised nothing"""
 
     def check_serializer(self, any_known: bool) -> None:
-        """Raise WrongSerializerError if others have entries here, and this serializer has none.
+        """Raise WrongSerializerError if only other serializers have entries in the store.
 
-        Nothing is asked of the disk where an entry of this serializer is known. Else this lists a
-        shard directory that has one, or a few that have none; what can't be listed says nothing.
+        If an entry of this serializer is known (``any_known``), the disk isn't asked. Else shards
+        are listed until one has an entry of this serializer, or a few have no entry at all. If a
+        directory can't be listed, the check is skipped.
         """
         if not (any_known or self.checked):
             with suppress(OSError):
@@ -40,7 +41,7 @@ class Kinds:
         self.checked = True
 
     def _look(self) -> None:
-        """Raise if all shards were listed, and files of others alone were found."""
+        """Raise if all shards were listed and only other serializers' files were found."""
         others: Counter[str] = Counter()
         empty = 0
         for shard in self._storage.shards.present():
@@ -60,7 +61,10 @@ class Kinds:
 
 
 def kinds_in(directory: str) -> dict[str, int]:
-    """The extensions of the value files in a store, and how many of each were seen."""
+    """The extensions of the value files in a store, and how many of each were seen.
+
+    After 1000 files the rest isn't looked at.
+    """
     storage = Storage(directory, "", mode=None, durable=False)
     found: Counter[str] = Counter()
     for shard in storage.shards.present():
@@ -71,7 +75,7 @@ def kinds_in(directory: str) -> dict[str, int]:
 
 
 def argument_for(extension: str) -> str:
-    """What to pass as ``serializer`` for files that end like this."""
+    """What to pass as ``serializer`` for value files with this extension, in words."""
     for name, serializer in KNOWN.items():
         if extension == serializer.extension:
             return f"serializer={name!r}"
@@ -81,7 +85,10 @@ def argument_for(extension: str) -> str:
 
 
 def _extensions(paths: Iterable[str], own: str) -> Iterator[str]:
-    """Of those paths that may be value files of another serializer than that with ``own``."""
+    """The extensions of those paths that may be another serializer's value files.
+
+    ``own``: this serializer's extension.
+    """
     for path in paths:
         shard, file = os.path.split(path)
         name = _VALUE_NAME.fullmatch(file)
@@ -92,7 +99,7 @@ def _extensions(paths: Iterable[str], own: str) -> Iterator[str]:
 
 
 def _is_copy(extension: str) -> bool:
-    """Whether it is that of a file that ``repair`` moved aside, or of somebody's backup copy."""
+    """Whether a file with this extension was moved aside by ``repair``, or is a backup copy."""
     if is_damaged(extension):
         return True
     inner = extension[: -len(".signed")] if extension.endswith(".signed") else extension

@@ -3,14 +3,14 @@
 A store is a directory of 256 shards, ``00`` to ``ff``, that hold the value files::
 
     ab/<64 hex digits>.pkl                          the value file of the key with this digest
-    ab/.nfsdict-<24 hex>                            being written (by the core)
+    ab/.nfsdict-<24 hex>                            a file that the core is writing
     ab/.nfsdict-taken-<digest>.pkl-<24 hex>         a value under a private name
     ab/.nfsdict-claim-<digest>                      held by an ``add`` where hard links are refused
     ab/<digest>.pkl.damaged-<12 hex>                a damaged value file that ``repair`` put aside
-    .nfsdict-directory-<24 hex>                     a shard that has no bits yet
+    .nfsdict-directory-<24 hex>                     a shard that hasn't got its permission bits yet
     _index.nfsdict-pkl                              the manifest of the index
     _pack.nfsdict-pkl-<24 hex>                      a pack
-    .nfsdict-claim-index-pkl                        held by who writes the manifest
+    .nfsdict-claim-index-pkl                        held by the process that writes the manifest
     _index.pkl                                      the index of release 0.2.1
 """
 
@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 SHARDS = [f"{number:02x}" for number in range(256)]
 _DIGEST = 64  # hexadecimal digits of a SHA-256
-_RANDOM = 12  # bytes in the names of files that nobody else is to have
+_RANDOM = 12  # random bytes in names that must be unique
 
 TEMPORARY = ".nfsdict-"
 NEW_DIRECTORY = TEMPORARY + "directory-"
@@ -34,7 +34,7 @@ _PACK_ID = re.compile(f"[0-9a-f]{{{2 * _RANDOM}}}")
 
 
 def random_name() -> str:
-    """So many hexadecimal digits that nobody else draws them."""
+    """24 random hexadecimal digits: 96 bits, which no other process draws again."""
     return os.urandom(_RANDOM).hex()
 
 
@@ -47,47 +47,47 @@ def temporary_name() -> str:
 
 
 def digest_of(path: str) -> str:
-    """The digest in the path of a value file."""
+    """The digest from the path of a value file."""
     return os.path.basename(path)[:_DIGEST]
 
 
 def value_names(extension: str) -> re.Pattern[str]:
-    """The names of value files: their digests, and their extensions, which match the pattern."""
+    """A pattern for value files' names: a digest, and an extension that matches ``extension``."""
     return re.compile(rf"([0-9a-f]{{{_DIGEST}}})({extension})")
 
 
 def private_path(path: str) -> str:
-    """A new private name for this value file, beside it.
+    """A new private path for this value file, beside it.
 
-    It doesn't end like a value file's, so that who looks for those doesn't find it.
+    It doesn't end with the extension, so that no scan takes it for a value file.
     """
     shard, name = os.path.split(path)
     return f"{shard}/{_PRIVATE}{name}-{random_name()}"
 
 
 def is_private(path: str) -> bool:
-    """Whether a temporary file has a private name, and so holds a value."""
+    """Whether the path has a private name: such a temporary file holds a value."""
     return os.path.basename(path).startswith(_PRIVATE)
 
 
 def named_path(private: str) -> str:
-    """The path that the value file with this private path belongs at."""
+    """The value file's own path, from its private path."""
     shard, name = os.path.split(private)
     return f"{shard}/{name[len(_PRIVATE) : -len('-') - 2 * _RANDOM]}"
 
 
 def damaged_path(path: str) -> str:
-    """A new name beside a damaged value file, which no scan takes, 0.2.1's neither."""
+    """A new path beside a damaged value file. No scan takes it, nor does one of release 0.2.1."""
     return f"{path}{DAMAGED}{os.urandom(6).hex()}"
 
 
 def is_damaged(extension: str) -> bool:
-    """Whether a file with this behind its digest was put aside as damaged."""
+    """Whether the rest of a file's name after the digest shows that it was put aside as damaged."""
     return DAMAGED in extension
 
 
 def claim_path(path: str) -> str:
-    """The claim on giving this value file its name."""
+    """The path of the claim that an ``add`` of this value file holds."""
     shard = os.path.dirname(path)
     return f"{shard}/{_CLAIM}{digest_of(path)}"
 
@@ -96,7 +96,7 @@ def claim_path(path: str) -> str:
 
 
 def is_index_file(name: str) -> bool:
-    """Whether a file beside the shards has the name of one of the index, of any serializer."""
+    """Whether a file beside the shards has the name of an index file, of any serializer."""
     return name.startswith("_")
 
 
@@ -110,16 +110,16 @@ class IndexPaths:
         self.manifest = f"{directory}/_index.nfsdict-{kind}"
         self.claim = f"{directory}/{_CLAIM}index-{kind}"
         self.legacy_index = f"{directory}/_index{extension}"
-        """that of release 0.2.1"""
+        """the index of release 0.2.1"""
 
     def pack(self, pack_id: str) -> str:
-        """The path of this pack."""
+        """The path of the pack with this id."""
         return f"{self._directory}/{self._pack}{pack_id}"
 
     def pack_id(self, name: str) -> str | None:
-        """The id of the pack with this name; None if it isn't one's.
+        """The id of the pack with this name; None if it isn't a pack's name.
 
-        Nor that of a serializer whose extension begins like this one's.
+        Nor is it the name of a pack of a serializer whose extension begins like this one's.
         """
         pack_id = name[len(self._pack) :]
         return pack_id if name.startswith(self._pack) and _PACK_ID.fullmatch(pack_id) else None
@@ -132,23 +132,23 @@ _INODE, _SIZE, _MTIME, _CTIME = slice(0, 8), slice(8, 16), slice(16, 24), slice(
 SIGNATURE_BYTES = _SIGNATURE.size
 UNKNOWN = bytes(SIGNATURE_BYTES)
 """the signature that no file has"""
-_LAST = (1 << 63) - 1  # the time of what has one that 64 bits don't hold
+_LAST = (1 << 63) - 1  # stands for a time that doesn't fit into 64 bits
 _NANOSECONDS = _LAST - _LAST % 1_000_000_000
 
 
 class Stamp(NamedTuple):
-    """A shard directory's times in ns. One that is still the same has had no change since.
+    """A shard directory's times in ns. While both are the same, no name in it has changed.
 
-    Making, renaming and removing a file in it sets both. ``cp -a``, ``rsync -a``, ``tar`` and
-    restores set the mtime back afterwards; the ctime is set by that, and by chmod, and nobody can
-    give it another time (inode(7)).
+    Making, renaming or removing a file in the directory sets both. ``cp -a``, ``rsync -a``, ``tar``
+    and restores set the mtime back afterwards. That itself sets the ctime to the present, as chmod
+    does, and nobody can set a ctime to any other time (inode(7)).
     """
 
     mtime: int
     ctime: int
 
     def __bool__(self) -> bool:
-        """Whether it is known."""
+        """Whether the stamp is known."""
         return self != NO_STAMP
 
 
@@ -160,17 +160,17 @@ def _held(moment: int) -> int:
 
 
 def stamp_of(status: os.stat_result) -> Stamp:
-    """Mtime and ctime, as the core gives them."""
+    """The stamp from these attributes, as the core gives it."""
     return Stamp(_held(status.st_mtime_ns), _held(status.st_ctime_ns))
 
 
 def signature_of(status: os.stat_result) -> bytes:
-    """Inode, size, mtime and ctime in ns, as the core gives them."""
+    """The signature (inode, size, mtime and ctime in ns) from these attributes, as the core's."""
     return _SIGNATURE.pack(status.st_ino, status.st_size, *stamp_of(status))
 
 
 def signature_at(signatures: bytes, position: int) -> bytes:
-    """One of those that follow one another."""
+    """The signature at this position in a row of signatures."""
     return signatures[SIGNATURE_BYTES * position : SIGNATURE_BYTES * (position + 1)]
 
 
@@ -195,6 +195,9 @@ def latest_of(signature: bytes) -> int:
 
 
 def same_but_for_ctime(one: bytes, other: bytes) -> bool:
-    """Whether one signature may be the other one's file, renamed or linked since: that sets its
-    ctime. Any file may have it that was written in place, and given its mtime again."""
+    """Whether both signatures may be those of one file, renamed or linked in between.
+
+    Renaming and linking set only the ctime. But a file that was written in place and then got its
+    mtime back can also differ in the ctime alone.
+    """
     return one[: _CTIME.start] == other[: _CTIME.start]

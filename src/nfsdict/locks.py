@@ -15,16 +15,17 @@ from .layout import SHARDS
 T = TypeVar("T")
 
 _all: weakref.WeakSet[Locks] = weakref.WeakSet()
-# Elsewhere a signal can come between the end of a ``with`` block and the release of its lock.
+# On other interpreters a signal can come between the end of a ``with`` block and the release of its
+# lock.
 _WITH_IS_ATOMIC = sys.implementation.name == "cpython" and sys.version_info >= (3, 11)
 
 
 class _Guard:
-    """A lock of one thread, which it doesn't keep though a signal has kept it from releasing it.
+    """A guard that doesn't stay locked if a signal kept its thread from releasing it.
 
-    It knows the call that entered it: when that has ended, so has its being inside. The ``with``
-    statement of a guard is around those of all other locks, and an exception that came at the end
-    of one of them comes by here: ``release`` releases them.
+    The guard remembers the frame that entered it: when that frame has ended, the guard counts as
+    released. Its ``with`` statement encloses those of all other locks. So an exception that kept
+    one of those from being released passes through here, and ``release`` then releases them.
     """
 
     def __init__(self, release: Callable[[], None]) -> None:
@@ -58,16 +59,16 @@ class _Guard:
 class Locks:
     """A thread takes them in this order: its ``guard``, one of ``index`` and ``shards``, ``state``.
 
-    A shard's lock orders the changes of file and cache for its keys, and is held during I/O; of
-    several the lower is taken first. ``index`` is held while the index is written; nobody waits for
-    it. ``state`` is held over cache and index in memory together, for moments and never during
-    I/O.
+    A shard's lock keeps the changes of file and cache in the same order for its keys. It is held
+    during I/O; of several the lower one is taken first. ``index`` is held while the index is
+    written; no thread waits for it. ``state`` protects cache and index in memory together; it is
+    held for moments and never during I/O.
 
-    No code of the user's is called under any of them: values are serialized before and decoded
-    after. But a signal handler, the ``__del__`` of something that is collected, or the handler of a
-    log record can run anywhere, in a thread that holds some. So whoever takes a lock enters the
-    thread's ``guard`` first. A call that finds it entered has interrupted another call of the same
-    dictionary: it takes no lock (see ``interrupting``), and so waits for nobody.
+    No user code is called while a lock is held: values are serialized before and decoded after. But
+    a signal handler, the ``__del__`` of a collected object, or a log handler can run anywhere, also
+    in a thread that holds locks. So every call enters its thread's ``guard`` before it takes a
+    lock. A call that finds the guard entered has interrupted another call of the same dictionary.
+    It takes no lock (see ``interrupting``), as it could wait for ever.
     """
 
     def __init__(self) -> None:
@@ -75,7 +76,7 @@ class Locks:
         _all.add(self)
 
     def _renew(self) -> None:
-        # Of an RLock it can be told whether a thread owns it.
+        # An RLock can tell whether the calling thread owns it.
         new: Callable[[], Any] = threading.Lock if _WITH_IS_ATOMIC else threading.RLock
         self._thread = threading.local()
         self._shards: dict[str, threading.Lock] = {shard: new() for shard in SHARDS}
@@ -83,18 +84,18 @@ class Locks:
         self.index: threading.Lock = new()
 
     def _release_owned(self) -> None:
-        """Release those, but for guards, that the calling thread has. They are RLocks."""
+        """Release the locks, which are RLocks here, that the calling thread owns. Not its guard."""
         lock: Any
         for lock in (self.state, self.index, *self._shards.values()):
             while lock._is_owned():
                 lock.release()
 
-    # Both are locks that only one thread takes, so that the ``with`` statement leaves them as it
-    # found them whatever exception arrives at whatever moment.
+    # Only one thread takes these two locks. So a ``with`` statement leaves them as it found them,
+    # whichever exception comes at whichever moment.
 
     @property
     def guard(self) -> threading.Lock:
-        """The calling thread's; to be entered before any other is taken."""
+        """The calling thread's guard, which it enters before it takes any lock."""
         try:
             return self._thread.guard  # type: ignore[no-any-return]
         except AttributeError:
@@ -104,12 +105,12 @@ class Locks:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the calling thread is inside a call that holds locks, or is about to."""
+        """Whether the calling thread is already inside a call that holds or is to take locks."""
         return self.guard.locked()
 
     @property
     def decoding(self) -> threading.Lock:
-        """The calling thread's; to be entered while a value is decoded, which can run any code."""
+        """The calling thread's lock around decoding a value, which can run any code."""
         try:
             return self._thread.decoding  # type: ignore[no-any-return]
         except AttributeError:
@@ -118,7 +119,7 @@ class Locks:
             )
 
     def _own(self, name: str, new: threading.Lock | _Guard) -> threading.Lock:
-        """In one step, as an interrupting call may be the first."""
+        """Store the new lock, unless an interrupting call of this thread has just stored one."""
         lock: threading.Lock = vars(self._thread).setdefault(name, new)
         return lock
 
@@ -127,14 +128,14 @@ class Locks:
         return self._shards[name[:2]]
 
     def holding(self, names: Iterable[str], call: Callable[[], T]) -> T:
-        """The call's result, with the locks of the shards of these digests held meanwhile."""
+        """Run the call with the locks of these digests' shards held, and return its result."""
         return _holding(
             [self._shards[shard] for shard in sorted({name[:2] for name in names})], call
         )
 
 
 def _holding(locks: list[threading.Lock], call: Callable[[], T]) -> T:
-    """By recursion: no exception can come between a lock and the ``with`` that releases it."""
+    """Recursive, so that no exception can come between a lock and the ``with`` that releases it."""
     if not locks:
         return call()
     with locks[0]:
@@ -146,6 +147,6 @@ def _renew_all() -> None:
         locks._renew()
 
 
-# A lock that another thread held at the moment of the fork has nobody to release it in the child.
+# If another thread holds a lock during a fork, nobody can release it in the child.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew_all)
