@@ -32,7 +32,7 @@ class Scan:
         self.known_before = known_before
         """for a first listing, the keys known before, as other keys aren't reported; else None"""
         self.reread = reread
-        """whether every file is read, whatever its signature"""
+        """whether files are read whatever their signatures; see ``ReadPolicy``"""
         self.server_time_ns: int | None = None
         """the server's time before anything was listed; None if nothing is to be listed"""
 

@@ -1,4 +1,4 @@
-"""Repack: all that is known, and all small values, into one pack. What ``NfsDict.pack`` does."""
+"""Repack: write all that is known, and all small values, into one pack, for ``NfsDict.pack``."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from .storage.index_files import IndexFiles
 
 
 class PackReport(NamedTuple):
-    """What ``pack`` did."""
+    """What ``NfsDict.pack`` did."""
 
     packed: int
-    """values that are in the pack now"""
+    """number of values that are in the pack now"""
     unpacked: int
-    """values that aren't: larger than 32 KiB, unreadable, changed within the last seconds, or
-    beyond the 16 MiB that a pack takes of one shard"""
+    """number of values that aren't: larger than 32 KiB, unreadable, changed within the last
+    seconds, or beyond the 16 MiB of values that a pack takes of one shard"""
     racy: int
-    """how many of these were changed within the last seconds"""
+    """how many of the unpacked values were changed within the last seconds"""
 
 
 class Repack:
-    """The job of one dictionary."""
+    """Packs the store of one dictionary."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class Repack:
 
     def __call__(self) -> PackReport:
         """See ``NfsDict.pack``. OSError if it can't be written; EBUSY if others go on writing."""
-        self._scanner.scan(relist=True)  # what was written in place shows in its file's ctime alone
+        self._scanner.scan(relist=True)  # only a file's ctime shows that it was written in place
         report = self._write()
         if report.racy or not self._settled():
             time.sleep(RACY_WINDOW_NS / 1e9)
@@ -71,7 +71,7 @@ class Repack:
         return report
 
     def _attempt(self) -> tuple[PackStack, PackReport] | None:
-        """None: somebody else is writing the index."""
+        """The new stack and the report; None if another process is writing the index."""
         packs = PackStack(self._files)
         packs.load_manifest()
         try:
@@ -81,7 +81,7 @@ class Repack:
         return None if report is None else (packs, report)
 
     def _append_rest(self, packs: PackStack) -> PackReport | None:
-        """Put what these packs don't have into one more, and make them one."""
+        """Put what these packs lack into one more, and merge all into one. See ``_attempt``."""
         index, guard = self._state.index, self._locks.guard
         with guard, self._locks.state:
             for shard in SHARDS:
@@ -124,13 +124,13 @@ class Repack:
     def _loose(self, index: Index, packs: PackStack, shard: str) -> Loose:
         with self._locks.guard, self._locks.state:
             entries = index.shard(shard).entries()
-            replaced = set(index.shard(shard).dirty_keys)  # the packs have other files' bytes
+            replaced = set(index.shard(shard).dirty_keys)  # their packed bytes are outdated
         return Loose(shard, entries, packs.packed_values(shard).keys() - replaced)
 
     def _read(self, loose: Loose, hexdigests: list[str]) -> dict[str, bytes]:
-        """The bytes of those files that are still what is known of them, by key."""
+        """The bytes, by key, of those files that still have the signature that is known."""
         values = {}
-        # As entries: what is packed is taken for whole later.
+        # Decoded as entries, as openings trust packed bytes to be whole.
         for hexdigest, entry in zip(hexdigests, self._entries.read_entries(hexdigests)):
             if isinstance(entry, Entry) and entry.signature == loose.entries[hexdigest].signature:
                 values[entry.key] = entry.data
@@ -138,13 +138,13 @@ class Repack:
 
 
 class Loose:
-    """The small files of one shard whose bytes no pack holds yet, as they are read for one."""
+    """The small files of one shard whose bytes no pack has yet, while they are read for one."""
 
     def __init__(self, shard: str, entries: dict[str, IndexEntry], packed: set[str]) -> None:
         self.shard = shard
         self.entries = entries
         self.values: dict[str, bytes] = {}
-        """what was read, as much as a pack takes of one shard"""
+        """the bytes that were read, by key, as many as a pack takes of one shard"""
         self._packed = packed
         files = [
             (name, known.size)
@@ -155,11 +155,11 @@ class Loose:
         self._left = list(batches(files))
 
     def batches(self) -> list[tuple[list[str], int]]:
-        """What is to be read, in lists; at least one."""
+        """The files to read, in lists of (digests, their total size); at least one list."""
         return list(self._left)
 
     def add_values(self, values: dict[str, bytes]) -> bool:
-        """What was read of the next list. Whether it was the last."""
+        """Add what was read of the next list. Whether that was the last."""
         self._left.pop()
         for key, data in values.items():
             if len(data) <= self._room:
@@ -168,7 +168,7 @@ class Loose:
         return not self._left
 
     def report(self) -> PackReport:
-        """What comes of it."""
+        """The report for this shard."""
         known = self.entries.values()
         held = sum(one.key in self._packed or one.key in self.values for one in known)
         return PackReport(held, len(known) - held, sum(not one.proven for one in known))

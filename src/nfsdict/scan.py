@@ -1,9 +1,9 @@
-"""Scan: bring what is known up to date with the store, shard by shard.
+"""Scan: bring cache and index up to date with the store, shard by shard.
 
-Three steps: plan which shards are to be looked at, look (list each, and read what isn't known), and
-apply what was found. Several threads may scan at once. Nothing is locked while directories are
-listed, files read and values decoded; each shard is applied for itself, in the order in which the
-looks began.
+A scan has three steps: plan which shards to look at, look at them (list each, and read the files
+that aren't known), and apply what was found. Several threads may scan at once. No lock is held
+while directories are listed, files read and values decoded. Each shard is applied by itself. If
+several looks at a shard overlap, a look that began earlier is never applied after a later one.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .storage import Storage
 
 log = logging.getLogger("nfsdict")
 
-# So many shard directories are asked for their stamps in one call of the core.
+# The stamps of this many shard directories are read in one call of the core.
 _STAMPS = 4
 
 
@@ -37,11 +37,12 @@ class Plan:
     stamps: dict[str, Stamp]
     """of each shard, as the index has it"""
     clean: set[str]
-    """those that still have it"""
+    """shards that still have the stamp in the index"""
     unpacked: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """by shard, values from the packs, of clean ones of which some are to be read from files"""
+    """values from the packs, by shard, of those clean shards that also have values to be read from
+    files"""
     todo: list[str] = field(default_factory=list)
-    """those that are looked at, in order"""
+    """shards to look at, in order"""
 
 
 class Scanner:
@@ -74,19 +75,20 @@ class Scanner:
         self._workers = workers
 
     def scan(self, reread: bool = False, relist: bool = False, telling: bool = True) -> None:
-        """Bring cache and index up to date; ``StoreState.take_changes`` tells what others changed.
+        """Bring cache and index up to date.
 
-        ``relist``: list every shard, whatever its stamp; ``reread``: and read every file. Without
-        ``telling`` what is found is no news afterwards.
+        ``relist``: list every shard, whatever its stamp. ``reread``: also read files whatever their
+        signatures, see ``ReadPolicy``. With ``telling``, ``StoreState.take_changes`` reports
+        afterwards what others changed.
 
-        Nothing is done where the calling thread is decoding a value of this dictionary, or has
-        interrupted another call of it: what is known has to do there.
+        Does nothing if the calling thread is decoding a value of this dictionary, or has
+        interrupted another call of it: such a call must do with what is known.
         """
         if self._locks.decoding.locked() or self._locks.interrupted:
             return
         first = not self._state.index.listed
         scan = Scan(set(self._state.cached_keys()) if first else None, reread)
-        if self._state.lazy or not first:  # else it was found just now, at opening
+        if self._state.lazy or not first:  # else the opening has just found it
             self._storage.shards.find_root(whole_path=relist or reread)
         with self._locks.guard:
             self._state.begin_scan(self._storage.shards.root, scan)
@@ -106,7 +108,7 @@ class Scanner:
                 self._state.end_scan(scan)
 
     def known_keys(self) -> list[str]:
-        """The keys known here; found by a scan if there was none."""
+        """The keys known here. If the store was never listed, a scan lists it first."""
         if not self._state.index.listed:
             self.scan()
         if not self._locks.interrupted:
@@ -117,7 +119,8 @@ class Scanner:
     def _scan(self, scan: Scan, first: bool, relist: bool) -> None:
         plan = self._plan(scan, first, relist)
         policy = self._state.read_policy(scan.reread)
-        # Reading all again finds files that were changed in place, which nothing else shows.
+        # A scan that reads all files again finds those that were changed in place. The index is
+        # then written even for few changes, as else openings go on serving the old values.
         with self._writer.updating(even_little=scan.reread) as update:
             looks = self._look(plan, policy, first)
             for found in self._progress.over(looks, len(plan.todo)):
@@ -126,7 +129,7 @@ class Scanner:
                     update.add_shard(found.shard, found.data)
                 del replaced  # may run the values' own code
             if first:
-                # Before anything is written about a store of another serializer.
+                # Checked before an index is written into another serializer's store.
                 with self._locks.guard:
                     any_known = self._state.count() > 0
                 self._kinds.check_serializer(any_known)
@@ -135,17 +138,17 @@ class Scanner:
     # --- plan ----------------------------------------------------------------------------------
 
     def _plan(self, scan: Scan, first: bool, relist: bool) -> Plan:
-        """Which shards are there, or were, and which of them aren't as the index has them."""
+        """Find out which shards exist or were known, and which of them may have changed."""
         present = set(self._storage.shards.present())
         with self._locks.guard:
             stamps = self._state.stamps()
             known_of = self._state.shards()
         believed = [] if relist else [name for name in SHARDS if name in present and stamps[name]]
         clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
-        # Asked before anything is listed: what changes from here on bears this time or a later one.
+        # Asked before anything is listed: every later change bears this time or a later one.
         scan.server_time_ns = None if clean == present else self._server_time_ns()
         plan = Plan(stamps, clean)
-        # A clean shard has nothing new; it may have values that nobody has read yet.
+        # A clean shard has no new keys, but it may have values that aren't in the cache yet.
         if first and self._state.lazy:
             with self._locks.guard:
                 self._state.leave_unmaterialized(clean)
@@ -161,7 +164,10 @@ class Scanner:
             yield from zip(piece, stamps)
 
     def _unpack(self, shards: set[str]) -> dict[str, dict[str, Any]]:
-        """Take the values of these clean shards from the packs. What they gave of the others."""
+        """Put the values of these clean shards from the packs into the cache.
+
+        Returns, by shard, the values of those shards for which the packs don't have all.
+        """
         partly: dict[str, dict[str, Any]] = {}
         for shard in self._progress.over(sorted(shards), len(shards)):
             room = self._state.room()
@@ -176,8 +182,11 @@ class Scanner:
         return partly
 
     def _server_time_ns(self) -> int:
-        """The server's time. Where no file may be made, it is at least what its stamps showed, and
-        what was changed just before the last of them isn't proven yet."""
+        """The server's time in ns, from a probe file if one may be made.
+
+        Else a lower bound from times seen on files. By that, changes just before the latest of
+        those times aren't proven yet.
+        """
         if self._may_probe_clock:
             try:
                 return self._storage.files.probe_clock()
@@ -188,14 +197,14 @@ class Scanner:
     # --- look ----------------------------------------------------------------------------------
 
     def _look(self, plan: Plan, policy: ReadPolicy, first: bool) -> Iterator[ShardScan]:
-        """List and read the planned shards, several at a time; in order."""
+        """List and read the planned shards, several at a time; yields them in order."""
         unpacking = first and not self._state.lazy
 
         def list_shard(shard: str) -> ShardScan:
             return self._list_shard(shard, plan, policy, unpacking)
 
         def packed_size(shard: str) -> int:
-            """Bytes that listing takes from the packs."""
+            """Bytes that are read from the packs when this shard is listed."""
             return self._writer.packed_size(shard) if unpacking and shard not in plan.clean else 0
 
         scans = in_parallel(list_shard, plan.todo, self._workers, size=packed_size)

@@ -1,4 +1,4 @@
-"""Shard scan: one shard listed, and what isn't known of it read. Knows no cache and no lock.
+"""Shard scan: list one shard, and read those of its files that aren't known. It takes no locks.
 
 Files are read in batches of few bytes, so that a large shard takes no more memory than a small one.
 """
@@ -25,10 +25,12 @@ _NOT_KEPT = object()
 
 
 class ReadPolicy:
-    """Which files one scan reads, and whose values it keeps: as many as the cache has room for.
+    """Decides which files one scan reads, and which values it keeps.
 
-    ``lazy`` leaves the values of known names unread. ``reread``: every file is read. ``room``: so
-    many bytes of values are kept; None is all.
+    A file with an unknown name is always read, for its key. Known files whose values are cached are
+    read again unless their signatures prove them the same. Other known files are read too unless
+    ``lazy``, up to ``room`` bytes, which the cache has room for; None sets no limit. With
+    ``reread`` all known files count as such others.
     """
 
     def __init__(
@@ -40,7 +42,7 @@ class ReadPolicy:
         self._to_read = self._room = room
 
     def wants(self, entry: IndexEntry, proven: bool, size: int) -> bool:
-        """Whether to read the file of this known entry, which has so many bytes.
+        """Whether to read the file of this known entry, which has ``size`` bytes.
 
         ``proven``: its signature shows that it is the file that was read before.
         """
@@ -53,18 +55,18 @@ class ReadPolicy:
         return self._to_read is None or self._to_read >= 0
 
     def keeps(self, key: str, size: int) -> bool:
-        """Whether the value that was read for this key is kept."""
+        """Whether to keep the value that was read for this key."""
         if self._cache.get(key, MISSING) is not MISSING:
             return not (self._lazy and self._reread)
         if self._lazy:
-            return False  # it reads an unknown file for its key alone
+            return False  # an unknown file is read only for its key
         if self._room is not None:
             self._room -= size
         return self._room is None or self._room >= 0
 
 
 class Reading(NamedTuple):
-    """What is kept of an entry that was read."""
+    """What a scan keeps of an entry that was read."""
 
     entry: IndexEntry
     value: Any
@@ -72,58 +74,59 @@ class Reading(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """Files to be read at once."""
+    """Files of one shard to be read in one call."""
 
     scan: ShardScan
     hexdigests: list[str]
     size: int
-    """bytes of all of them"""
+    """of all files together, in bytes"""
     last: bool
-    """whether it is the last of its shard"""
+    """whether this is the shard's last batch"""
 
 
 @dataclass
 class ShardScan:
     """One shard, as a scan finds it.
 
-    Call ``list_files`` or ``trust_index``, read each of ``batches`` and ``add_reading``, and
-    ``finish``.
+    Callers call ``list_files`` or ``trust_index``, then read each of ``batches`` and pass the
+    results to ``add_reading``, then call ``finish``.
     """
 
     shard: str
     number: int
-    """of the look: they are numbered in the order in which they begin"""
+    """the look's number: looks are numbered in the order in which they begin"""
     known: dict[str, IndexEntry]
-    """what was known of it, by digest"""
+    """the entries that were known before, by digest"""
     clean: bool = False
-    """whether its stamp shows that it is as the index says, so that it isn't listed"""
+    """whether the stamp shows that the index has the shard's keys, so that it isn't listed"""
     stamp: Stamp = NO_STAMP
-    """NO_STAMP too if not all that is there could be read: the next scan lists it again"""
+    """the stamp of the listing; NO_STAMP if a file couldn't be read, so that the next scan lists
+    the shard again"""
     entries: dict[str, IndexEntry] = field(default_factory=dict)
-    """what is there, by digest"""
+    """the entries found now, by digest"""
     values: dict[str, Any] = field(default_factory=dict)
-    """what was read and is kept, by key"""
+    """the values that were read and kept, by key"""
     data: dict[str, bytes] = field(default_factory=dict)
     """the bytes of small files that were read, by key, as many as a pack takes of one shard"""
     changed: set[str] = field(default_factory=set)
     """keys that were added or replaced, as far as signatures or contents show it"""
     gone: set[str] = field(default_factory=set)
-    """keys that were known and are no longer there"""
+    """known keys that have no file any more"""
     unread: set[str] = field(default_factory=set)
-    """known keys whose files are there and could not be read"""
+    """known keys whose files exist but couldn't be read"""
     _to_read: list[tuple[str, int]] = field(default_factory=list)
     _packed: int = 0
     _complete: bool = True
 
     def trust_index(self, stamp: Stamp, unpacked: dict[str, Any], policy: ReadPolicy) -> None:
-        """The shard directory was just seen to have this stamp: it is clean."""
+        """Take the shard as the index has it: its directory was just seen to have this stamp."""
         self.clean, self.stamp = True, stamp
         signatures = {hexdigest: old.signature for hexdigest, old in self.known.items()}
         self._compare(signatures, unpacked, policy)
 
     def list_files(self, shards: Shards, unpacked: dict[str, Any], policy: ReadPolicy) -> None:
-        """List the shard. ``unpacked``: values by key that were packed, of files proven to be the
-        same."""
+        """List the shard. ``unpacked``: values from the packs, by key; used for files whose
+        signatures prove that they are the same."""
         listing = shards.list(self.shard)
         self.stamp = listing.stamp
         self._compare(listing.signatures, unpacked, policy)
@@ -131,7 +134,7 @@ class ShardScan:
     def _compare(
         self, signatures: dict[str, bytes], unpacked: dict[str, Any], policy: ReadPolicy
     ) -> None:
-        """Each file is to be read that has an unknown name or is wanted."""
+        """Sort out which files to read: those with unknown names, and those that are wanted."""
         for hexdigest, signature in signatures.items():
             old = self.known.get(hexdigest)
             if old is None:
@@ -148,13 +151,13 @@ class ShardScan:
                 self.changed.add(old.key)
 
     def batches(self) -> Iterator[Batch]:
-        """What is to be read, in order; at least one."""
+        """The files to read, in order; at least one batch, even if it is empty."""
         parts = list(batches(self._to_read))
         for number, (hexdigests, size) in enumerate(parts, 1):
             yield Batch(self, hexdigests, size, number == len(parts))
 
     def add_reading(self, hexdigest: str, found: Reading | Exception | None) -> None:
-        """What was read of the file of this digest: None if it is gone."""
+        """Add what was read of this digest's file: None if it is gone."""
         old = self.known.get(hexdigest)
         if isinstance(found, Reading):
             key = found.entry.key
@@ -169,13 +172,13 @@ class ShardScan:
             return
         self._complete = self._complete and found is None
         if found is None or isinstance(found, CorruptValueError):
-            return  # removed meanwhile, or one key lost and reported
+            return  # it was removed meanwhile, or it is damaged, which was logged
         if old is not None:
-            self.entries[hexdigest] = old  # so that the next look tells of a change
+            self.entries[hexdigest] = old  # so that the next look notices a change
             self.unread.add(old.key)
 
     def finish(self) -> None:
-        """All was taken."""
+        """Finish, after all batches were added."""
         known = self.known.items()
         self.gone.update(old.key for hexdigest, old in known if hexdigest not in self.entries)
         if not self._complete:
@@ -183,11 +186,11 @@ class ShardScan:
 
 
 def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | Exception | None]:
-    """The files of this batch. Values are let go of here unless the policy keeps them."""
+    """Read the files of this batch. Values that the policy doesn't keep are dropped at once."""
     found: list[Reading | Exception | None] = []
     for hexdigest, entry in zip(batch.hexdigests, entries.read_entries(batch.hexdigests)):
         if not isinstance(entry, Entry):
-            if entry is not None and not isinstance(entry, CorruptValueError):  # those were told
+            if entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
                 log.warning("can't read %s: %s", entries.path_of(hexdigest), described(entry))
             found.append(entry)
             continue

@@ -1,4 +1,4 @@
-"""Store state: what one dictionary knows of its store, cache and index kept in step."""
+"""Store state: what one dictionary knows of its store, with cache and index kept in step."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from .shard_scan import ReadPolicy, ShardScan
 
 
 class StoreState:
-    """What is known: ``cache`` (key to value, or MISSING: not read) and the index of signatures.
+    """``cache`` (key to value, or to MISSING if the value isn't loaded) and the index, in step.
 
-    ``lazy`` leaves the values of known names unread; ``cache_bytes`` bounds those that are kept.
-    Callers have entered their thread's guard; each method holds the lock ``state`` for a moment.
-    What a method returns as replaced is let go of when no lock is held: the last reference to a
-    value may run its ``__del__``.
+    ``lazy``: a scan leaves the values of known keys unread. ``cache_bytes``: the limit on values in
+    the cache. Callers have entered their thread's guard; each method holds the lock ``state`` for a
+    moment. Most methods return the values that they replaced: the caller keeps them until it has
+    released all locks, as dropping the last reference to a value may run its ``__del__``.
     """
 
     def __init__(
@@ -34,35 +34,37 @@ class StoreState:
         self.locks = locks
         self.lazy = lazy
         self._bound = None if cache_bytes is None else CacheBound(cache, cache_bytes)
-        # The directory that the index is about.
+        # Device and inode of the root that the index describes.
         self._root: tuple[int, int] | None = None
-        # Shards whose listed keys aren't all in the cache yet: putting a million there takes longer
-        # than reading them all from the index.
+        # Shards whose listed keys aren't all in the cache yet. They are put there only when needed:
+        # with a million keys that takes longer than reading them all from the index.
         self._unmaterialized_shards: set[str] = set()
         self.generation = object()
-        """another one since each scan that began, and each change that an interrupting call made:
-        what was seen or done before that may be older than what the cache and the disk have now"""
+        """replaced by a new object when a scan begins, and when an interrupting call changes a key.
+        Callers read it before their I/O and pass it back; if it is another one by then, the result
+        may be outdated, and the key is marked as unknown"""
         self._in_flight = InFlight()
-        # What interrupting calls did: digest, key, and whether the key has a file since.
+        # Changes by interrupting calls: digest, key, and whether the key may have a file since.
         self._interrupted: list[tuple[str, str, bool]] = []
 
     # --- one key -------------------------------------------------------------------------------
 
     def begin_read(self, key: str) -> Read:
-        """A lookup of this key begins. To be ended by ``end_read``, whatever happens."""
+        """Note that a lookup begins. The caller ends it with ``end_read``, whatever happens."""
         generation = self.generation
         with self.locks.state:
             return self._in_flight.begin_read(key, generation)
 
     def end_read(self, read: Read) -> None:
-        """The lookup is over."""
+        """Note that the lookup has ended."""
         with self.locks.state:
             self._in_flight.end_read(read)
 
     def record_read(self, hexdigest: str, read: Read, entry: Entry, fresh: bool) -> Any:
-        """The file of this digest was read. The value to hand out, and what was replaced.
+        """Note what a lookup read. Returns the value to hand out, and the value replaced.
 
-        Nothing is taken over if the key was changed here since: what is known is newer.
+        If the key was changed or looked up here since the lookup began, nothing is noted: what is
+        known is newer.
         """
         replaced = None
         known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
@@ -70,7 +72,7 @@ class StoreState:
             if self._interrupted:
                 self._settle_interrupted()
             if read.outdated:
-                # By another lookup, most often: its object is handed out then, as ever after.
+                # Most often by another lookup. Its object is handed out, as it will be from now on.
                 held = MISSING if fresh else self._cache.get(entry.key, MISSING)
                 return entry.value if held is MISSING else held, None
             if read.generation is self.generation:
@@ -82,7 +84,7 @@ class StoreState:
         return entry.value, replaced
 
     def record_seen(self, hexdigest: str, read: Read, signature: bytes, unread: int) -> None:
-        """The file of this digest was seen to be there, and not read."""
+        """Note that the digest's file exists. It wasn't read."""
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -94,7 +96,7 @@ class StoreState:
                 self._in_flight.overtake(read.key)
 
     def record_miss(self, hexdigest: str, read: Read) -> Any:
-        """The key was seen to have no file, or none that is whole. What was replaced."""
+        """Note that the key has no file, or a damaged one. Returns the value replaced."""
         key = read.key
         replaced = None
         with self.locks.state:
@@ -119,9 +121,9 @@ class StoreState:
         data: Content,
         generation: object,
     ) -> Any:
-        """The file of this digest was made, and holds ``data``. What was replaced.
+        """Note that this digest's file was written with ``data``. Returns the value replaced.
 
-        ``generation`` is what it was before the file was written.
+        ``generation``: the attribute's value from before the write.
         """
         entry = IndexEntry(key, signature, fingerprint(data))
         with self.locks.state:
@@ -137,13 +139,13 @@ class StoreState:
             if flight.reads or flight.scans or flight.unreported:
                 flight.overtake(key)
                 flight.drop_news(key)
-            # Looked at last: an interrupting call may have come in between.
+            # Compared last, as an interrupting call may come at any moment before.
             if generation is not self.generation:
                 self._mark_unknown(hexdigest, key)
         return replaced
 
     def record_delete(self, hexdigest: str, key: str) -> Any:
-        """The key's file was removed. What was replaced."""
+        """Note that the key's file was removed. Returns the value replaced."""
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -154,7 +156,7 @@ class StoreState:
         return replaced
 
     def invalidate(self, hexdigest: str, key: str) -> Any:
-        """What the key's file holds isn't known: the next access asks the disk."""
+        """Forget the key's value: the next access asks the disk. Returns the value replaced."""
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -165,17 +167,18 @@ class StoreState:
         return replaced
 
     def invalidate_if_uncertain(self, hexdigest: str, key: str, error: BaseException) -> Any:
-        """A write was refused, and nothing has changed; or else nobody knows what it did."""
+        """As ``invalidate``, unless this error of a write means that nothing has changed."""
         if isinstance(error, OSError) and not isinstance(error, UncertainWriteError):
             return None
         return self.invalidate(hexdigest, key)
 
     def record_interrupting(self, hexdigest: str, key: str, there: bool) -> Any:
-        """An interrupting call changed the key's file: the next access asks the disk.
+        """Note that an interrupting call changed the key's file: the next access asks the disk.
 
-        It holds no lock, and what it interrupted may hold ``state``. So each step is one that no
-        thread can come between, and they are in this order: who commits something looks at
-        generation, reads and scans afterwards, and withdraws it.
+        ``there``: whether the key may have a file now. The call holds no lock, and the call that it
+        has interrupted may hold ``state``. So each step here is atomic, and their order matters: a
+        call that records something looks at generation, reads and scans last, sees this change
+        there, and marks the key as unknown.
         """
         replaced = self._cache.get(key)
         self.generation = object()
@@ -188,7 +191,7 @@ class StoreState:
         return replaced
 
     def _settle_interrupted(self) -> None:
-        """Take over what interrupting calls did, before anything newer is noted."""
+        """Note in the index what interrupting calls did, before anything newer is noted."""
         while self._interrupted:
             hexdigest, key, there = self._interrupted.pop(0)
             if there:
@@ -218,7 +221,7 @@ class StoreState:
     # --- all keys ------------------------------------------------------------------------------
 
     def materialize_keys(self) -> None:
-        """Put each listed key into the cache, with its value still to be read."""
+        """Put each listed key into the cache, with MISSING for a value that isn't loaded."""
         if not self._unmaterialized_shards:
             return
         with self.locks.state:
@@ -235,11 +238,11 @@ class StoreState:
         return key in self._cache
 
     def has_all(self, keys: Iterable[str]) -> bool:
-        """Whether the cache has these keys: it may not have all that are known."""
+        """Whether the cache has all these keys. It may lack some that the index has."""
         return all(key in self._cache for key in keys)
 
     def cached_keys(self) -> list[str]:
-        """Those in the cache; without a lock."""
+        """The keys in the cache. Takes no lock."""
         return list(self._cache)
 
     def entries(self, shard: str) -> dict[str, IndexEntry]:
@@ -261,22 +264,22 @@ class StoreState:
         return len(self._cache)
 
     def shards(self) -> set[str]:
-        """Those that something is known of."""
+        """The shards with known keys."""
         with self.locks.state:
             return {shard for shard in SHARDS if self.index.shard(shard).holds_any()}
 
     def stamps(self) -> dict[str, Stamp]:
-        """Those of all shards, as they were listed, or NO_STAMP."""
+        """The stamp of each shard, as it was listed; NO_STAMP if it isn't known."""
         with self.locks.state:
             return {shard: self.index.shard(shard).stamp for shard in SHARDS}
 
     def distrust(self, shards: set[str]) -> None:
-        """The next scan lists these, whatever their stamps."""
+        """Have the next scan list these shards, whatever their stamps."""
         with self.locks.state:
             self.index.distrust(shards)
 
     def settled(self) -> bool:
-        """Whether the listings of all shards with keys are proven."""
+        """Whether all shards with known keys have a stamp that is proven."""
         shards = self.shards()
         with self.locks.state:
             return all(self.index.shard(shard).stamp for shard in shards)
@@ -284,7 +287,10 @@ class StoreState:
     # --- scans ---------------------------------------------------------------------------------
 
     def begin_scan(self, root: tuple[int, int] | None, scan: Scan) -> None:
-        """A scan of this directory begins. To be ended by ``end_scan``."""
+        """Note that a scan of this root begins. The caller ends it with ``end_scan``.
+
+        If the root is another directory than before, no stamp is trusted any more.
+        """
         with self.locks.state:
             self._settle_interrupted()
             if root != self._root:
@@ -294,33 +300,33 @@ class StoreState:
             self._in_flight.begin_scan(scan)
 
     def end_scan(self, scan: Scan) -> None:
-        """The scan is over. What it found is told by the next ``take_changes``, if not before."""
+        """Note that the scan has ended. The next ``take_changes`` reports what it found."""
         with self.locks.state:
             self._in_flight.end_scan(scan)
 
     def begin_look(self, shard: str) -> tuple[int, dict[str, IndexEntry]]:
-        """The number of a look at this shard, and what is known of it now, by digest."""
+        """The number of a new look at this shard, and the entries known of it now, by digest."""
         with self.locks.state:
             return self._in_flight.begin_look(), self.index.shard(shard).entries()
 
     def room(self) -> int | None:
-        """Bytes of values that fit into the cache; None: any number."""
+        """How many bytes of values still fit into the cache; None if there is no limit."""
         return None if self._bound is None else self._bound.room
 
     def read_policy(self, reread: bool) -> ReadPolicy:
-        """Which files a scan is to read that begins now. All are read in place of those that are
-        there with ``reread``."""
+        """The policy for a scan that begins now. With ``reread`` the values that are read replace
+        those in the cache, so the whole limit is room for them."""
         room = self._bound.limit if self._bound and reread else self.room()
         return ReadPolicy(self._cache, self.lazy, reread, room)
 
     def leave_unmaterialized(self, shards: set[str]) -> None:
-        """The keys of these shards are in the index, and go into the cache when they are needed."""
+        """Leave the keys of these shards in the index alone until ``materialize_keys``."""
         with self.locks.state:
             self._unmaterialized_shards |= shards
 
     def hold_unpacked(self, shard: str, values: dict[str, Any]) -> bool:
-        """Put these values of a clean shard into an opening's cache, if they are those of all its
-        keys. Whether they are."""
+        """Put these values of a clean shard into an opening's cache. False, with nothing done, if
+        some key of the shard has no value among them."""
         with self.locks.state:
             if len(values) < len(self.index.shard(shard).names()):
                 return False
@@ -337,9 +343,10 @@ class StoreState:
         return self._hold(key, value, size)
 
     def apply(self, found: ShardScan, scan: Scan) -> Any:
-        """Take over what a look found. What was replaced.
+        """Take over what a look found. Returns the values replaced.
 
-        But for what this process changed meanwhile, and for what a later look has found already.
+        Keys that this process changed or looked up meanwhile stay as they are. Nothing is taken
+        over if a later look at the shard was applied already.
         """
         with self.locks.state:
             if not self._in_flight.apply_look(found.shard, found.number):
@@ -363,10 +370,10 @@ class StoreState:
         return replaced
 
     def _apply_value(self, found: ShardScan, entry: IndexEntry, reread: bool) -> Any:
-        """Put what was read of this entry into the cache, or its key alone. What was replaced."""
+        """Put this entry's value into the cache, or only its key. Returns the value replaced."""
         key = entry.key
         held = self._cache.get(key, MISSING) is not MISSING
-        # A lazy dictionary reads an unknown file for its key, and keeps no value of it.
+        # A lazy dictionary reads an unknown file only for its key, and keeps no value.
         if key in found.values and (not self.lazy or (held and not reread)):
             hold = self._hold if held or reread else self._hold_if_room
             return hold(key, found.values[key], entry.size)
@@ -376,8 +383,11 @@ class StoreState:
         return None
 
     def _apply_uncertain(self, keys: set[str]) -> list[Any]:
-        """These were gone, and have been looked up or written meanwhile: they may be there or not.
-        What was replaced."""
+        """Mark as unknown those of these keys that the cache has and the index doesn't know.
+
+        The look found their files gone, but they were looked up or written meanwhile, so they may
+        exist or not. Returns the values replaced.
+        """
         replaced = []
         for key in keys:
             hexdigest = digest(key)
@@ -387,11 +397,11 @@ class StoreState:
         return replaced
 
     def take_changes(self) -> set[str]:
-        """The keys that others changed, as scans that have ended found it since the last call."""
+        """The keys that others changed, found by scans that have ended since the last call."""
         with self.locks.state:
             return self._in_flight.take_changes()
 
     def drop_changes(self, scan: Scan) -> None:
-        """What this scan found is told nobody."""
+        """Don't report what this scan found."""
         with self.locks.state:
             scan.found = set()

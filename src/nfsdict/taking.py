@@ -1,4 +1,4 @@
-"""Taking: one ``pop``, from reading the entry to handing out its value, and how it is undone."""
+"""Taking: one ``pop``, from reading the entry to returning its value, and how it is undone."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ log = logging.getLogger("nfsdict")
 class Taking:
     """Takes the entry of one key from the store.
 
-    The caller calls ``find``, ``take`` and ``finish`` in this order, and ``undo`` after any
-    exception, whatever it is and wherever it came: then the value wasn't handed out, and the entry
-    is back under its key before the exception goes on. A process that is killed leaves it under a
-    private name, from where ``repair`` gives it back.
+    The caller calls ``find``, ``take`` and ``finish`` in this order. After any exception, whatever
+    it is and wherever it came, it calls ``undo``: the value wasn't handed out, so the entry is put
+    back under its key before the exception goes on. If the process is killed, the entry stays under
+    a private name, and ``repair`` gives it back.
     """
 
     def __init__(self, storage: Storage, entries: Entries, key: str, hexdigest: str) -> None:
@@ -32,7 +32,7 @@ class Taking:
         self._entries = entries
         self.key = key
         self.hexdigest = hexdigest
-        # Chosen before anything is done, so that ``undo`` knows where to look.
+        # Both names are chosen before anything is done, so that ``undo`` knows where to look.
         self._private = storage.values.private_path_of(hexdigest)
         self._returning = storage.values.private_path_of(hexdigest)
         self._entry: Entry | None = None
@@ -40,26 +40,26 @@ class Taking:
         self._removing: Found | None = None
 
     def find(self) -> bool:
-        """Read and decode the entry under its name. Whether there is one.
+        """Read and decode the entry under its key. False if there is none.
 
-        What can't be read or decoded stays where it is; errors are those of ``Entries.find_entry``.
+        Raises as ``Entries.find_entry``; the file stays in place then.
         """
         self._entry = self._entries.find_entry(self.hexdigest, self.key, fresh=True)
         return self._entry is not None
 
     def take(self) -> bool:
-        """Take the file from its name. Whether it was there, and nobody was faster."""
+        """Rename the file to a private name. False if it is gone: another process was faster."""
         self._taking = True
         taken = self._storage.exclusive.take(self.hexdigest, self._private)
         self._taking = taken
         return taken
 
     def finish(self) -> Entry:
-        """The entry that was taken, its file removed.
+        """Remove the file that was taken, and return its entry.
 
-        Another host may have replaced the file since it was read: what was taken counts, and is
-        decoded. UncertainWriteError if it is gone: whoever took this process for dead has given it
-        back, and another one may have it.
+        If another host replaced the file between ``find`` and ``take``, the new content is decoded
+        and returned. UncertainWriteError if the file is gone: a ``repair`` that took this process
+        for dead has given it back, and another process may have taken it.
         """
         content = self._storage.exclusive.read_taken(self._private)
         if content is None:
@@ -84,10 +84,10 @@ class Taking:
         )
 
     def undo(self) -> bool:
-        """Put the entry back if it was taken. Whether that may have changed anything.
+        """Put the entry back if it was taken. False if it wasn't, so that nothing has changed.
 
-        Further exceptions that signals raise meanwhile are passed over, for the first one goes on
-        as soon as this is done.
+        Exceptions that signals raise meanwhile are dropped: the caller's first exception goes on as
+        soon as this returns.
         """
         if not self._taking:
             return False
@@ -105,13 +105,14 @@ class Taking:
     def _put_back(self) -> None:
         back = self._storage.exclusive.give_back(self._private, self._returning)
         if not back and self._removing is not None:
-            # Removed already, its value not handed out; or put back by a call that was interrupted.
+            # The file was removed and its value not handed out. Or an interrupted call has put it
+            # back already, and then ``add`` changes nothing.
             self._storage.exclusive.add(self.hexdigest, self._removing[0])
         self._taking = False
 
 
 class Taker:
-    """Takes entries for one dictionary, cache and index in step."""
+    """Takes entries for one dictionary, and keeps cache and index in step."""
 
     def __init__(
         self, state: StoreState, writer: IndexWriter, storage: Storage, entries: Entries
@@ -122,11 +123,11 @@ class Taker:
         self._entries = entries
 
     def begin(self, key: str) -> Taking:
-        """What is to be passed to ``take_entry``, and to ``put_back`` after any exception."""
+        """A new taking, for ``take_entry``, and for ``put_back`` after any exception."""
         return Taking(self._storage, self._entries, key, digest(key))
 
     def take_entry(self, taking: Taking) -> Any:
-        """The value of the entry that was taken, or MISSING."""
+        """Take the entry and return its value; MISSING if there is none, or another was faster."""
         locks = self._state.locks
         if locks.interrupted:
             return self._take_interrupting(taking)
@@ -169,6 +170,6 @@ class Taker:
         return taking.finish().value if taken else MISSING
 
     def put_back(self, taking: Taking | None) -> None:
-        """The entry is back, or may be: the cache doesn't know its value."""
+        """Undo the taking. If the entry was put back, or may be, the cache forgets its value."""
         if taking is not None and taking.undo():
             self._state.record_interrupting(taking.hexdigest, taking.key, there=True)

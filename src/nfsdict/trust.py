@@ -1,4 +1,4 @@
-"""Trust: a warning where others can put pickles into a store, which run code when they are read."""
+"""Trust: warn if others can put pickles into a store, as these run code when they are read."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .storage import Storage
 
 
 class UntrustedPickleWarning(UserWarning):
-    """A store of pickles is opened that others can write to: whoever can, can run code here.
+    """A store of pickles is opened that others can write to: they can run code in this process.
 
-    Told once for each store and process, before anything is read. As an error
-    (``warnings.simplefilter("error", UntrustedPickleWarning)``) it keeps such stores from being
-    opened. Only owner and permission bits of the store's own directory are looked at: no access
-    control lists, and no directories above or below it.
+    Issued once for each store and process, before anything is read. Turned into an error
+    (``warnings.simplefilter("error", UntrustedPickleWarning)``), it keeps such stores from being
+    opened. Only the owner and permission bits of the store's own directory are checked: not access
+    control lists, nor the directories above or below it.
     """
 
 
@@ -26,7 +26,7 @@ _warned: dict[str, object] = {}
 def warn_of_writers(storage: Storage, serializer: Serializer, mode: int | None) -> None:
     """Warn the caller's caller if these are pickles, and others can write to the store.
 
-    A group can if ``mode``, the bits that were asked for, doesn't say that it shall.
+    The group counts as others, unless ``mode`` asks for its write bit or only the owner is in it.
     """
     status = storage.files.status() if isinstance(serializer, Pickle) and os.name != "nt" else None
     if status is None:
@@ -51,13 +51,15 @@ def warn_of_writers(storage: Storage, serializer: Serializer, mode: int | None) 
             stacklevel=3,
         )
     except UntrustedPickleWarning:
-        del _warned[storage.directory]  # an error, by the user's filter: so is the next opening
+        del _warned[storage.directory]  # the filter makes it an error, also for the next opening
         raise
 
 
 def _alone(status: os.stat_result) -> bool:
-    """Whether nobody but the owner is in the group, as far as its name and list tell: where each
-    user has such a group, the umask lets it write."""
+    """Whether only the owner is in the group, as far as its name and member list tell.
+
+    Systems that give each user such a group have a umask that lets it write.
+    """
     import grp
     import pwd
 

@@ -1,4 +1,4 @@
-"""Values and items of a dictionary whose keys others may remove while it is iterated over."""
+"""Views: values and items of a dictionary, while others may remove its keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ V = TypeVar("V")
 
 
 def present(mapping: Mapping[str, V]) -> Iterator[tuple[str, V]]:
-    """The entries, without those that turn out to be gone, or damaged, which has been logged."""
+    """The entries, without keys whose files are gone, or damaged (which was logged)."""
     for key in mapping:
         try:
             value: Any = mapping.get(key, MISSING)
@@ -40,5 +40,5 @@ class Items(ItemsView[str, V]):
         return present(self._mapping)
 
     def __contains__(self, item: object) -> bool:
-        # As dict's: what is no pair is no item.
+        # As in a dict's items, something that isn't a pair isn't an item.
         return isinstance(item, tuple) and len(item) == 2 and super().__contains__(item)
