@@ -26,7 +26,7 @@ from .serializers import KNOWN, serializer_named
 from .storage import Storage
 from .upkeep.stats import stats as count
 
-DONE, NO, ERROR = 0, 1, 2  # exit statuses, as grep's: an error is never taken for an absent key
+DONE, NO, ERROR = 0, 1, 2  # exit statuses as grep's: an error differs from an absent key
 
 AUTO = "auto"
 
@@ -45,8 +45,8 @@ trust everybody who can write to them; --serializer json or bytes reads no pickl
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `argv` (default: the process's arguments) and return its exit status.
 
-    Errors are told on standard error in one line. A reader of the output that goes away, as in
-    `nfsdict ls NAME | head`, ends the command in silence with status 141, as SIGPIPE would.
+    Errors are printed on standard error, in one line. If the reader of the output goes away, as in
+    `nfsdict ls NAME | head`, the command ends silently with status 141, as SIGPIPE would end it.
     """
     arguments = parser().parse_args(argv)
     if sys.stdout is None:
@@ -62,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 128 + 2
     except OSError as error:
-        discard_output()  # it may be what failed, and would fail again at interpreter exit
+        discard_output()  # the output may have failed, and would again at exit
         return complain(error)
     except (NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
         return complain(text_of(error))
@@ -197,7 +197,7 @@ def get(arguments: argparse.Namespace) -> int:
     if arguments.json:
         emit_json(value)
     elif isinstance(value, str):
-        # Nothing is added where a script reads, so that `get | set -` copies exactly.
+        # Only for a terminal: for a script nothing is added, so that `get | set -` copies exactly.
         emit(encode(value) + (b"\n" if sys.stdout.isatty() else b""))
     elif isinstance(value, (bytes, bytearray)):
         emit(value)
@@ -213,10 +213,10 @@ def set_value(arguments: argparse.Namespace) -> int:
     if arguments.json:
         value = json.loads(data, parse_constant=no_json)
     elif serializer == "json":
-        value = data.decode()  # JSON has text alone, and what is no UTF-8 is none
+        value = data.decode()  # JSON has only text: other bytes than UTF-8 are an error
     elif serializer != "bytes":
-        # Bytes that are no UTF-8 become lone surrogates, as in the program's arguments, and `get`
-        # turns them back.
+        # Bytes that aren't UTF-8 become lone surrogates, as in the program's arguments; `get` turns
+        # them back into these bytes.
         value = data.decode("utf-8", "surrogateescape")
     if serializer == "json":
         os.fsencode(arguments.key).decode()
@@ -298,7 +298,7 @@ def chosen(arguments: argparse.Namespace) -> Any:
 
 
 def found(directory: str) -> str:
-    """The name of the serializer whose value files lie there, pickle if there are none."""
+    """The name of the serializer whose value files the store has; pickle if it has none."""
     try:
         kinds = kinds_in(directory)
     except FileNotFoundError:
@@ -319,7 +319,7 @@ def found(directory: str) -> str:
 
 
 def reading(arguments: argparse.Namespace) -> NfsDict[Any]:
-    """The store, opened so that nothing is written; FileNotFoundError where there is none."""
+    """The store, opened read-only; FileNotFoundError if there is none."""
     store = NfsDict[Any](
         arguments.name, arguments.base_dir, chosen(arguments), lazy=True, read_only=True
     )
@@ -328,12 +328,12 @@ def reading(arguments: argparse.Namespace) -> NfsDict[Any]:
 
 
 def writing(arguments: argparse.Namespace) -> NfsDict[Any]:
-    """The store, made if it is not there."""
+    """The store, opened for writing and made if it doesn't exist."""
     return NfsDict[Any](arguments.name, arguments.base_dir, chosen(arguments), lazy=True)
 
 
 def encode(text: str) -> bytes:
-    """`text` in UTF-8; what came in as other bytes leaves as those bytes."""
+    """`text` in UTF-8; lone surrogates that stand for other bytes become those bytes again."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # lone surrogates that stand for no byte
@@ -349,7 +349,7 @@ def emit_json(value: object) -> None:
 
 
 def show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
-    """`report` as JSON where asked for, else a line for each field and for each of its items."""
+    """Print `report`: as JSON with `--json`, else a line for each field and each of its items."""
     if arguments.json:
         emit_json(report)
         return
@@ -373,10 +373,10 @@ def complain(problem: object, status: int = ERROR) -> int:
 
 
 def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-    """In place of ``warnings.showwarning``: in one line, and not where in the code."""
+    """Replaces ``warnings.showwarning``: prints one line, without the place in the code."""
     complain(f"warning: {message}")
 
 
 def discard_output() -> None:
-    """Point standard output nowhere, so that what is still buffered can't fail again."""
+    """Redirect standard output to the null device, so that flushing its buffer can't fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -35,16 +35,16 @@ class Written(NamedTuple):
     killed: int  # the killed process's exit status, the signal's number negated
     acknowledged: int  # its writes up to then
     share: int  # the writes it was given
-    found: int  # of its files those that were there when it was started again
-    resumed: int  # and those that it wrote then
+    found: int  # its files that the store already had when it was started again
+    resumed: int  # its files that it wrote after that
 
 
 def run(directory: Location | None = None, root: Location | None = None) -> int:
-    """Do all of it, print a short table, and return 1 if anything is not as it should be, else 0.
+    """Run the demo, print a short table, and return 0, or 1 if anything isn't as it should be.
 
-    `directory` is where the store is made, and it stays there; FileExistsError if it holds one
-    already. Without it a temporary directory is used and removed. `root` is the tree of sources to
-    store, by default the running Python's standard library.
+    The store is made in `directory` and stays there; FileExistsError if there is one already.
+    Without `directory` a temporary one is used and removed. `root` is the tree of sources to store,
+    by default the running Python's standard library.
     """
     if directory is None:
         with tempfile.TemporaryDirectory(prefix="nfsdict-demo-") as temporary:
@@ -59,7 +59,7 @@ def run(directory: Location | None = None, root: Location | None = None) -> int:
 
     print(f"nfsdict {__version__}, {BACKEND} core, {platform.python_implementation()}", end=" ")
     print(f"{platform.python_version()}\nsources     {root}\nstore       {place}\n")
-    os.makedirs(directory, exist_ok=True)  # or fail here and not in each process
+    os.makedirs(directory, exist_ok=True)  # if that fails, better here than in each process
     written = write(directory, root, files)
     report = read_back(directory, root)
     lost = max(0, written.acknowledged - written.found)
@@ -116,8 +116,8 @@ def write(directory: Location, root: Location, files: Sequence[str]) -> Written:
     started = time.perf_counter()
     processes: list[subprocess.Popen[bytes]] = []
     try:
-        # The one to be killed stops at three quarters, so that it can't finish before the signal
-        # comes, however late that is; in general it is at work when it is struck.
+        # The process to be killed stops at three quarters of its share, so that it can't finish
+        # before the signal comes, however late that is. Usually it is still writing then.
         processes.append(spawn("write", directory, root, "0", str(share * 3 // 4)))
         processes += [spawn("write", directory, root, str(i)) for i in range(1, PROCESSES)]
         doomed = processes[0]
@@ -151,7 +151,7 @@ def read_back(directory: Location, root: Location) -> dict[str, Any]:
     """What a fresh process finds: `keys`, seconds `opened` and `compared`, and `mismatches`."""
     with spawn("check", directory, root) as checker:
         output = checker.communicate()[0]
-    # 1 is its way to say that there are mismatches, and also Python's for an exception.
+    # Status 1 means mismatches, but also an uncaught exception, which leaves no output.
     if not output:
         raise ChildProcessError(f"the checking process ended with status {checker.returncode}")
     report: dict[str, Any] = json.loads(output)
@@ -186,8 +186,8 @@ def spawn(*arguments: Location) -> subprocess.Popen[bytes]:
 def child(action: str, directory: str, root: str, number: str = "0", stop: str = "") -> int:
     """One of the demo's processes: write share `number`, at most `stop` files of it; or check.
 
-    It reports on standard output: writing, a full stop for each write that was acknowledged, fewer
-    bytes than a pipe holds; checking, what was found as JSON.
+    It reports on standard output: when writing, a full stop for each acknowledged write, together
+    fewer bytes than a pipe holds; when checking, what it found, as JSON.
     """
     files = list(sources(root))
     if action == "check":
@@ -210,7 +210,7 @@ def child(action: str, directory: str, root: str, number: str = "0", stop: str =
             written += 1
             print(".", end="", flush=True)
             if stop and written == int(stop):
-                sys.stdin.read()  # until killed, or until nobody is left to do it
+                sys.stdin.read()  # until this process is killed, or its parent has ended
     return 0
 
 

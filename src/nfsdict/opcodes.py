@@ -1,4 +1,4 @@
-"""Opcodes: what a pickle's own bytes say of its being whole. No code that it names is run."""
+"""Opcodes: tell from a pickle's bytes whether it is whole, without running code that it names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _GETS = ("GET", "BINGET", "LONG_BINGET")
 
 
 def pickle_flaw(data: bytes) -> str | None:
-    """What shows that no pickler can have made these bytes, or None if nothing does.
+    """The reason why no pickler can have made these bytes, or None if there is none.
 
-    The opcodes have to run to a STOP that is the last byte, and stack and memo have to hold what
-    each of them takes. This costs more than unpickling: it is for bytes that couldn't be unpickled,
-    or must not be. None as well where memory doesn't suffice to tell.
+    The opcodes must run to a STOP that is the last byte, and stack and memo must hold what each
+    opcode takes. This costs more than unpickling, so it is only for bytes that couldn't be
+    unpickled, or must not be. None too if there isn't enough memory to tell.
     """
     try:
         _check(data)

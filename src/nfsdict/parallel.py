@@ -1,4 +1,4 @@
-"""The same call for many items: in threads that wait for the server together, where it waits."""
+"""The same call for many items, in several threads if the calls wait, as for a server."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from typing import Callable, TypeVar
 A = TypeVar("A")
 B = TypeVar("B")
 
-# One future for each file ate all that the threads gained on a mount with 1 ms round trips.
+# Items in one chunk at most. One future for each file cost as much as the threads gained, on a
+# mount with 1 ms round trips.
 _CHUNK = 64
-# So many items for each thread are taken ahead, as some take longer than others.
+# Items taken ahead for each thread, so that it has work while a slow item is waited for.
 _AHEAD = 2
-# Bytes of files that are read ahead. What they are decoded to takes about as much again.
+# Bytes of files that are read ahead. The decoded values take about as much memory again.
 IN_FLIGHT = 24 << 20
-# Calls must have waited for so many seconds, and for as long as they computed, before there are
-# threads: where nothing is waited for, as on a warm local disk, those make an opening two to seven
-# times slower.
+# Threads are started once the calls have waited for this many seconds, and for as long as they have
+# computed. If calls don't wait, as on a warm local disk, threads make an opening two to seven times
+# slower.
 _WAITED = 0.002
 
 
 def chunks(items: Sequence[A], workers: int, group: Callable[[A], object]) -> list[list[A]]:
-    """The items in order, in pieces so small that each worker has one.
+    """The items in order, in pieces small enough that each worker gets one.
 
-    Neighbours of one group stay together, so that what is done once for a group is done once.
+    Neighbours of one group stay in one piece, so that work for a whole group is done once.
     """
     size = min(_CHUNK, -(-len(items) // workers))
     pieces: list[list[A]] = []
@@ -42,7 +43,7 @@ def chunks(items: Sequence[A], workers: int, group: Callable[[A], object]) -> li
 
 
 def _processors() -> int:
-    """How many this process may use."""
+    """How many processors this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -56,16 +57,16 @@ def in_parallel(
     without_gil: bool = False,
     size: Callable[[A], int] | None = None,
 ) -> Iterator[B]:
-    """``map``, results in the order of the items, in ``workers`` threads if the calls wait.
+    """``map``, with results in the order of the items, in ``workers`` threads if the calls wait.
 
-    It begins without, and measures that. Calls that don't wait, but spend most of their time
-    ``without_gil``, get a thread for each processor. The threads live as long as the call: none is
-    left for a fork to lose. After an exception what hasn't begun is dropped. One worker starts no
-    thread.
+    It begins in the calling thread, and measures how long the calls wait. Calls that don't wait but
+    spend most of their time ``without_gil`` get at most one thread for each processor. All threads
+    end with this call, so that a fork afterwards loses none. After an exception, items that haven't
+    begun are dropped. With one worker no thread is started.
 
-    Items are taken one by one as threads get to them, few ahead of what the caller has got. With
-    ``size``, the bytes that an item stands for, those of all that are ahead are ``IN_FLIGHT``
-    together at most, or one alone is larger.
+    Items are taken one by one as threads get to them, few ahead of the results that the caller has
+    taken. ``size`` tells how many bytes an item stands for: those ahead have at most ``IN_FLIGHT``
+    bytes together, or it is a single larger item.
     """
     coming = iter(items)
     waits = _Waits(workers, without_gil)
@@ -84,7 +85,7 @@ def in_parallel(
 
 
 class _Waits:
-    """How long calls waited, and how long they computed: so how many threads are worth having."""
+    """Measures how long calls waited and computed, and so how many threads pay."""
 
     def __init__(self, workers: int, without_gil: bool) -> None:
         self._workers = workers
@@ -109,10 +110,11 @@ class _Waits:
 def _in_threads(
     function: Callable[[A], B], coming: Iterator[A], threads: int, size: Callable[[A], int]
 ) -> Iterator[B]:
-    """In so many threads; in the calling one what those that can be started don't do.
+    """Run the calls in so many threads, or in the calling thread if none can be started.
 
-    None can be where the system's limit is reached, or the interpreter shuts down. None is where
-    this call has interrupted another one that starts threads: that holds locks of ``threading``.
+    None can be started at the system's limit, or while the interpreter shuts down. Nor is any if
+    this call has interrupted another one that is starting threads, as that one holds locks of
+    ``threading``.
     """
     ended: list[bool] = []
     pool: list[threading.Thread] = []
@@ -129,14 +131,14 @@ def _in_threads(
         while True:
             task = tasks.get()
             if task is None or ended:
-                tasks.put(None)  # for all others, also those that nobody knows of
+                tasks.put(None)  # for all other threads, even those missing in ``pool``
                 return
             do(*task)
 
-    flying: deque[int] = deque()  # the sizes of what is sent and not given yet, in order
+    flying: deque[int] = deque()  # sizes of items sent whose results aren't yielded, in order
     sent = 0
     done: dict[int, tuple[B | None, BaseException | None]] = {}
-    ahead: list[A] = []  # the next item, if there is no room for it yet
+    ahead: list[A] = []  # the next item, while there is no room for it
     exhausted = False
     try:
         while True:
@@ -153,8 +155,8 @@ def _in_threads(
                 flying.append(size(item))
                 tasks.put((sent, item))
                 sent += 1
-                # The first one waits for a second, or is done here. No more threads than there is
-                # room for: each keeps memory of its own for what it has read.
+                # The first item waits for a second one, or is done in this thread. No more threads
+                # than items are flying, as each keeps memory of its own for what it has read.
                 if sent > 1 and len(pool) < min(threads, len(flying)):
                     _start(work, 1 if pool else 2, pool)
             if not flying:
@@ -189,16 +191,16 @@ _mine = _Mine()
 
 
 def _start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -> None:
-    """Start so many threads, or as many as can be.
+    """Start so many threads, or as many as can be started.
 
-    None while the interpreter shuts down: those that are started then never run.
+    None while the interpreter shuts down, as a thread started then would never run.
     """
     if _mine.starting.locked() or sys.is_finalizing():
         return
     with _mine.starting:
         for _ in range(count):
             thread = threading.Thread(target=work, name="nfsdict", daemon=True)
-            # Noted first: an exception may come just when it runs.
+            # Noted before the start: an exception may come just after it.
             pool.append(thread)
             try:
                 thread.start()
@@ -208,7 +210,7 @@ def _start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -
 
 
 def _join(pool: list[threading.Thread]) -> None:
-    """Wait until all have ended, whatever a signal raises meanwhile: that goes on afterwards."""
+    """Wait until all have ended. An exception that a signal raises meanwhile goes on afterwards."""
     late: BaseException | None = None
     for thread in pool:
         while thread.is_alive():

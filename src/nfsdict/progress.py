@@ -9,7 +9,8 @@ T = TypeVar("T")
 
 
 class Progress:
-    """tqdm or nothing. ImportError names the extra if tqdm is wanted and isn't installed."""
+    """A tqdm bar if wanted, else nothing. Raises ImportError, which names the extra to install, if
+    tqdm is wanted and isn't installed."""
 
     def __init__(self, name: str, wanted: bool) -> None:
         self._name = name

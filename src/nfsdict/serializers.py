@@ -1,4 +1,4 @@
-"""Values to bytes and back: pickle with an integrity trailer, JSON, raw bytes, or a user's own."""
+"""Serializers: pickle with an integrity trailer, JSON, raw bytes, or a user's own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .content import SMALL, Content, whole
 from .errors import text_of
 from .opcodes import pickle_flaw
 
-# A file name's end.
+# What an extension, the end of a file name, must look like.
 EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
 
 
@@ -22,17 +22,17 @@ class Damaged(ValueError):
 
 
 class Foreign(Damaged):
-    """These bytes may be whole, and be what a serializer with another key made."""
+    """These bytes may be whole, but made by a serializer with another key."""
 
 
 @runtime_checkable
 class Serializer(Protocol):
-    """What a serializer is: any object with these three.
+    """A serializer: any object with these three attributes.
 
-    ``extension`` ends the names of its value files, such as ``".pkl"``. ``dumps`` gets the pair
-    ``(key, value)``, ``loads`` gives it back as a sequence of two, or raises ValueError for bytes
-    that ``dumps`` can't have made. Both are called from several threads at once. A dictionary that
-    is to be pickled or copied needs a serializer that can be pickled.
+    ``extension`` is the end of its value files' names, such as ``".pkl"``. ``dumps`` gets the pair
+    ``(key, value)`` and returns ``bytes``. ``loads`` returns that pair, as a sequence of two, or
+    raises ValueError for bytes that ``dumps`` can't have made. Both are called from several threads
+    at once. To pickle or copy a dictionary, its serializer must be picklable.
     """
 
     @property
@@ -45,7 +45,7 @@ class Serializer(Protocol):
 
 SerializerName = Literal["pickle", "json", "bytes"]
 AnySerializer = Union[SerializerName, Serializer]
-"""What names a serializer: a known one's name, or one."""
+"""A built-in serializer's name, or a serializer."""
 
 
 class BuiltinSerializer:
@@ -54,31 +54,34 @@ class BuiltinSerializer:
     extension: str
 
     def freeze(self, value: Any, /) -> Any:
-        """The value that is to be kept in memory of one that is assigned, before it is written.
+        """The value to keep in memory for an assigned value; called before that is written.
 
-        TypeError for one that ``dumps`` can't take, so far as a look at it tells.
+        TypeError if ``dumps`` can't take the value, as far as that is seen without serializing it.
         """
         return value
 
     def parts(self, obj: Any, /) -> Content:
-        """What ``dumps`` gives, a large value not copied to be in one piece."""
+        """The bytes that ``dumps`` gives, but for a large value as parts, to save a copy."""
         raise NotImplementedError
 
     def dumps(self, obj: Any, /) -> bytes:
         return whole(self.parts(obj))
 
     def flaw(self, data: bytes, /) -> str | None:
-        """What shows that ``dumps`` can't have made these bytes, or None if nothing does. Runs no
-        code that they name."""
+        """The reason why ``dumps`` can't have made these bytes, or None if there is none.
+
+        Runs no code that they name.
+        """
         raise NotImplementedError
 
 
 class Pickle(BuiltinSerializer):
     """Pickle with a CRC-32 after its STOP opcode, where ``pickle.loads`` doesn't look.
 
-    Any reader of plain pickles reads these files, and plain pickles are read here. A plain one
-    ends in STOP, a full stop; one with a trailer ends in ``_MAGIC``, which doesn't, so that the two
-    are never confused and nothing else is taken for whole.
+    Any reader of plain pickles can read these files, and plain pickles are read here. A plain
+    pickle ends in STOP, which is the byte of a full stop; one with a trailer ends in ``_MAGIC``,
+    which ends in another byte. So the two are never confused, and bytes with neither end are
+    damaged.
     """
 
     extension = ".pkl"
@@ -87,7 +90,7 @@ class Pickle(BuiltinSerializer):
     # Protocol 5 is the newest that Python 3.9, the oldest supported, reads.
     _PROTOCOL = 5
 
-    # For bytes, or a view of them, whose checksum was compared already.
+    # For bytes, or a view of them, whose checksum was already found right.
     loads_verified = staticmethod(pickle.loads)
 
     def parts(self, obj: Any, /) -> Content:
@@ -102,7 +105,7 @@ class Pickle(BuiltinSerializer):
         try:
             return self.loads_verified(data)
         except Exception as error:
-            # Either damage, or the code of a value's class, which is no damage: the bytes tell.
+            # The bytes tell whether they are damaged, or the code of a value's class has failed.
             flaw = self.flaw(data)
             if flaw:
                 raise Damaged(flaw) from error
@@ -110,7 +113,7 @@ class Pickle(BuiltinSerializer):
 
     def flaw(self, data: bytes, /) -> str | None:
         flaw = self._flaw_at_the_end(data)
-        # With a checksum that is right the bytes are those that were written.
+        # With a trailer the checksum was right, so the bytes are those that were written.
         return flaw or (None if data.endswith(self._MAGIC) else pickle_flaw(data))
 
     def _flaw_at_the_end(self, data: bytes) -> str | None:
@@ -129,10 +132,10 @@ class Pickle(BuiltinSerializer):
 class Json(BuiltinSerializer):
     """JSON text ``[key, value]`` in UTF-8, which a person may edit. It has no checksum.
 
-    NaN and the infinities, which JSON doesn't have, are refused; files of release 0.2.1 that hold
-    them are read. Lone surrogates are written as escapes. Only a high one with a low one after it
-    can't be: JSON takes their escapes for one character. They are written as release 0.2.1 does, in
-    bytes that are no UTF-8.
+    NaN and the infinities, which JSON doesn't have, are refused with ValueError; files of release
+    0.2.1 that hold them are still read. Lone surrogates are written as escapes. If a high surrogate
+    is followed by a low one, JSON would read their escapes as one character. Such a text is written
+    as release 0.2.1 does, in bytes that aren't valid UTF-8.
     """
 
     extension = ".json"
@@ -189,17 +192,17 @@ class Bytes(BuiltinSerializer):
     _CHECKSUM = struct.Struct("<I")
     _LENGTH = struct.Struct("<I")
     _CHECKED = len(_MAGIC) + _CHECKSUM.size  # where the checked part begins
-    _KEY = _CHECKED + _LENGTH.size  # where the key does
+    _KEY = _CHECKED + _LENGTH.size  # where the key begins
 
     def freeze(self, value: Any, /) -> bytes:
-        """The value as it is now: a buffer's owner may change it later, or release it."""
+        """A copy of the value as ``bytes``: a buffer's owner may change or release it later."""
         if type(value) is bytes:
             return value
         if isinstance(value, (bytes, bytearray, memoryview)):
             view = memoryview(value)
             if view.format in ("B", "b", "c") and view.ndim == 1 and view.c_contiguous:
                 return bytes(view)
-        # An array would be read back as something else than was assigned.
+        # An array would be read back as bytes, and no longer as an array.
         raise TypeError(
             f"the bytes serializer takes bytes, bytearray or a memoryview of bytes, "
             f"not {type(value).__name__}: of an array, give it bytes(a) or a.tobytes()"
@@ -221,7 +224,7 @@ class Bytes(BuiltinSerializer):
         return self.loads_verified(data)
 
     def loads_verified(self, data: bytes | memoryview, /) -> Any:
-        """For bytes, or a view of them, whose checksum or signature was compared already."""
+        """As ``loads``, for bytes, or a view, whose checksum or HMAC was already found right."""
         view = memoryview(data)
         if len(view) < self._KEY:
             raise Damaged("cut short")
@@ -244,7 +247,7 @@ class Bytes(BuiltinSerializer):
 
 
 class _Custom:
-    """A user's serializer, its ValueError taken as the report of damage."""
+    """A user's serializer. A ValueError from its ``loads`` counts as a report of damage."""
 
     def __init__(self, serializer: Serializer) -> None:
         self.extension = serializer.extension
@@ -264,36 +267,38 @@ class _Custom:
             raise Damaged(text_of(error)) from error
 
 
-# A user's own extension is none of these, in any case: some file systems know only one.
+# A user's own extension must match none of these, in upper or lower case: some file systems don't
+# tell the two apart.
 _TAKEN = {
     r"^\.nfsdict": "the index's files",
     r"\.damaged-": "files that repair() moves aside",
     r"\.signed$": "what nfsdict.signed() writes",
 }
-# The name of a value file has 64 digits more, that of a pack 38, and what repair() appends has 21.
+# The longest extension. A value file's name has 64 digits more, a pack's 38 characters more, and
+# repair() appends 21.
 _LONGEST = 64
 
 KNOWN: dict[str, Serializer] = {"pickle": Pickle(), "json": Json(), "bytes": Bytes()}
 
 
 def json_format(*, indent: int | str | None = None, sort_keys: bool = False) -> Serializer:
-    """The serializer ``"json"``, which writes files for people who read and edit them.
+    """A variant of the serializer ``"json"``, for files that people read and edit.
 
-    It reads what ``"json"`` writes and the other way round: both are of one store.
+    It reads the files that ``"json"`` writes, and the other way round, so one store can have both.
 
     Args:
-        indent: begin a line for each item, indented by so many blanks, or by this text of blanks
-            and tabs; None writes one line.
+        indent: begin a line for each item, indented by this number of blanks, or by this text of
+            blanks and tabs; None writes one line.
         sort_keys: write the keys of each object in order.
 
     Raises:
-        ValueError: an ``indent`` that isn't blank.
+        ValueError: ``indent`` is a text with other characters than blanks and tabs.
     """
     return Json(indent, sort_keys)
 
 
 def serializer_named(serializer: AnySerializer) -> Serializer:
-    """The serializer of that name, or the user's own. ValueError lists the known names."""
+    """The serializer of this name, or the user's own, checked. ValueError lists known names."""
     if isinstance(serializer, str):
         if serializer not in KNOWN:
             raise ValueError(f"unknown serializer {serializer!r}; known are {', '.join(KNOWN)}")

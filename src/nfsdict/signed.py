@@ -1,4 +1,4 @@
-"""Signed: a serializer around another one, which reads only what was written with its key."""
+"""Signed: a serializer around another one that reads only files written with its key."""
 
 from __future__ import annotations
 
@@ -18,36 +18,37 @@ from .serializers import (
 _MAGIC = b"nfsdmac\x01"
 _CODE = 32  # bytes of HMAC-SHA-256
 _TRAILER = _CODE + len(_MAGIC)
-# What else is signed with the same key, for another purpose, is no value file.
+# Part of what is signed, so that data signed with the same key for another purpose is refused.
 _PREFIX = b"nfsdict signed value 1\0"
 _SHORTEST_KEY = 16
 
 
 def signed(serializer: AnySerializer = "pickle", *, key: bytes) -> Serializer:
-    """A serializer that refuses what wasn't written with this key, before it is looked at.
+    """A serializer that refuses files that weren't written with this key, before decoding them.
 
-    Each value file is what ``serializer`` makes, and after that an HMAC-SHA-256 (RFC 2104) of it
-    and eight bytes that tell the format. It is checked before anything is unpickled, for bytes
-    out of a pack as well. What doesn't pass is refused: CorruptValueError. As the key of the entry
-    is among what is signed, a file moved under another key's name is refused too. A file that may
-    be whole, and signed with another key, is no damage to ``verify`` but unreadable, and ``repair``
-    leaves it where it is: a store opened with the wrong key keeps its files.
-    The files end in ``.pkl.signed`` where the serializer's own do in ``.pkl``, so that signed and
-    unsigned values are never taken for each other, also in one directory.
+    Each value file has the bytes that ``serializer`` makes, then their HMAC-SHA-256 (RFC 2104) and
+    eight bytes that identify the format. The HMAC is checked before anything is unpickled, also for
+    bytes from a pack. If it doesn't match, CorruptValueError is raised. The entry's key is signed
+    too, so a file that was moved under another key's name is refused. If a file may be whole but
+    signed with another key, ``verify`` counts it as unreadable, not as damaged, and ``repair``
+    leaves it in place: opening a store with the wrong key loses no files. The files' extension is
+    the serializer's own and ``.signed``, as in ``.pkl.signed``. So signed and unsigned values are
+    never confused, even in one directory.
 
-    Who can write to the store but has no key can still remove entries, put back an older file of
-    the same entry, copy an entry of another store that has the same key and serializer (use a key
-    for each store), read everything, and fill the disk. Who has the key can write anything,
-    pickles that run code included.
+    Somebody who can write to the store but doesn't have the key can still remove entries, put back
+    an older file of the same entry, copy an entry from another store with the same key and
+    serializer (so use one key for each store), read everything, and fill the disk. Somebody who has
+    the key can write anything, also pickles that run code.
 
     Args:
         serializer: a serializer's name or a serializer, as for ``NfsDict``.
-        key: at least 16 random bytes, such as ``secrets.token_bytes(32)``, kept where only those
-            can read it who may write. A pickled dictionary holds it; no ``repr`` shows it.
+        key: at least 16 random bytes, such as ``secrets.token_bytes(32)``. Keep it where only
+            people who may write can read it. A pickled dictionary contains it; no ``repr`` shows
+            it.
 
     Raises:
         TypeError: a key that isn't ``bytes``.
-        ValueError: a key that is too short; a serializer that is none.
+        ValueError: a key that is too short; a ``serializer`` that isn't one.
     """
     if not isinstance(key, bytes):
         raise TypeError(f"the key is bytes, not {type(key).__name__}")
@@ -62,12 +63,12 @@ class _Signed(BuiltinSerializer):
         self._key = key
         self._inner = inner = serializer_named(serializer)
         self.extension = f"{inner.extension}.signed"
-        # Nor are the bytes of one serializer to be read by another.
+        # Signed too, so that one serializer refuses bytes that another has signed.
         self._prefix = _PREFIX + inner.extension.encode() + b"\0"
         self._freeze = getattr(inner, "freeze", super().freeze)
         self._parts = getattr(inner, "parts", inner.dumps)
-        # A checksum inside has nothing to add. There is no ``loads_verified`` here: bytes out of a
-        # pack, whose checksum anybody can compute, go through ``loads``.
+        # After the HMAC the inner checksum needs no check. This class has no ``loads_verified``
+        # itself: anybody can compute a pack's checksum, so bytes from a pack go through ``loads``.
         self._loads = inner.loads
         self._loads_whole = getattr(inner, "loads_verified", None)
 
@@ -86,7 +87,7 @@ class _Signed(BuiltinSerializer):
             raise Damaged(flaw)
         body = memoryview(data)[:-_TRAILER]
         if hmac.compare_digest(data[-_TRAILER : -len(_MAGIC)], self._code(body)):
-            # A user's own, and JSON's, take ``bytes`` alone.
+            # Without ``loads_verified`` (JSON, a user's own) a serializer takes only ``bytes``.
             return self._loads_whole(body) if self._loads_whole else self._loads(bytes(body))
         flaw = self._flaw(bytes(body))
         if flaw:
@@ -103,7 +104,7 @@ class _Signed(BuiltinSerializer):
         return "it isn't signed, or was cut short" if data else "the file is empty"
 
     def _flaw(self, body: bytes) -> str | None:
-        # Of a user's own serializer nothing can be told without running it.
+        # A user's own serializer can't be asked without running it.
         return self._inner.flaw(body) if isinstance(self._inner, BuiltinSerializer) else None
 
     def _code(self, *parts: bytes | memoryview) -> bytes:
