@@ -81,7 +81,7 @@ class Bulk:
         return failed
 
     def _write_chunk(self, items: Sequence[_Item]) -> dict[str, OSError]:
-        replaced: list[Any] = []  # let go of when no lock is held
+        replaced: list[Any] = []  # dropped after all locks are released
         if not self._state.has_all(item.key for item in items):
             self._writer.invalidate_legacy_index()
         with self._locks.guard:
@@ -121,7 +121,7 @@ class Bulk:
         return failed
 
     def _clear(self, shard: str) -> dict[str, OSError]:
-        replaced: list[Any] = []  # let go of when no lock is held
+        replaced: list[Any] = []  # dropped after all locks are released
         with self._locks.guard, self._locks.shard(shard):
             known = self._state.entries(shard)
             try:

@@ -616,7 +616,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                     self._taker.put_back(taking)
                     continue
                 if value is not MISSING:
-                    return key, value  # else somebody else was faster
+                    return key, value  # if MISSING, another process was faster
         except BaseException:
             try:  # as in pop
                 self._taker.put_back(taking)

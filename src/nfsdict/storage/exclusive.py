@@ -239,9 +239,8 @@ class Exclusive:
     def quarantine(self, path: str, signature: bytes) -> str | None:
         """Rename a value file to a name beside it that no scan takes, and return that path.
 
-        Scans of release 0.2.1 don't take it either. None, and the file stays, if its signature is
-        another one: somebody has replaced it. If it was replaced between the look and the rename,
-        it is put back.
+        Scans of release 0.2.1 don't take it either. Returns None if the file has another signature,
+        as it was replaced then. If it was replaced between the look and the rename, it is put back.
         """
         if self._values.look(digest_of(path)) != signature:
             return None
