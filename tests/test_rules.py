@@ -112,5 +112,13 @@ def test_the_document_names_each_module():
     assert set(ORDER) - {"__init__", "index", "upkeep"} <= set(named)
 
 
+def test_the_diagrams_have_nothing_that_mermaid_takes_for_something_else():
+    """A semicolon ends a statement, and what stands in angle brackets is HTML."""
+    diagrams = re.findall(r"```mermaid\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert len(diagrams) >= 4
+    for line in "".join(diagrams).splitlines():
+        assert not re.search(r"[;#]|<\w", line), line
+
+
 def test_the_twins_have_one_stub():
     assert [path.stem for path in SOURCES.glob("*.pyi")] == ["_core"]
