@@ -23,7 +23,7 @@ typedef struct {
     void *owner; /* what the caller's function made for the data, NULL: data is malloc'ed */
     nfsdict_signature signature;
     int error; /* 0 or an errno */
-} nfsdict_reading;
+} nfsdict_read_request;
 
 /* Room for a large file's content, and its owner; NULL: there is none. The file is open meanwhile. */
 typedef char *(*nfsdict_allocate)(size_t size, void **owner);
@@ -42,17 +42,17 @@ typedef struct {
 
 /* The caller frees data, or its owner, after an error too. Small contents are malloc'ed, so that many
    are read without asking the caller; a large one is read into what the caller makes of it. */
-void nfsdict_read_file(nfsdict_reading *reading, nfsdict_allocate allocate);
+void nfsdict_read_file(nfsdict_read_request *request, nfsdict_allocate allocate);
 
 typedef struct {
     const char *path;
     int64_t mtime_ns;
     int64_t ctime_ns;
     int error; /* 0 or an errno */
-} nfsdict_looking;
+} nfsdict_stat_request;
 
 /* A directory's times, by the server's word. */
-void nfsdict_look(nfsdict_looking *looking);
+void nfsdict_stat(nfsdict_stat_request *request);
 
 /* All numbers are 0 if the system can't tell its attributes. */
 typedef struct {
@@ -83,12 +83,13 @@ typedef struct {
     int durable;   /* fsync each file */
     int synced;    /* fsync each directory, once after the last of a run of targets in it */
     int exclusive; /* publish by link, which fails where a file is already, not by rename */
-} nfsdict_manner;
+} nfsdict_write_options;
 
 /* To be called once, before files are written. */
 void nfsdict_files_prepare(void);
 
 /* Write each file under a temporary name beside its target, and publish it. */
-void nfsdict_write_files(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner);
+void nfsdict_write_files(nfsdict_writing *writings, size_t count,
+                         const nfsdict_write_options *options);
 
 #endif
