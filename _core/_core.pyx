@@ -45,7 +45,7 @@ cdef extern from "files.h":
         int64_t mtime_ns
         int64_t ctime_ns
 
-    ctypedef struct nfsdict_reading:
+    ctypedef struct nfsdict_read_request:
         const char* path
         char* data
         size_t size
@@ -63,7 +63,7 @@ cdef extern from "files.h":
         int error
         int step
 
-    ctypedef struct nfsdict_looking:
+    ctypedef struct nfsdict_stat_request:
         const char* path
         int64_t mtime_ns
         int64_t ctime_ns
@@ -85,19 +85,19 @@ cdef extern from "files.h":
         int error
 
     void nfsdict_files_prepare() nogil
-    void nfsdict_look(nfsdict_looking* looking) nogil
+    void nfsdict_stat(nfsdict_stat_request* request) nogil
     void nfsdict_list(nfsdict_listing* listing) nogil
     void nfsdict_listing_free(nfsdict_listing* listing) nogil
-    void nfsdict_read_file(nfsdict_reading* reading, nfsdict_allocate allocate) nogil
+    void nfsdict_read_file(nfsdict_read_request* request, nfsdict_allocate allocate) nogil
 
-    ctypedef struct nfsdict_manner:
+    ctypedef struct nfsdict_write_options:
         int mode
         int durable
         int synced
         int exclusive
 
     void nfsdict_write_files(
-        nfsdict_writing* writings, size_t count, const nfsdict_manner* manner
+        nfsdict_writing* writings, size_t count, const nfsdict_write_options* options
     ) nogil
 
 
@@ -436,78 +436,78 @@ cdef char* allocate(size_t size, void** owner) noexcept with gil:
     return PyBytes_AS_STRING(data)
 
 
-cdef bytes content(nfsdict_reading* reading):
-    """Move the content out of the reading, as ``bytes``."""
-    cdef PyObject* owner = <PyObject*> reading.owner
+cdef bytes content(nfsdict_read_request* request):
+    """Move the content out of the request, as ``bytes``."""
+    cdef PyObject* owner = <PyObject*> request.owner
     if owner is NULL:
-        data = PyBytes_FromStringAndSize(reading.data, reading.size)
-        free(reading.data)
+        data = PyBytes_FromStringAndSize(request.data, request.size)
+        free(request.data)
     else:
-        reading.owner = NULL
-        if <size_t> PyBytes_GET_SIZE(<object> owner) != reading.size:  # the file was cut meanwhile
-            _PyBytes_Resize(&owner, reading.size)
+        request.owner = NULL
+        if <size_t> PyBytes_GET_SIZE(<object> owner) != request.size:  # the file was cut meanwhile
+            _PyBytes_Resize(&owner, request.size)
         data = <object> owner
         Py_XDECREF(owner)
-    reading.data = NULL
+    request.data = NULL
     return data
 
 
-cdef void release(nfsdict_reading* reading):
-    if reading.owner is NULL:
-        free(reading.data)
+cdef void release(nfsdict_read_request* request):
+    if request.owner is NULL:
+        free(request.data)
     else:
-        Py_XDECREF(<PyObject*> reading.owner)
+        Py_XDECREF(<PyObject*> request.owner)
 
 
 def read_files(list paths not None, /):
     cdef list kept = []
     cdef Py_ssize_t count = len(paths), i
     cdef list contents = []
-    cdef nfsdict_reading* readings
-    readings = <nfsdict_reading*> PyMem_Malloc((count + 1) * sizeof(nfsdict_reading))
-    if readings is NULL:
+    cdef nfsdict_read_request* requests
+    requests = <nfsdict_read_request*> PyMem_Malloc((count + 1) * sizeof(nfsdict_read_request))
+    if requests is NULL:
         raise MemoryError
     try:
         for i in range(count):
-            readings[i].path = path_bytes(paths[i], kept)
+            requests[i].path = path_bytes(paths[i], kept)
         with nogil:
             for i in range(count):
-                nfsdict_read_file(&readings[i], allocate)
+                nfsdict_read_file(&requests[i], allocate)
         try:
             for i in range(count):
-                if readings[i].error != 0:
-                    contents.append(readings[i].error)
+                if requests[i].error != 0:
+                    contents.append(requests[i].error)
                     continue
-                data = content(&readings[i])
-                contents.append((data, signature_bytes(&readings[i].signature)))
+                data = content(&requests[i])
+                contents.append((data, signature_bytes(&requests[i].signature)))
         finally:
             for i in range(count):
-                release(&readings[i])
+                release(&requests[i])
     finally:
-        PyMem_Free(readings)
+        PyMem_Free(requests)
     return contents
 
 
 def read_stamps(list directories not None, /):
     cdef list kept = [], stamps = []
     cdef Py_ssize_t count = len(directories), i
-    cdef nfsdict_looking* lookings
-    lookings = <nfsdict_looking*> PyMem_Malloc((count + 1) * sizeof(nfsdict_looking))
-    if lookings is NULL:
+    cdef nfsdict_stat_request* requests
+    requests = <nfsdict_stat_request*> PyMem_Malloc((count + 1) * sizeof(nfsdict_stat_request))
+    if requests is NULL:
         raise MemoryError
     try:
         for i in range(count):
-            lookings[i].path = path_bytes(directories[i], kept)
+            requests[i].path = path_bytes(directories[i], kept)
         with nogil:
             for i in range(count):
-                nfsdict_look(&lookings[i])
+                nfsdict_stat(&requests[i])
         for i in range(count):
-            if lookings[i].error != 0:
-                stamps.append(lookings[i].error)
+            if requests[i].error != 0:
+                stamps.append(requests[i].error)
             else:
-                stamps.append((lookings[i].mtime_ns, lookings[i].ctime_ns))
+                stamps.append((requests[i].mtime_ns, requests[i].ctime_ns))
     finally:
-        PyMem_Free(lookings)
+        PyMem_Free(requests)
     return stamps
 
 
@@ -561,18 +561,18 @@ cdef inline void describe(iovec* part, bytes data) noexcept:
 
 def write_file(target, data, mode, bint durable, bint synced, /):
     cdef list kept = []
-    cdef nfsdict_manner manner
+    cdef nfsdict_write_options options
     cdef nfsdict_writing writing
     cdef iovec part
     if not isinstance(data, bytes):
         return write_files([(target, data)], mode, durable, synced, False)[0]
-    manner.mode = -1 if mode is None else mode
-    manner.durable, manner.synced, manner.exclusive = durable, synced, False
+    options.mode = -1 if mode is None else mode
+    options.durable, options.synced, options.exclusive = durable, synced, False
     writing.target = path_bytes(target, kept)
     describe(&part, data)
     writing.parts, writing.count = &part, 1
     with nogil:
-        nfsdict_write_files(&writing, 1, &manner)
+        nfsdict_write_files(&writing, 1, &options)
     return outcome(&writing)
 
 
@@ -580,12 +580,12 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
     cdef list kept = [], contents = [], parts
     cdef Py_ssize_t count = len(files), total = 0, i
     cdef list outcomes = []
-    cdef nfsdict_manner manner
+    cdef nfsdict_write_options options
     cdef nfsdict_writing* writings = NULL
     cdef iovec* part = NULL
     cdef iovec* all_parts = NULL
-    manner.mode = -1 if mode is None else mode
-    manner.durable, manner.synced, manner.exclusive = durable, synced, exclusive
+    options.mode = -1 if mode is None else mode
+    options.durable, options.synced, options.exclusive = durable, synced, exclusive
     for _, data in files:
         parts = parts_of(data)
         contents.append(parts)
@@ -604,7 +604,7 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
                 describe(part, data)
                 part += 1
         with nogil:
-            nfsdict_write_files(writings, count, &manner)
+            nfsdict_write_files(writings, count, &options)
         for i in range(count):
             outcomes.append(outcome(&writings[i]))
     finally:

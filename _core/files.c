@@ -64,8 +64,8 @@ static void sign(nfsdict_signature *signature, const struct stat *status)
     signature->ctime_ns = nanoseconds(CTIME(status).tv_sec, CTIME(status).tv_nsec);
 }
 
-/* Fills reading->data from the open descriptor; 0 or an errno. */
-static int read_all(int descriptor, nfsdict_reading *reading, nfsdict_allocate allocate)
+/* Fills request->data from the open descriptor; 0 or an errno. */
+static int read_all(int descriptor, nfsdict_read_request *request, nfsdict_allocate allocate)
 {
     struct stat status;
 
@@ -74,44 +74,44 @@ static int read_all(int descriptor, nfsdict_reading *reading, nfsdict_allocate a
     /* Only regular files are value files; O_NONBLOCK kept a FIFO from blocking the open. */
     if (!S_ISREG(status.st_mode))
         return S_ISDIR(status.st_mode) ? EISDIR : ENXIO;
-    sign(&reading->signature, &status);
+    sign(&request->signature, &status);
 
     size_t size = (size_t)status.st_size;
-    reading->data = size < LARGE ? malloc(size != 0 ? size : 1) : allocate(size, &reading->owner);
-    if (reading->data == NULL)
+    request->data = size < LARGE ? malloc(size != 0 ? size : 1) : allocate(size, &request->owner);
+    if (request->data == NULL)
         return ENOMEM;
-    while (reading->size < size) {
-        ssize_t got = read(descriptor, reading->data + reading->size, size - reading->size);
+    while (request->size < size) {
+        ssize_t got = read(descriptor, request->data + request->size, size - request->size);
         if (got == 0)
             break;
         if (got > 0)
-            reading->size += (size_t)got;
+            request->size += (size_t)got;
         else if (errno != EINTR)
             return errno;
     }
     return 0;
 }
 
-void nfsdict_read_file(nfsdict_reading *reading, nfsdict_allocate allocate)
+void nfsdict_read_file(nfsdict_read_request *request, nfsdict_allocate allocate)
 {
-    int descriptor = retried_open(AT_FDCWD, reading->path, READ_FLAGS, 0);
+    int descriptor = retried_open(AT_FDCWD, request->path, READ_FLAGS, 0);
 
-    reading->data = NULL;
-    reading->size = 0;
-    reading->owner = NULL;
+    request->data = NULL;
+    request->size = 0;
+    request->owner = NULL;
     if (descriptor < 0) {
-        reading->error = errno;
+        request->error = errno;
         return;
     }
-    reading->error = read_all(descriptor, reading, allocate);
+    request->error = read_all(descriptor, request, allocate);
     close(descriptor);
 }
 
 /* Opening a directory revalidates it (close-to-open consistency, nfs(5)). */
-static int look_by_open(nfsdict_looking *looking)
+static int stat_by_open(nfsdict_stat_request *request)
 {
     struct stat status;
-    int descriptor = retried_open(AT_FDCWD, looking->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+    int descriptor = retried_open(AT_FDCWD, request->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
     int error = 0;
 
     if (descriptor < 0)
@@ -119,37 +119,37 @@ static int look_by_open(nfsdict_looking *looking)
     if (fstat(descriptor, &status) != 0)
         error = errno;
     close(descriptor);
-    looking->mtime_ns = nanoseconds(MTIME(&status).tv_sec, MTIME(&status).tv_nsec);
-    looking->ctime_ns = nanoseconds(CTIME(&status).tv_sec, CTIME(&status).tv_nsec);
+    request->mtime_ns = nanoseconds(MTIME(&status).tv_sec, MTIME(&status).tv_nsec);
+    request->ctime_ns = nanoseconds(CTIME(&status).tv_sec, CTIME(&status).tv_nsec);
     return error;
 }
 
 #ifdef AT_STATX_FORCE_SYNC
 /* One call to the server, even where opening costs an ACCESS and a GETATTR. */
-static int look_by_statx(nfsdict_looking *looking)
+static int stat_by_statx(nfsdict_stat_request *request)
 {
     struct statx status;
 
-    if (statx(AT_FDCWD, looking->path, AT_STATX_FORCE_SYNC,
+    if (statx(AT_FDCWD, request->path, AT_STATX_FORCE_SYNC,
               STATX_TYPE | STATX_MTIME | STATX_CTIME, &status) != 0)
         return errno;
     if (!S_ISDIR(status.stx_mode))
         return ENOTDIR;
-    looking->mtime_ns = nanoseconds(status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec);
-    looking->ctime_ns = nanoseconds(status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec);
+    request->mtime_ns = nanoseconds(status.stx_mtime.tv_sec, status.stx_mtime.tv_nsec);
+    request->ctime_ns = nanoseconds(status.stx_ctime.tv_sec, status.stx_ctime.tv_nsec);
     return 0;
 }
 #endif
 
-void nfsdict_look(nfsdict_looking *looking)
+void nfsdict_stat(nfsdict_stat_request *request)
 {
 #ifdef AT_STATX_FORCE_SYNC
-    looking->error = look_by_statx(looking);
+    request->error = stat_by_statx(request);
     /* An older kernel has no statx (ENOSYS), or a container's filter refuses it (EPERM). */
-    if (looking->error != ENOSYS && looking->error != EPERM)
+    if (request->error != ENOSYS && request->error != EPERM)
         return;
 #endif
-    looking->error = look_by_open(looking);
+    request->error = stat_by_open(request);
 }
 
 /* Whether an error of fstatat concerns the whole directory, so that no entry can be read: it was
@@ -377,7 +377,7 @@ static int link_file(const nfsdict_writing *writing, int directory, const char *
 /* Write one file. The target is relative to the directory's descriptor, or any path with
    AT_FDCWD. */
 static void write_file(nfsdict_writing *writing, int directory, const char *target,
-                       const nfsdict_manner *manner)
+                       const nfsdict_write_options *options)
 {
     char *temporary = temporary_name(target);
 
@@ -387,7 +387,7 @@ static void write_file(nfsdict_writing *writing, int directory, const char *targ
         return;
     }
     int descriptor = retried_open(directory, temporary, WRITE_FLAGS,
-                                  manner->mode >= 0 ? (mode_t)manner->mode : 0666);
+                                  options->mode >= 0 ? (mode_t)options->mode : 0666);
     if (descriptor < 0) {
         writing->error = errno;
         if (errno == EIO || errno == ETIMEDOUT)
@@ -395,18 +395,18 @@ static void write_file(nfsdict_writing *writing, int directory, const char *targ
         free(temporary);
         return;
     }
-    writing->error = write_all(descriptor, writing, manner->mode, manner->durable);
+    writing->error = write_all(descriptor, writing, options->mode, options->durable);
     /* NFS may report a failed write as late as here. Close before rename: NFSv3 charges
        a GETATTR for the other order. */
     if (close(descriptor) != 0 && writing->error == 0)
         writing->error = errno;
     if (writing->error == 0) {
         writing->step = NFSDICT_PUBLISHING;
-        writing->error = manner->exclusive
+        writing->error = options->exclusive
                              ? link_file(writing, directory, temporary, target)
                              : renameat(directory, temporary, directory, target) != 0 ? errno : 0;
     }
-    if (writing->error != 0 || manner->exclusive)
+    if (writing->error != 0 || options->exclusive)
         unlinkat(directory, temporary, 0);
     free(temporary);
 }
@@ -437,9 +437,9 @@ static int sync_directory(int descriptor)
 
 /* Write a run of files in one directory. With synced, open the directory first, write by its
    descriptor and fsync it at the end. */
-static void write_run(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner)
+static void write_run(nfsdict_writing *writings, size_t count, const nfsdict_write_options *options)
 {
-    int synced = manner->synced;
+    int synced = options->synced;
     size_t skipped = synced ? directory_length(writings[0].target) : 0;
     int directory = synced ? open_directory(writings[0].target) : AT_FDCWD;
     int error = synced && directory < 0 ? errno : 0;
@@ -449,7 +449,7 @@ static void write_run(nfsdict_writing *writings, size_t count, const nfsdict_man
         writings[i].step = NFSDICT_WRITING;
         writings[i].error = error;
         if (error == 0)
-            write_file(&writings[i], directory, writings[i].target + skipped, manner);
+            write_file(&writings[i], directory, writings[i].target + skipped, options);
         published |= writings[i].error == 0;
     }
     if (!synced || directory < 0)
@@ -470,14 +470,15 @@ static int same_directory(const char *one, const char *other)
     return length == directory_length(other) && memcmp(one, other, length) == 0;
 }
 
-void nfsdict_write_files(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner)
+void nfsdict_write_files(nfsdict_writing *writings, size_t count,
+                         const nfsdict_write_options *options)
 {
     size_t run = 0; /* where the run of targets in one directory begins */
 
     for (size_t i = 1; i <= count; i++) {
         if (i < count && same_directory(writings[run].target, writings[i].target))
             continue;
-        write_run(writings + run, i - run, manner);
+        write_run(writings + run, i - run, options);
         run = i;
     }
 }

@@ -23,7 +23,7 @@ typedef struct {
     void *owner; /* the object that the caller's function made for data; NULL: data is malloc'ed */
     nfsdict_signature signature;
     int error; /* 0 or an errno */
-} nfsdict_reading;
+} nfsdict_read_request;
 
 /* Called for a large file, which is open meanwhile: returns room for its content, and the room's
    owner; NULL if there is no memory. */
@@ -43,17 +43,17 @@ typedef struct {
 
 /* The caller frees data, or its owner, after an error too. A small content is malloc'ed, so that
    many are read without calling back; a large one is read into room from the caller's function. */
-void nfsdict_read_file(nfsdict_reading *reading, nfsdict_allocate allocate);
+void nfsdict_read_file(nfsdict_read_request *request, nfsdict_allocate allocate);
 
 typedef struct {
     const char *path;
     int64_t mtime_ns;
     int64_t ctime_ns;
     int error; /* 0 or an errno */
-} nfsdict_looking;
+} nfsdict_stat_request;
 
 /* A directory's times, by the server's word. */
-void nfsdict_look(nfsdict_looking *looking);
+void nfsdict_stat(nfsdict_stat_request *request);
 
 /* An entry of a directory. All numbers are 0 if its attributes can't be read. */
 typedef struct {
@@ -84,12 +84,13 @@ typedef struct {
     int durable;   /* fsync each file */
     int synced;    /* fsync each directory, once after the last of a run of targets in it */
     int exclusive; /* publish by link, which fails if there is a file, and not by rename */
-} nfsdict_manner;
+} nfsdict_write_options;
 
 /* To be called once, before files are written. */
 void nfsdict_files_prepare(void);
 
 /* Write each file under a temporary name beside its target, and publish it. */
-void nfsdict_write_files(nfsdict_writing *writings, size_t count, const nfsdict_manner *manner);
+void nfsdict_write_files(nfsdict_writing *writings, size_t count,
+                         const nfsdict_write_options *options);
 
 #endif

@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli demo __init__ mapping
-    repack draw bulk interrupting scan taking upkeep.repair upkeep.verify
+    repack draw one_key bulk interrupting scan taking upkeep.repair upkeep.verify
     upkeep.stats upkeep trust kinds
     state shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack index
     entries
@@ -110,6 +110,14 @@ def test_the_document_names_each_module():
     [table] = re.findall(r"## What is where\n(.*?)\n## ", DOCUMENT.read_text(), re.DOTALL)
     named = re.findall(r"`([a-z_0-9.]+)`", table.partition("\n| --- ")[2])
     assert set(ORDER) - {"__init__", "index", "upkeep"} <= set(named)
+
+
+def test_the_diagrams_have_nothing_that_mermaid_takes_for_something_else():
+    """A semicolon ends a statement, and what stands in angle brackets is HTML."""
+    diagrams = re.findall(r"```mermaid\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    assert len(diagrams) >= 4
+    for line in "".join(diagrams).splitlines():
+        assert not re.search(r"[;#]|<\w", line), line
 
 
 def test_the_twins_have_one_stub():

@@ -24,12 +24,13 @@ from .core import MISSING, ReadCache, digest
 from .draw import Draw
 from .entries import Entries
 from .errors import BatchError, CorruptValueError, ReadOnlyError, failure
-from .index.memory import UNREAD, Index
+from .index.memory import Index
 from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .kinds import Kinds
 from .layout import digest_of
 from .locks import Locks
+from .one_key import OneKey
 from .progress import Progress
 from .repack import PackReport, Repack
 from .scan import Scanner
@@ -141,7 +142,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         }
         self._read_only, self._workers = read_only, workers
         self._storage = Storage(directory, format.extension, mode, durable)
-        self._values, self._exclusive = self._storage.values, self._storage.exclusive
+        self._values = self._storage.values
         self._locks = Locks()
         self._entries = Entries(self._values, format, self._locks)
         self._kinds = Kinds(self._storage)
@@ -160,6 +161,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             workers=workers,
         )
         self._interrupting = Interrupting(self._state, self._storage, self._entries)
+        self._one_key = OneKey(
+            self._state, self._writer, self._storage, self._entries, self._interrupting
+        )
         self._taker = Taker(self._state, self._writer, self._storage, self._entries)
         self._draw = Draw(self._scanner, self._cache)
         self._bulk = Bulk(self._state, self._writer, self._storage, self._entries, workers)
@@ -183,56 +187,16 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if not isinstance(key, str):
             hash(key)  # as a dict does: TypeError
             return MISSING
-        value = self._find(key, fresh)
+        value = self._one_key.find(plain(key), fresh)
         if value is MISSING:
             self._check_serializer()
         return value
 
-    def _find(self, key: str, fresh: bool) -> Any:
-        key = plain(key)
-        hexdigest = digest(key)
-        if self._locks.interrupted:
-            return self._interrupting.lookup(hexdigest, key, fresh)
-        guard = self._locks.guard
-        with guard:
-            read = self._state.begin_read(key)
-        try:
-            entry = self._entries.find_entry(hexdigest, key, fresh)
-            with guard:
-                if entry is not None:
-                    value, replaced = self._state.record_read(hexdigest, read, entry, fresh)
-                else:
-                    value, replaced = MISSING, self._state.record_miss(hexdigest, read)
-        except CorruptValueError:
-            with guard:
-                replaced = self._state.record_miss(hexdigest, read)
-            raise
-        finally:
-            with guard:
-                self._state.end_read(read)
-        del replaced
-        return value
-
     def _exists(self, key: str, /) -> bool:
-        hexdigest = digest(key)
-        if self._locks.interrupted:
-            return self._interrupting.exists(hexdigest)
-        guard = self._locks.guard
-        with guard:
-            if self._state.knows(key):
-                return True
-            read = self._state.begin_read(plain(key))
-        try:
-            signature = self._values.look(hexdigest)
-            if signature is not None:
-                with guard:
-                    self._state.record_seen(hexdigest, read, signature, UNREAD)
-        finally:
-            with guard:
-                self._state.end_read(read)
-        if signature is None:
+        found = self._one_key.exists(plain(key))
+        if not found:
             self._check_serializer()
-        return signature is not None
+        return found
 
     def __setitem__(self, key: str, value: V) -> None:
         if self._read_only or type(key) is not str:
@@ -269,28 +233,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         key = self._changing(key)
         value = self._entries.freeze(value)
-        data = self._entries.dumps((key, value))
-        hexdigest = digest(key)
-        guard = self._locks.guard
-        if guard.locked():
-            return self._interrupting.add(hexdigest, key, data)
-        self._writer.invalidate_legacy_index()
-        replaced = None
-        with guard, self._locks.shard(hexdigest):
-            if self._state.knows(key) and self._values.look(hexdigest):
-                return False  # spares writing a file in vain
-            generation = self._state.generation
-            try:
-                signature = self._exclusive.add(hexdigest, data)
-                if signature is not None:
-                    replaced = self._state.record_write(
-                        hexdigest, key, value, signature, data, generation
-                    )
-            except BaseException as error:
-                replaced = replaced, self._state.invalidate_if_uncertain(hexdigest, key, error)
-                raise
-        del replaced
-        return signature is not None
+        return self._one_key.add(key, value, self._entries.dumps((key, value)))
 
     @overload
     def setdefault(self: NfsDict[T | None], key: str, default: None = None) -> T | None: ...
@@ -356,29 +299,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def __delitem__(self, key: str) -> None:
         if not self._may_exist(key):
             raise KeyError(key)
-        key = self._changing(key)
-        hexdigest = digest(key)
-        guard = self._locks.guard
-        if guard.locked():
-            if not self._interrupting.remove(hexdigest, key):
-                raise KeyError(key)
-            return
-        self._writer.invalidate_legacy_index()
-        replaced = None
-        with guard, self._locks.shard(hexdigest):
-            known = self._state.knows(key)
-            try:
-                [outcome] = self._values.remove([hexdigest])
-                if isinstance(outcome, OSError):
-                    raise outcome
-                replaced = self._state.record_delete(hexdigest, key)
-            except BaseException:
-                replaced = replaced, self._state.invalidate(hexdigest, key)
-                raise
-        del replaced
-        # A known key that is gone: somebody else deleted it, or the reply to our own first call
-        # was lost. Either way it is deleted now.
-        if not outcome and not known:
+        if not self._one_key.remove(self._changing(key)):
             self._check_serializer()
             raise KeyError(key)
 

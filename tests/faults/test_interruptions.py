@@ -551,13 +551,13 @@ def test_a_pop_decodes_before_it_takes(opened):
 def test_a_pop_returns_what_it_took_and_not_what_it_read(opened, monkeypatch):
     d, other = opened(), opened()
     d["k"] = "read"
-    take = d._exclusive.take
+    take = d._storage.exclusive.take
 
     def late(name, private):
         other["k"] = "taken"
         return take(name, private)
 
-    monkeypatch.setattr(d._exclusive, "take", late)
+    monkeypatch.setattr(d._storage.exclusive, "take", late)
     assert d.pop("k") == "taken"
     assert left_behind(d) == [] and "k" not in opened()
 
@@ -569,7 +569,7 @@ def test_a_popper_that_was_suspended_beyond_the_grace_of_repair(
 ):
     d, other = opened(), opened(lazy=True)
     d["k"] = "value"
-    original = getattr(d._exclusive, step)
+    original = getattr(d._storage.exclusive, step)
     got = []
 
     def suspended(private):
@@ -579,7 +579,7 @@ def test_a_popper_that_was_suspended_beyond_the_grace_of_repair(
             got.append(other.pop("k"))
         return original(private)
 
-    monkeypatch.setattr(d._exclusive, step, suspended)
+    monkeypatch.setattr(d._storage.exclusive, step, suspended)
     with pytest.raises(nfsdict.UncertainWriteError, match="'k'"):
         d.pop("k")
     monkeypatch.undo()
@@ -594,7 +594,7 @@ def no_flags(source, target):
     raise OSError(errno.EINVAL, "as over NFS")
 nfsdict.storage.exclusive.rename_exclusively = no_flags
 d = nfsdict.NfsDict("s", sys.argv[1])
-store = d._exclusive
+store = d._storage.exclusive
 def fails(private):
     raise OSError(errno.EIO, "no")
 store.read_taken = fails
@@ -637,7 +637,7 @@ def test_without_links_giving_back_does_not_overwrite_a_newer_put(opened, monkey
     with monkeypatch.context() as patch:
         patch.setattr(os, "link", refused)
         patch.setattr(contests, "rename_exclusively", late)
-        patch.setattr(d._exclusive, "read_taken", unreadable)
+        patch.setattr(d._storage.exclusive, "read_taken", unreadable)
         with pytest.raises(OSError):
             d.pop("k")
     assert d.get("k", fresh=True) == opened()["k"] == "newer"
@@ -895,14 +895,14 @@ def test_popitem_gives_back_what_it_cannot_decode(nfsdict, opened, monkeypatch):
     d = opened(serializer=nfsdict.signed(key=b"a" * 16))
     other = opened(serializer=nfsdict.signed(key=b"b" * 16))
     d["k"] = 1
-    take = d._exclusive.take
+    take = d._storage.exclusive.take
 
     def late(name, private):
         other["k"] = 2
         return take(name, private)
 
     with monkeypatch.context() as patch:
-        patch.setattr(d._exclusive, "take", late)
+        patch.setattr(d._storage.exclusive, "take", late)
         with pytest.raises(KeyError):
             d.popitem()
     assert other.get("k", fresh=True) == 2
@@ -937,7 +937,7 @@ def test_a_crashed_giver_back_revives_nothing_that_was_removed_since(opened, tmp
 KILLED_GIVING_BACK_AFTER = """
 import errno, os, signal, sys, nfsdict
 d = nfsdict.NfsDict("s", sys.argv[1])
-store = d._exclusive
+store = d._storage.exclusive
 def fails(private):
     raise OSError(errno.EIO, "no")
 store.read_taken = fails
@@ -953,7 +953,7 @@ def test_repair_leaves_what_a_dictionary_of_another_serializer_took(opened, tmp_
     code = """
 import os, signal, sys, nfsdict
 d = nfsdict.NfsDict("s", sys.argv[1], "json")
-d._exclusive.discard = lambda private: os.kill(os.getpid(), signal.SIGKILL)
+d._storage.exclusive.discard = lambda private: os.kill(os.getpid(), signal.SIGKILL)
 d.pop("k")
 """
     subprocess.run([sys.executable, "-c", code, str(tmp_path)])

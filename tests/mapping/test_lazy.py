@@ -164,7 +164,7 @@ def test_a_key_is_hashed_once(nfsdict, opened, monkeypatch, operation):
     """Below the dictionary a key goes by its digest."""
     opened().update(there=1, **{f"key {number}": number for number in range(20)})
     hashed = []
-    for name in ("bulk", "entries", "index.memory", "mapping", "state", "taking"):
+    for name in ("entries", "index.memory", "mapping", "one_key", "state", "taking"):
         module = importlib.import_module(f"nfsdict.{name}")
         original = module.digest
         monkeypatch.setattr(

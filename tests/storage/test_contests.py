@@ -539,7 +539,7 @@ def test_who_looked_at_a_stale_claim_does_not_break_the_next_one(
 ):
     """Two see that a claim is stale; one breaks it and claims; the other comes late."""
     d = opened()
-    claims = d._exclusive._claims
+    claims = d._storage.exclusive._claims
     claim = claim_of(contests, d, "k")
     create, clock = claims.try_claim, files.Files.probe_clock
     later = os.stat(claim).st_ctime_ns + 700 * 10**9
