@@ -106,7 +106,7 @@ class ReadCache(Generic[_V]):
 
         A cached value is returned without a system call, whatever others wrote since. With
         ``fresh`` the call asks the disk, whatever the cache and an NFS client remember: it sees
-        what any host had finished writing before. CorruptValueError if the file is damaged;
+        what any host had finished writing before it. CorruptValueError if the file is damaged;
         OSError if it can't be told whether there is an entry.
         """
         value = MISSING if fresh else self._cache.get(key, MISSING)
