@@ -28,6 +28,8 @@ log = logging.getLogger("nfsdict")
 
 # The stamps of this many shard directories are read in one call of the core.
 _STAMPS = 4
+# For so few shards it costs no more to ask each for its stamp than to list the root.
+_FEW = 2
 
 
 @dataclass
@@ -139,12 +141,16 @@ class Scanner:
 
     def _plan(self, scan: Scan, first: bool, relist: bool) -> Plan:
         """Find out which shards exist or were known, and which of them may have changed."""
-        present = set(self._storage.shards.present())
         with self._locks.guard:
             stamps = self._state.stamps()
             known_of = self._state.shards()
+        found = None
+        if not relist and sum(map(bool, stamps.values())) > _FEW:
+            found = self._storage.shards.present_with_stamps()
+        present = set(self._storage.shards.present() if found is None else found)
         believed = [] if relist else [name for name in SHARDS if name in present and stamps[name]]
-        clean = {name for name, stamp in self._stamps(believed) if stamp == stamps[name]}
+        now = dict(self._stamps(believed)) if found is None else found
+        clean = {name for name in believed if now[name] == stamps[name]}
         # Asked before anything is listed: every later change bears this time or a later one.
         scan.server_time_ns = None if clean == present else self._server_time_ns()
         plan = Plan(stamps, clean)

@@ -10,6 +10,7 @@ import pytest
 from lab.laboratory import Lab
 
 BOTH = ("3", "4.2")
+ALL = ("3", "4.0", "4.1", "4.2")
 # How long after a change its time can still come again, as the index sees it (git's "racy").
 SETTLED = 3.5
 
@@ -114,10 +115,12 @@ def test_a_fresh_get_takes_at_most_4_or_5(lab: Lab, package, d, keys) -> None:
 
 
 @pytest.mark.parametrize("shards", [1, 40, 256])
-@pytest.mark.nfs(version=BOTH, timeout=120)
-def test_a_refresh_with_nothing_changed_takes_1_for_each_shard_and_at_most_3(
-    lab: Lab, package, keys, shards
-) -> None:
+@pytest.mark.nfs(version=ALL)
+def test_a_refresh_with_nothing_changed_takes_4_or_6(lab: Lab, package, keys, shards) -> None:
+    """One for the parent, as another directory may have the root's name by now; and the root is
+    opened and listed twice, as another process of the host may be listing it just now. On v4 the
+    client asks once more after each listing: it no longer knows when the root was read."""
+    most = 4 if lab.configuration.version == "3" else 6
     digest = importlib.import_module("nfsdict.core").digest
     chosen = {digest(key)[:2]: key for key in map(str, range(10_000))}
     there = package.NfsDict("store", lab.b)
@@ -127,19 +130,14 @@ def test_a_refresh_with_nothing_changed_takes_1_for_each_shard_and_at_most_3(
     assert len(here) == shards
     time.sleep(SETTLED)  # the root was changed by ``here`` when it learnt the time
     assert here.refresh() == set()
-    more = []
     for _ in range(3):
         with lab.rpcs("a") as rpcs:
             assert here.refresh() == set()
-        assert rpcs.keys() == {"GETATTR"}
-        more.append(rpcs.total - shards)
-    # One for the root, and one for its parent, as another directory may have its name by now. On
-    # v4 there is one after the root was listed: the client no longer knows when it was read.
-    assert more[0] <= 3 and more[1:] == [2, 2]
+        assert rpcs.total <= most, rpcs
     there[chosen["00"]] = "new"
     with lab.rpcs("a") as rpcs:
         assert here.refresh() == {chosen["00"]}
-    assert rpcs.total <= shards + 20, rpcs
+    assert rpcs.total <= 20, rpcs
 
 
 @pytest.mark.nfs(version=BOTH)
@@ -178,10 +176,10 @@ def settled(package, lab: Lab) -> dict[str, str]:
 
 
 @pytest.mark.nfs(version=BOTH)
-def test_a_settled_store_opens_with_a_call_a_shard_and_20_more(package, lab: Lab, settled) -> None:
+def test_a_settled_store_opens_with_20_calls(package, lab: Lab, settled) -> None:
     with lab.rpcs("a") as rpcs:
         d = package.NfsDict("store", lab.a)
-    assert 256 <= rpcs.total <= 276
+    assert rpcs.total <= 20, rpcs
     assert rpcs.get("READ", 0) <= 10
     assert dict(d) == settled
 
@@ -197,7 +195,7 @@ def test_a_store_without_index_opens_with_4_calls_a_key(package, lab: Lab, settl
     lab.remount("a", "")
     with lab.rpcs("a") as rpcs:
         package.NfsDict("store", lab.a)
-    assert rpcs.total <= 276, "the first one has packed what it read"
+    assert rpcs.total <= 20, "the first one has packed what it read"
 
 
 @pytest.mark.nfs(version=BOTH)

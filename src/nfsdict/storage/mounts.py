@@ -38,6 +38,51 @@ def mounted_as(path: str) -> str:
     return _mount_of(os.stat(path).st_dev, os.devnull)
 
 
+def lists_attributes(path: str) -> bool:
+    """Whether an NFS client gets the attributes of a directory's entries with its listing.
+
+    Not with the mount options ``nordirplus`` and ``rdirplus=none``, and not from a server of
+    version 3 that has refused READDIRPLUS once: the client then no longer has that capability
+    (``NFS_CAP_READDIRPLUS`` in include/linux/nfs_fs_sb.h). False where the system doesn't tell.
+    """
+    try:
+        device = os.stat(path).st_dev
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            mount = next(line for line in mounts if line.split()[2] == _number(device))
+        fields, _, rest = mount.partition(" - ")
+        options = rest.split()[2].split(",")
+        if "nordirplus" in options or "rdirplus=none" in options:
+            return False
+        return not _is_version_3(options) or _READDIRPLUS & _capabilities(fields.split()[4]) != 0
+    except (OSError, ValueError, IndexError, StopIteration):
+        return False
+
+
+# Of ``caps`` in /proc/self/mountstats.
+_READDIRPLUS = 1
+
+
+def _is_version_3(options: list[str]) -> bool:
+    return "vers=3" in options
+
+
+def _capabilities(mount_point: str) -> int:
+    """Those of the NFS server that is mounted there, as the client knows them."""
+    with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as statistics:
+        lines = iter(statistics)
+        for line in lines:
+            if f" mounted on {mount_point} with fstype nfs" in line:
+                for line in lines:
+                    name, _, values = line.strip().partition(":")
+                    if name == "caps":
+                        return int(values.split(",")[0].partition("=")[2], 16)
+    return 0
+
+
+def _number(device: int) -> str:
+    return f"{os.major(device)}:{os.minor(device)}"
+
+
 def _mount_of(device: int, information: str) -> str:
     """The type of the mount whose number this file tells, or else of a mount of this device."""
     found = ""
@@ -50,7 +95,7 @@ def _mount_of(device: int, information: str) -> str:
                 own, _, devices = fields.split()[:3]
                 if own == number:
                     return file_system.split()[0]
-                if devices == f"{os.major(device)}:{os.minor(device)}":
+                if devices == _number(device):
                     found = found or file_system.split()[0]
     except OSError as error:
         if error.errno not in _NO_PROC:

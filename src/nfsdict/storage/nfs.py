@@ -39,18 +39,23 @@ from __future__ import annotations
 
 import enum
 import errno
+import logging
 import os
 import stat
 import time
 from contextlib import suppress
-from typing import Callable, TypeVar
+from typing import Callable, Optional, TypeVar
 
 from ..core import list_directory
 from ..errors import failure
 from .clock import ServerClock
-from .mounts import NFS, NO_SYNC_NEEDED, TRUSTED, mounted_as
+from .mounts import NFS, NO_SYNC_NEEDED, TRUSTED, lists_attributes, mounted_as
+
+log = logging.getLogger("nfsdict")
 
 T = TypeVar("T")
+Attributes = list[tuple[str, Optional[os.stat_result]]]
+"""Names in a directory, and their attributes; None where they can't be told."""
 
 Listed = tuple[int, int, list[tuple[str, int, bytes, int]]]
 """A directory's mtime and ctime in ns, and its entries; see the core's ``list_directory``."""
@@ -105,6 +110,13 @@ def _read_anew(descriptor: int, name: str) -> bool:
     return found
 
 
+def _listed_anew(descriptor: int) -> Attributes:
+    """The names in the directory and their attributes, all that the client remembers dropped."""
+    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+    with os.scandir(descriptor) as entries:
+        return [(entry.name, _attributes(entry)) for entry in entries]
+
+
 def _attributes(entry: os.DirEntry[str]) -> os.stat_result | None:
     """The entry's own attributes; None if it was just removed, or if lstat fails."""
     try:
@@ -132,6 +144,7 @@ class NfsRules:
         self._directory = directory
         self.clock = ServerClock()
         self._file_system: str | None = None
+        self._lists_attributes: bool | None = None
         # The ctime of each directory that was looked at while a later change could bear the same.
         self._racy: dict[str, int] = {}
 
@@ -203,6 +216,39 @@ class NfsRules:
             raise failure(found, directory)
         self.clock.observe(found[1])
         return found
+
+    def attributes(self, directory: str) -> Attributes:
+        """The names in a directory and their attributes, asked of the server after this call began:
+        one GETATTR and two listings, where a listing brings attributes (``lists_attributes``).
+
+        None for an entry whose attributes can't be told. The client asks for attributes with the
+        first listing page of a directory at least, goes on while they are used, and takes them over
+        for what it knows (fs/nfs/dir.c, nfs_use_readdirplus and nfs_prime_dcache). Another process
+        of this host may be listing at this moment: that one is waited for and proves nothing, so
+        the directory is listed again.
+        """
+        return self.retry_stale(self._list_twice, directory)
+
+    def _list_twice(self, directory: str) -> Attributes:
+        descriptor = os.open(directory, DIRECTORY_FLAGS)
+        try:
+            _listed_anew(descriptor)
+            return _listed_anew(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def lists_attributes(self) -> bool:
+        """Whether listings bring attributes on this mount. Found out once, and logged."""
+        if self._lists_attributes is None and self.mounted_as(self._directory) is not None:
+            self._lists_attributes = self.over_nfs() and lists_attributes(self._directory)
+            if self.over_nfs() and not self._lists_attributes:
+                log.info("%s: shards are asked for their stamps one by one", self._directory)
+        return bool(self._lists_attributes)
+
+    def distrust_listings(self, reason: str) -> None:
+        """From here on ``lists_attributes`` is False."""
+        self._lists_attributes = False
+        log.info("%s: shards are asked for their stamps one by one: %s", self._directory, reason)
 
     def refresh_dentry(self, path: str) -> None:
         """Make the NFS client read its dentry for this existing name anew."""
