@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import logging
 import time
@@ -24,6 +25,10 @@ while True:
             with contextlib.suppress(FileNotFoundError):
                 entry.stat(follow_symlinks=False)
 """
+
+
+def digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 @pytest.fixture
@@ -54,7 +59,47 @@ def told_of_each_change(here, there, rounds: int) -> None:
 
 @pytest.mark.nfs(version=ALL)
 def test_a_refresh_tells_of_each_change(pair) -> None:
-    told_of_each_change(*pair, rounds=60)
+    told_of_each_change(*pair, rounds=30)
+
+
+@pytest.mark.nfs(version=ALL)
+def test_what_the_client_remembers_of_the_root_is_not_believed(pair) -> None:
+    """A look that found nothing leaves all stamps in its memory, and changes nothing there."""
+    here, there = pair
+    for number in range(3):
+        time.sleep(SETTLED)
+        here.refresh()
+        assert here.refresh() == set()
+        there[KEYS[number]] = number + 1
+        assert here.refresh() == {KEYS[number]}
+
+
+def stamps_are_the_servers(lab: Lab, here, there, rounds: int) -> None:
+    shards = here._storage.shards
+    for number in range(rounds):
+        shards.present_with_stamps()
+        changed = KEYS[number % 100 :: 100]
+        for key in changed:
+            there[key] = number
+        found = shards.present_with_stamps()
+        for key in changed:
+            [file] = (lab.server / "store").glob(f"??/{digest(key)}.pkl")
+            status = file.parent.stat()
+            assert found[file.parent.name] == (status.st_mtime_ns, status.st_ctime_ns), number
+
+
+@pytest.mark.nfs(version=ALL)
+def test_no_stamp_is_older_than_the_call(lab: Lab, pair) -> None:
+    stamps_are_the_servers(lab, *pair, rounds=100)
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_no_stamp_is_older_while_others_list(lab: Lab, pair) -> None:
+    listing = [lab.spawn(LISTING, lab.a / "store") for _ in range(3)]
+    for process in listing:
+        assert process.stdout.readline() == "begun\n"
+    stamps_are_the_servers(lab, *pair, rounds=40)
+    assert [process.poll() for process in listing] == [None] * 3
 
 
 @pytest.mark.nfs(version=BOTH)
