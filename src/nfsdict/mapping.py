@@ -386,7 +386,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
-        Costs one revalidation for each of up to 256 directories; each that changed is listed, and
+        Costs at most 6 calls to an NFS server if nothing changed, or one for each of up to 256
+        directories where a listing brings no attributes. Each directory that changed is listed, and
         its new files are read. Values that were read before are read again if they were replaced.
         A lazy dictionary that has listed nothing yet lists everything, and returns only those of
         the keys it knew that changed.

@@ -33,6 +33,11 @@ What a Linux NFS client does, and what is done about it here, in ``files`` and i
   by the name: if another host had replaced the file, the server has renamed the new one
   (fs/nfs/dir.c, nfs_rename). So the directory is read anew, as above, before the renamed file is
   read.
+- The client asks for the attributes of all entries with the first page of a listing, and takes them
+  over for the directories that it knows. So one listing of the root gives the stamps of all shards,
+  if its cached pages were dropped after the call began, and unless the mount forbids READDIRPLUS.
+  Another process of the host that is listing at that moment is waited for, not asked again: so the
+  root is listed twice.
 """
 
 from __future__ import annotations

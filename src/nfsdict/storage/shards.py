@@ -176,7 +176,7 @@ class Shards:
     def present_with_stamps(self) -> dict[str, Stamp] | None:
         """The shard directories that exist, and their stamps, by one listing of the root.
 
-        4 calls to an NFS server at most, in place of one for each shard. None where a listing
+        3 to 5 calls to an NFS server, in place of one for each shard. None where a listing
         doesn't bring attributes, or is long: ``present`` and ``stamps`` tell then. Errors as of
         ``present``.
         """
