@@ -36,7 +36,7 @@ def core() -> list[Extension]:
         "nfsdict._core",
         sources=["_core/_core.pyx", "_core/files.c", "_core/sha256.c"],
         include_dirs=["_core"],
-        depends=["_core/files.h", "_core/sha256.h"],
+        depends=["_core/cached.h", "_core/files.h", "_core/sha256.h"],
         extra_compile_args=["-O3", "-pthread"],
         extra_link_args=["-pthread"],
     )

@@ -1,8 +1,25 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, wraparound=False, freethreading_compatible=True
 """The compiled core: what is called once for each key or each file. Twin of ``nfsdict._pure``.
 
 The contract of both is ``_core.pyi``.
 """
+
+# ``freethreading_compatible`` says that nothing in here relies on a GIL. Each function was looked
+# at for what threads share; comments that begin with "Threads:" say what that is and what keeps it
+# whole. Common to all:
+#
+# - Arguments that are ``str`` or ``bytes`` can't change. A list can, and may be any thread's: each
+#   access to one checks its bounds (so there is no ``boundscheck=False`` above) and gives a
+#   reference of our own. A list that another thread shortens meanwhile ends in IndexError.
+# - ``MISSING``, ``HEX``, and Cython's constants are set while the module is initialised, and only
+#   read afterwards. Cython has one set for the process, and refuses to initialise the module in a
+#   second interpreter. (A set for each module would have to be found at each call, and ``cdef``
+#   variables, and functions that take the GIL back, aren't part of it yet.)
+# - ``sha256.c`` shares a pointer to the implementation, which it reads and writes atomically.
+#   ``files.c`` shares a count of forks, which only a child that was just forked changes, while it
+#   has one thread; the random bytes for temporary names are each thread's own. Its requests and
+#   their buffers are local to the call that made them.
+# - All else is local.
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
@@ -16,7 +33,7 @@ import os
 from types import GenericAlias
 
 cdef extern from "Python.h":
-    PyObject* PyDict_GetItemWithError(object mapping, object key) except? NULL
+    int PyDict_Contains(PyObject* mapping, object key) except -1
     bint PyUnicode_Check(object text)
     bint PyUnicode_IS_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
@@ -27,6 +44,10 @@ cdef extern from "Python.h":
     object PyUnicode_DecodeASCII(const char* data, Py_ssize_t size, const char* errors)
     int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
     void Py_XDECREF(PyObject* owned)
+
+cdef extern from "cached.h":
+    PyObject* nfsdict_cached(PyObject* cache, object key, PyObject* missing) except? NULL
+    object nfsdict_owned(PyObject* value)
 
 cdef extern from "sys/uio.h":
     cdef struct iovec:
@@ -120,6 +141,8 @@ SHA256_IMPLEMENTATION = nfsdict_sha256_implementation().decode()
 
 # --- key -> digest -> path ---------------------------------------------------------------------
 
+# Threads: these share nothing. The text that ``value_path`` fills is nobody else's until it returns.
+
 cdef const char* HEX = b"0123456789abcdef"
 
 
@@ -171,6 +194,11 @@ def value_path(str directory not None, key, str extension not None, /):
 
 # --- the read cache ----------------------------------------------------------------------------
 
+# Threads: all share the dict, and change it at any moment. Its own lock keeps each operation on it
+# whole; what is looked up comes with a reference of our own, see ``cached.h``. The field
+# ``_cache`` is set once, before anybody else has the object, so it needs no reference while it is
+# used: whoever calls a method has one to the object.
+
 cdef class ReadCache:
     """The reading methods of ``NfsDict``: reading a cached value is one lookup in a dict."""
 
@@ -182,9 +210,9 @@ cdef class ReadCache:
         self._cache = {}
 
     def __getitem__(self, key, /):
-        cdef PyObject* found = PyDict_GetItemWithError(self._cache, key)
-        if found is not NULL and found is not <PyObject*> _missing:
-            return <object> found
+        cdef PyObject* found = nfsdict_cached(<PyObject*> self._cache, key, <PyObject*> _missing)
+        if found is not NULL:
+            return nfsdict_owned(found)
         value = self._lookup(key, False)
         if value is _missing:
             raise KeyError(key)
@@ -200,16 +228,16 @@ cdef class ReadCache:
         """
         cdef PyObject* found
         if not fresh:
-            found = PyDict_GetItemWithError(self._cache, key)
-            if found is not NULL and found is not <PyObject*> _missing:
-                return <object> found
+            found = nfsdict_cached(<PyObject*> self._cache, key, <PyObject*> _missing)
+            if found is not NULL:
+                return nfsdict_owned(found)
         value = self._lookup(key, fresh)
         return default if value is _missing else value
 
     def __contains__(self, key, /):
         if not PyUnicode_Check(key):
             return False
-        return PyDict_GetItemWithError(self._cache, key) is not NULL or self._exists(key)
+        return PyDict_Contains(<PyObject*> self._cache, key) or self._exists(key)
 
     def _lookup(self, key, fresh, /):
         raise NotImplementedError
@@ -219,6 +247,9 @@ cdef class ReadCache:
 
 
 # --- signatures and packs: little-endian, whatever the machine -----------------------------------
+
+# Threads: these share only the lists that ``encode_table`` is given: of each the length is taken
+# once, and each key once, with a reference. An ``_Encoder`` never leaves the call that made it.
 
 cdef inline void put32(uint8_t* at, uint32_t number) noexcept nogil:
     cdef int i
@@ -407,6 +438,10 @@ def split_values(bytes section not None, bytes lengths not None, /):
 
 # --- files ---------------------------------------------------------------------------------------
 
+# Threads: these share only the lists that they are given. Each path and content is taken once, and
+# ``kept`` and ``contents`` hold references to them while the system reads their bytes without the
+# GIL. ``allocate`` attaches the thread to the interpreter again; its ``bytes`` are nobody else's.
+
 cdef const char* path_bytes(path, list kept) except NULL:
     """The path as the system takes it. The object that owns its bytes is added to ``kept``."""
     cdef const char* text
@@ -577,8 +612,8 @@ def write_file(target, data, mode, bint durable, bint synced, /):
 
 
 def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
-    cdef list kept = [], contents = [], parts
-    cdef Py_ssize_t count = len(files), total = 0, i
+    cdef list kept = [], targets = [], contents = [], parts
+    cdef Py_ssize_t count, total = 0, i
     cdef list outcomes = []
     cdef nfsdict_write_options options
     cdef nfsdict_writing* writings = NULL
@@ -586,18 +621,19 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
     cdef iovec* all_parts = NULL
     options.mode = -1 if mode is None else mode
     options.durable, options.synced, options.exclusive = durable, synced, exclusive
-    for _, data in files:
+    for target, data in files:  # only once, so that no target gets another one's content
         parts = parts_of(data)
+        targets.append(target)
         contents.append(parts)
         total += len(parts)
+    count = len(targets)
     try:
         writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
         all_parts = part = <iovec*> PyMem_Malloc((total + 1) * sizeof(iovec))
         if writings is NULL or all_parts is NULL:
             raise MemoryError
         for i in range(count):
-            target, _ = files[i]
-            writings[i].target = path_bytes(target, kept)
+            writings[i].target = path_bytes(targets[i], kept)
             parts = contents[i]
             writings[i].parts, writings[i].count = part, len(parts)
             for data in parts:

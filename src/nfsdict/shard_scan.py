@@ -31,6 +31,9 @@ class ReadPolicy:
     read again unless their signatures prove them the same. Other known files are read too unless
     ``lazy``, up to ``room`` bytes, which the cache has room for; None sets no limit. With
     ``reread`` all known files count as such others.
+
+    Threads count the room down without a lock: of two that do so at once, one may go uncounted.
+    What is read too much then, the cache doesn't keep.
     """
 
     def __init__(

@@ -258,7 +258,8 @@ class StoreState:
             )
             if len(self._cache) <= listed // 8:
                 return listed + sum(
-                    digest(key)[:2] not in self._unmaterialized_shards for key in self._cache
+                    digest(key)[:2] not in self._unmaterialized_shards
+                    for key in self.cached_keys()
                 )
         self.materialize_keys()
         return len(self._cache)
@@ -392,7 +393,7 @@ class StoreState:
         for key in keys:
             hexdigest = digest(key)
             if key in self._cache and self.index.shard(hexdigest).find(hexdigest, key) is None:
-                replaced.append(self._cache[key])
+                replaced.append(self._cache.get(key))
                 self._mark_unknown(hexdigest, key)
         return replaced
 
