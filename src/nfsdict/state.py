@@ -258,8 +258,7 @@ class StoreState:
             )
             if len(self._cache) <= listed // 8:
                 return listed + sum(
-                    digest(key)[:2] not in self._unmaterialized_shards
-                    for key in self.cached_keys()
+                    digest(key)[:2] not in self._unmaterialized_shards for key in self.cached_keys()
                 )
         self.materialize_keys()
         return len(self._cache)
