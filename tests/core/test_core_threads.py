@@ -113,7 +113,7 @@ def test_a_read_hands_out_one_reference(nfsdict, core):
     def read():
         for _ in range(1000):
             for key in [*KEYS, "unloaded", "gone"]:
-                cache[key], cache.get(key), cache.get(key, fresh=True), key in cache  # noqa: B018
+                cache[key], cache.get(key), cache.get(key, fresh=True), key in cache
 
     before = list(map(sys.getrefcount, watched))
     run_threads([read] * READERS)
