@@ -49,6 +49,23 @@ cdef extern from "cached.h":
     PyObject* nfsdict_cached(PyObject* cache, object key, PyObject* missing) except? NULL
     object nfsdict_owned(PyObject* value)
 
+cdef extern from *:
+    """
+    /* Without a GIL, CPython's own allocator promises any room, also what the system hasn't got. */
+    #ifdef Py_GIL_DISABLED
+    static int nfsdict_has_room(size_t size)
+    {
+        void *volatile room = malloc(size);
+
+        free(room);
+        return room != NULL;
+    }
+    #else
+    #define nfsdict_has_room(size) 1
+    #endif
+    """
+    bint nfsdict_has_room(size_t size)
+
 cdef extern from "sys/uio.h":
     cdef struct iovec:
         void* iov_base
@@ -141,7 +158,7 @@ SHA256_IMPLEMENTATION = nfsdict_sha256_implementation().decode()
 
 # --- key -> digest -> path ---------------------------------------------------------------------
 
-# Threads: these share nothing. The text that ``value_path`` fills is nobody else's until it returns.
+# Threads: these share nothing. The text that ``value_path`` fills is its own until it returns.
 
 cdef const char* HEX = b"0123456789abcdef"
 
@@ -462,6 +479,8 @@ cdef const char* path_bytes(path, list kept) except NULL:
 
 cdef char* allocate(size_t size, void** owner) noexcept with gil:
     """Room for a large content, in a new ``bytes``, so that memory holds the content once."""
+    if not nfsdict_has_room(size):
+        return NULL
     try:
         data = PyBytes_FromStringAndSize(NULL, size)
     except (MemoryError, OverflowError):
