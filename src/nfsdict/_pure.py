@@ -294,10 +294,10 @@ def _read_all_aligned(descriptor: int, size: int) -> bytes | memoryview:
     if size < _LARGE:
         return _read_all(descriptor, size)
     # Whole pages, so aligned; they go back to the system with the last view of them.
-    private = (
-        {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
-    )
-    room = mmap.mmap(-1, size, **private)
+    if hasattr(mmap, "MAP_PRIVATE"):
+        room = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        room = mmap.mmap(-1, size)
     if hasattr(mmap, "MADV_HUGEPAGE"):
         with suppress(OSError):  # only a hint: the faults of small pages cost as much as reading
             room.madvise(mmap.MADV_HUGEPAGE)

@@ -108,7 +108,7 @@ class Taking:
         if not back and self._removing is not None:
             # The file was removed and its value not handed out. Or an interrupted call has put it
             # back already, and then ``add`` changes nothing.
-            self._storage.exclusive.add(self.hexdigest, self._removing[0])
+            self._storage.exclusive.add(self.hexdigest, [self._removing[0]])
         self._taking = False
 
 

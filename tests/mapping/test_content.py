@@ -47,7 +47,7 @@ def test_another_content_is_told_from_it(content, size, cuts, at):
             assert not content.holds(data, parts)
 
 
-@pytest.mark.parametrize("serializer", ["pickle", "bytes"])
+@pytest.mark.parametrize("serializer", ["pickle", "bytes", "buffers"])
 @pytest.mark.parametrize("signed", [False, True])
 def test_parts_are_what_dumps_gives(nfsdict, serializer, signed):
     serializers = importlib.import_module("nfsdict.serializers")
