@@ -109,9 +109,12 @@ def buffers(compress: Compression | None = None) -> Buffers:
     as it was assigned, as with pickle; change nothing in it, least of all while it is written: a
     file that was written meanwhile may be found damaged.
 
-    Only contiguous arrays lie beside the pickle; others, and ``bytes``, are copied into it. Pickles
-    run code when they are read: see ``UntrustedPickleWarning``, and put ``signed`` around where
-    others can write. ``cache_bytes`` counts the sizes of files, so compressed values take more.
+    Contiguous arrays of numbers lie beside the pickle. Others are copied into it and out of it, and
+    aren't read-only: arrays with steps, NumPy's arrays of times and of objects, and ``bytes``.
+
+    Pickles run code when they are read: see ``UntrustedPickleWarning``, and put ``signed`` around
+    where others can write. ``cache_bytes`` counts the sizes of files, so compressed values take
+    more. PyPy and the pure core do the same.
 
     Args:
         compress: None, or how pickle and buffers are compressed, each for itself: ``"zlib"``;
