@@ -11,16 +11,19 @@ The contract of both is ``_core.pyi``.
 # - Arguments that are ``str`` or ``bytes`` can't change. A list can, and may be any thread's: each
 #   access to one checks its bounds (so there is no ``boundscheck=False`` above) and gives a
 #   reference of our own. A list that another thread shortens meanwhile ends in IndexError.
-# - ``MISSING``, ``HEX``, and Cython's constants are set while the module is initialised, and only
-#   read afterwards. Cython has one set for the process, and refuses to initialise the module in a
-#   second interpreter. (A set for each module would have to be found at each call, and ``cdef``
-#   variables, and functions that take the GIL back, aren't part of it yet.)
+# - Other buffers are held while they are read. Who changes their bytes meanwhile gets a checksum,
+#   or a file, of some of each, as with a GIL.
+# - ``MISSING``, ``HEX``, ``can_fold``, and Cython's constants are set while the module is
+#   initialised, and only read afterwards. Cython has one set for the process, and refuses to
+#   initialise the module in a second interpreter. (A set for each module would have to be found at
+#   each call, and ``cdef`` variables, and functions that take the GIL back, aren't part of it yet.)
 # - ``sha256.c`` shares a pointer to the implementation, which it reads and writes atomically.
 #   ``files.c`` shares a count of forks, which only a child that was just forked changes, while it
 #   has one thread; the random bytes for temporary names are each thread's own. Its requests and
 #   their buffers are local to the call that made them.
 # - All else is local.
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
@@ -30,6 +33,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, strlen
 
 import os
+import zlib
 from types import GenericAlias
 
 cdef extern from "Python.h":
@@ -70,6 +74,16 @@ cdef extern from "sys/uio.h":
     cdef struct iovec:
         void* iov_base
         size_t iov_len
+
+cdef extern from "crc32.h":
+    enum:
+        NFSDICT_CRC32_BLOCK
+        NFSDICT_CRC32_FOLDED
+
+    bint nfsdict_crc32_can_fold() nogil
+    void nfsdict_crc32_fold(
+        const uint8_t* data, size_t size, uint32_t checksum, uint8_t* folded
+    ) nogil
 
 cdef extern from "sha256.h":
     void nfsdict_sha256_select() nogil
@@ -154,6 +168,7 @@ cdef object _missing = MISSING
 nfsdict_sha256_select()
 nfsdict_files_prepare()
 SHA256_IMPLEMENTATION = nfsdict_sha256_implementation().decode()
+cdef bint can_fold = nfsdict_crc32_can_fold()
 
 
 # --- key -> digest -> path ---------------------------------------------------------------------
@@ -453,6 +468,59 @@ def split_values(bytes section not None, bytes lengths not None, /):
     return values
 
 
+# --- large contents ------------------------------------------------------------------------------
+
+# Threads: these share nothing but the bytes that they are given.
+
+cdef enum:
+    ALIGNMENT = 64
+    # For fewer bytes zlib alone is as fast.
+    FOLDED = 1024
+
+
+def crc32(data, uint32_t checksum=0, /):
+    cdef Py_buffer view
+    cdef size_t whole
+    cdef uint8_t folded[16]
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if not can_fold or view.len < FOLDED:
+            return zlib.crc32(data, checksum)
+        whole = view.len - view.len % NFSDICT_CRC32_BLOCK
+        with nogil:
+            nfsdict_crc32_fold(<const uint8_t*> view.buf, whole, checksum, folded)
+        rest = PyBytes_FromStringAndSize(<const char*> view.buf + whole, view.len - whole)
+        folded_bytes = PyBytes_FromStringAndSize(<const char*> folded, NFSDICT_CRC32_FOLDED)
+        return zlib.crc32(folded_bytes + rest, 0xFFFFFFFF)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef inline size_t unaligned(const char* data) noexcept nogil:
+    """How many bytes lie before the next address that is a multiple of ``ALIGNMENT``."""
+    return -<size_t> data % ALIGNMENT
+
+
+cdef object part_of(bytes owner, size_t start, size_t size):
+    return memoryview(owner)[start : start + size]
+
+
+def aligned(data, /):
+    cdef Py_buffer view
+    cdef bytes room
+    cdef size_t start
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if unaligned(<const char*> view.buf) == 0:
+            return memoryview(data).toreadonly()
+        room = PyBytes_FromStringAndSize(NULL, view.len + ALIGNMENT - 1)
+        start = unaligned(PyBytes_AS_STRING(room))
+        memcpy(PyBytes_AS_STRING(room) + start, view.buf, view.len)
+        return part_of(room, start, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 # Threads: these share only the lists that they are given. Each path and content is taken once, and
@@ -490,12 +558,24 @@ cdef char* allocate(size_t size, void** owner) noexcept with gil:
     return PyBytes_AS_STRING(data)
 
 
-cdef bytes content(nfsdict_read_request* request):
-    """Move the content out of the request, as ``bytes``."""
+cdef char* allocate_aligned(size_t size, void** owner) noexcept with gil:
+    """As ``allocate``, at an address that is a multiple of ``ALIGNMENT``, within its owner."""
+    cdef char* room = allocate(size + ALIGNMENT - 1, owner)
+    return NULL if room is NULL else room + unaligned(room)
+
+
+cdef content(nfsdict_read_request* request, bint is_aligned):
+    """Move the content out of the request: ``bytes``, or a view if it was read aligned."""
     cdef PyObject* owner = <PyObject*> request.owner
+    cdef char* start = request.data
     if owner is NULL:
         data = PyBytes_FromStringAndSize(request.data, request.size)
         free(request.data)
+    elif is_aligned:
+        request.owner = request.data = NULL
+        data = <object> owner
+        Py_XDECREF(owner)
+        return part_of(data, start - PyBytes_AS_STRING(data), request.size)
     else:
         request.owner = NULL
         if <size_t> PyBytes_GET_SIZE(<object> owner) != request.size:  # the file was cut meanwhile
@@ -513,7 +593,8 @@ cdef void release(nfsdict_read_request* request):
         Py_XDECREF(<PyObject*> request.owner)
 
 
-def read_files(list paths not None, /):
+cdef list read_all(list paths, bint is_aligned):
+    cdef nfsdict_allocate room = allocate_aligned if is_aligned else allocate
     cdef list kept = []
     cdef Py_ssize_t count = len(paths), i
     cdef list contents = []
@@ -526,13 +607,13 @@ def read_files(list paths not None, /):
             requests[i].path = path_bytes(paths[i], kept)
         with nogil:
             for i in range(count):
-                nfsdict_read_file(&requests[i], allocate)
+                nfsdict_read_file(&requests[i], room)
         try:
             for i in range(count):
                 if requests[i].error != 0:
                     contents.append(requests[i].error)
                     continue
-                data = content(&requests[i])
+                data = content(&requests[i], is_aligned)
                 contents.append((data, signature_bytes(&requests[i].signature)))
         finally:
             for i in range(count):
@@ -540,6 +621,14 @@ def read_files(list paths not None, /):
     finally:
         PyMem_Free(requests)
     return contents
+
+
+def read_files(list paths not None, /):
+    return read_all(paths, False)
+
+
+def read_aligned(list paths not None, /):
+    return read_all(paths, True)
 
 
 def read_stamps(list directories not None, /):
@@ -603,14 +692,39 @@ cdef list parts_of(content):
         return [content]
     if isinstance(content, list):
         parts = list(content)
-        if all([isinstance(part, bytes) for part in parts]):
+        if all([isinstance(part, (bytes, memoryview)) for part in parts]):
             return parts
-    raise TypeError("a file's content is bytes, or a list of them")
+    raise TypeError("a file's content is bytes, or a list of bytes and memoryviews")
 
 
 cdef inline void describe(iovec* part, bytes data) noexcept:
     part.iov_base = PyBytes_AS_STRING(data)
     part.iov_len = PyBytes_GET_SIZE(data)
+
+
+cdef class _Views:
+    """Buffers that are held, so that nobody resizes or frees them, until this object goes."""
+
+    cdef Py_buffer* views
+    cdef size_t count
+
+    def __cinit__(self, size_t room):
+        self.views = <Py_buffer*> PyMem_Malloc((room + 1) * sizeof(Py_buffer))
+        if self.views is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.count):
+            PyBuffer_Release(&self.views[i])
+        PyMem_Free(self.views)
+
+    cdef int describe(self, iovec* part, data) except -1:
+        cdef Py_buffer* view = &self.views[self.count]
+        PyObject_GetBuffer(data, view, PyBUF_SIMPLE)
+        self.count += 1
+        part.iov_base, part.iov_len = view.buf, view.len
+        return 0
 
 
 def write_file(target, data, mode, bint durable, bint synced, /):
@@ -638,6 +752,7 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
     cdef nfsdict_writing* writings = NULL
     cdef iovec* part = NULL
     cdef iovec* all_parts = NULL
+    cdef _Views views
     options.mode = -1 if mode is None else mode
     options.durable, options.synced, options.exclusive = durable, synced, exclusive
     for target, data in files:  # only once, so that no target gets another one's content
@@ -646,6 +761,7 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
         contents.append(parts)
         total += len(parts)
     count = len(targets)
+    views = _Views(total)
     try:
         writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
         all_parts = part = <iovec*> PyMem_Malloc((total + 1) * sizeof(iovec))
@@ -656,7 +772,7 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
             parts = contents[i]
             writings[i].parts, writings[i].count = part, len(parts)
             for data in parts:
-                describe(part, data)
+                views.describe(part, data)
                 part += 1
         with nogil:
             nfsdict_write_files(writings, count, &options)

@@ -200,7 +200,7 @@ def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | E
         size = len(entry.data)
         value = entry.value if policy.keeps(entry.key, size) else _NOT_KEPT
         known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
-        found.append(Reading(known, value, entry.data if size <= pack.PACKED else None))
+        found.append(Reading(known, value, bytes(entry.data) if size <= pack.PACKED else None))
     return found
 
 
