@@ -142,8 +142,14 @@ class PackStack:
         self._open = []
 
     def writer(self) -> PackWriter | None:
-        """A writer for a new top pack; None if the stack loaded may not be the one on disk."""
-        return None if self._stale else PackWriter(self._files)
+        """A writer for a new top pack; None if the stack loaded may not be the one on disk.
+
+        If the pack becomes large, the writer meets EBUSY where another process writes such a one,
+        or has written one since the stack was loaded.
+        """
+        if self._stale:
+            return None
+        return PackWriter(self._files, self._files.pack_claim(self._manifest))
 
     def append(self, writer: PackWriter) -> bool:
         """Put the new pack on top, and merge. If False, the caller abandons the pack.
@@ -152,6 +158,11 @@ class PackStack:
         write it: of many processes that have read the same files, one does the work. OSError if the
         pack or the manifest can't be written.
         """
+        # Looked at before the claim, too: a claim is a change of the root, after which every client
+        # asks anew what it knows of it. With many that lose, that costs more than one look more.
+        if self._files.read_manifest() != self._manifest:
+            self._stale = True
+            return False
         with self._files.claimed_manifest() as mine:
             if not mine or self._files.read_manifest() != self._manifest:
                 self._stale = True
