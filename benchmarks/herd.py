@@ -2,38 +2,42 @@
 
 It runs in the laboratory's guest (see tests/lab): a Linux NFS server, two clients of it, a tmpfs
 export and a network of 1 ms a round trip. The guest has one processor for the server, both clients
-and all processes, so that times say little of what many machines would take; calls repeat. Half of
-the processes work on each client. All have started and imported what they need, and then begin
+and all processes, so that times say little of what many machines would take; calls say more. Half
+of the processes work on each client. All have started and imported what they need, and then begin
 together; both clients were mounted just before, with nothing cached.
 
     open, read all    a settled store: others have opened it since it was changed
-    refresh           all have opened the store, then 100 keys are replaced; and close
-    put               each process puts new keys of its own, one by one
+    refresh, close    all have opened the store; then 100 keys were replaced
+    put               each process puts 50 new keys of its own, one after another
 
-Contenders are nfsdict, release 0.2.1, and a program that reads all files or writes them (open under
-another name, write, fsync, close, rename) itself. Calls are taken from /proc/self/mountstats of both
-clients. "bytes written" tells how many processes have written the index: each would write as much.
+Contenders are nfsdict, release 0.2.1, and a program that itself reads all files, or writes them
+under another name, syncs, closes and renames them. Calls are taken from /proc/self/mountstats of
+both clients; of WRITEs a process that writes the index alone makes two or three. What would take
+these contenders hours in the guest is left out, see --most.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import pickle
 import sys
 import time
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import nfsdict
-import release021
 from in_guest import run_in_guest
 from lab.configuration import Configuration
 from lab.laboratory import Bench, Lab
 from timing import duration, table
 
-VERSIONS = ("3", "4.2")
 SETTLE = 4.0
 CHANGED = 100
+PUTS = 50
+PROCESSES = (2, 8, 32)
 
 PROCESS = """
 import os, pickle, sys, time
@@ -56,7 +60,7 @@ def read_all():
     return found
 
 def write(number):
-    directory = f"{base}/store/{number % 256:02x}"
+    directory = f"{base}/puts {kind}/{number % 256:02x}"
     temporary = f"{directory}/tmp-{who}"
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT, 0o666)
     os.write(descriptor, pickle.dumps((f"{who} {number}", f"{number:100d}")))
@@ -79,11 +83,11 @@ def put():
         else:
             d[f"{who} {number}"] = f"{number:100d}"
 
-if work == "refresh":
+if work == "refresh, close":
     d = NfsDict("store", base)
 elif work == "put" and kind != "files":
-    d = NfsDict("store", base, lazy=True)
-action = {"open, read all": opened_and_read, "refresh": refreshed, "put": put}[work]
+    d = NfsDict(f"puts {kind}", base, lazy=True)
+action = {"open, read all": opened_and_read, "refresh, close": refreshed, "put": put}[work]
 print("ready", flush=True)
 sys.stdin.readline()
 begin = time.perf_counter()
@@ -95,41 +99,124 @@ sys.stdin.readline()
 
 class Seen(NamedTuple):
     calls: int
-    most: list[tuple[str, int]]
-    written: int
+    writes: int
     longest: float
-    entries: int
 
 
-def herd(lab: Lab, kind: str, work: str, processes: int, count: int, before: object = None) -> Seen:
-    """So many processes at once; ``before`` is called when all are ready."""
+def herd(
+    lab: Lab,
+    kind: str,
+    work: str,
+    processes: int,
+    count: int,
+    before: Callable[[], None] = lambda: None,
+) -> Seen:
+    """So many processes at once. ``before`` is called when all are ready."""
     for client in "ab":
         lab.remount(client, "")
-    path = [release021.__file__.rpartition("/")[0]]
+    here = Path(__file__).parent
     running = [
-        lab.spawn(PROCESS, number, (lab.a, lab.b)[number % 2], kind, work, count, *path)
-        for number in range(processes)
+        lab.spawn(PROCESS, f"{number} of {processes}", client, kind, work, count, here)
+        for number, client in zip(range(processes), itertools.cycle([lab.a, lab.b]))
     ]
-    for process in running:
-        assert process.stdout is not None
-        if process.stdout.readline() != "ready\n":
-            raise RuntimeError(process.communicate()[1])
-    if callable(before):
-        before()
+    pipes = [(one.stdin, one.stdout) for one in running]
+
+    def answer(number: int) -> str:
+        out = pipes[number][1]
+        line = out.readline() if out else ""
+        if not line:
+            raise RuntimeError(running[number].communicate()[1])
+        return line
+
+    for number in range(processes):
+        answer(number)
+    before()
     with lab.rpcs("a") as a, lab.rpcs("b") as b:
-        for process in running:
-            assert process.stdin is not None
-            process.stdin.write("\n")
-            process.stdin.flush()
-        times = []
-        for process in running:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line:
-                raise RuntimeError(process.communicate()[1])
-            times.append(float(line))
-    for process in running:
-        process.communicate("\n")
-    both = {name: a.get(name, 0) + b.get(name, 0) for name in a.keys() | b.keys()}
-    most = sorted(both.items(), key=lambda item: -item[1])
-    return Seen(a.total + b.total, most, both.get("WRITE", 0), max(times), count * processes)
+        for into, _ in pipes:
+            if into:
+                into.write("\n")
+                into.flush()
+        longest = max(float(answer(number)) for number in range(processes))
+    for one in running:
+        one.communicate("\n")
+    writes = a.get("WRITE", 0) + b.get("WRITE", 0)
+    return Seen(a.total + b.total, writes, longest)
+
+
+def entries(count: int) -> dict[str, str]:
+    return {f"experiment/{number % 16}/{number:06d}": f"{number:100d}" for number in range(count)}
+
+
+def build(lab: Lab, count: int) -> nfsdict.NfsDict[str]:
+    """The store, on the server's own file system, with the indexes of both."""
+    with nfsdict.NfsDict("store", lab.server, lazy=True, durable=False) as store:
+        store.update(entries(count))
+    time.sleep(SETTLE)
+    store = nfsdict.NfsDict("store", lab.server, durable=False)
+    print(f"v{lab.configuration.version}, {count} keys: {store.pack()}", file=sys.stderr)
+    (store.path / "_index.pkl").write_bytes(pickle.dumps(list(entries(count))))
+    return store
+
+
+def rows_of(lab: Lab, keys: int, most: int) -> list[list[str]]:
+    rows = []
+    store = build(lab, keys)
+    lab.delay(1)
+
+    def change() -> None:
+        store.update(dict.fromkeys(list(entries(CHANGED)), f"{time.monotonic()}"))
+        time.sleep(SETTLE)
+
+    def measure(
+        kind: str, work: str, processes: int, count: int, **more: Callable[[], None]
+    ) -> None:
+        seen = herd(lab, kind, work, processes, count, **more)
+        done = processes * count
+        row = [f"v{lab.configuration.version}", f"{keys}", work, f"{processes}", kind]
+        row += [f"{seen.calls}", f"{seen.calls / processes:.0f}", f"{seen.writes}"]
+        rows.append([*row, duration(seen.longest), f"{done / seen.longest:.0f}"])
+        print(*rows[-1], file=sys.stderr, flush=True)
+
+    for processes in PROCESSES:
+        measure("nfsdict", "open, read all", processes, keys)
+    for processes in PROCESSES:
+        measure("nfsdict", "refresh, close", processes, CHANGED, before=change)
+    for kind in ("0.2.1", "files"):
+        for processes in PROCESSES:
+            if processes * keys <= most:
+                measure(kind, "open, read all", processes, keys)
+    for kind in ("nfsdict", "0.2.1", "files"):
+        for shard in range(256):
+            (lab.server / f"puts {kind}" / f"{shard:02x}").mkdir(parents=True)
+        for processes in PROCESSES:
+            measure(kind, "put", processes, PUTS)
+    lab.delay(0)
+    return rows
+
+
+def inside(versions: list[str], sizes: list[int], most: int) -> None:
+    bench = Bench()
+    rows = []
+    for version in versions:
+        for keys in sizes:
+            with bench.lab(Configuration(version=version, size_mb=512)) as lab:
+                rows += rows_of(lab, keys, most)
+    heads = ["NFS", "keys", "work", "processes", "by", "RPCs", "each", "WRITEs", "longest"]
+    print(table([*heads, "keys a second, in all"], rows))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--versions", nargs="+", default=["3", "4.2"])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000, 20_000])
+    most = "release 0.2.1 and plain files read at most so many keys, in all (%(default)s)"
+    parser.add_argument("--most", type=int, default=40_000, help=most)
+    options = parser.parse_args()
+    inside_it = partial(inside, options.versions, options.sizes, options.most)
+    return run_in_guest(inside_it, 7200)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

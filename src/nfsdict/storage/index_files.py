@@ -75,6 +75,8 @@ class PackClaim:
         self._path = path
         self._wanted = wanted
         self._mine = False
+        self.lost = False
+        """whether another process was faster"""
 
     def take(self) -> bool:
         """Whether the caller may go on. OSError if the claim can't be made."""
@@ -82,8 +84,8 @@ class PackClaim:
             self._mine = self._claims.try_claim(self._path)
             if not self._mine:
                 self._claims.break_old(self._path, INDEX_CLAIM_NS)
-            return self._mine and self._wanted()
-        return True
+            self.lost = not (self._mine and self._wanted())
+        return not self.lost
 
     def give_up(self) -> None:
         """Remove the claim, if it was made. An error is ignored, as the claim expires."""
