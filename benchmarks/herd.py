@@ -8,6 +8,7 @@ together; both clients were mounted just before, with nothing cached.
 
     open, read all    a settled store: others have opened it since it was changed
     refresh, close    all have opened the store; then 100 keys were replaced
+    watch, 10 s       each process watches the settled store, nothing changes: 11 looks
     put               each process puts 50 new keys of its own, one after another
 
 Contenders are nfsdict, release 0.2.1, and a program that itself reads all files, or writes them
@@ -40,7 +41,7 @@ PUTS = 50
 PROCESSES = (2, 8, 32)
 
 PROCESS = """
-import os, pickle, sys, time
+import os, pickle, sys, threading, time
 who, base, kind, work, count = sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[4], int(sys.argv[5])
 if kind == "0.2.1":
     sys.path.insert(0, sys.argv[6])
@@ -76,6 +77,10 @@ def refreshed():
     assert len(d.refresh()) == count
     d.close()
 
+def watched():
+    threading.Timer(10.5, d.close).start()
+    assert list(d.watch(1.0)) == []
+
 def put():
     for number in range(count):
         if kind == "files":
@@ -83,11 +88,12 @@ def put():
         else:
             d[f"{who} {number}"] = f"{number:100d}"
 
-if work == "refresh, close":
+if work in ("refresh, close", "watch, 10 s"):
     d = NfsDict("store", base)
 elif work == "put" and kind != "files":
     d = NfsDict(f"puts {kind}", base, lazy=True)
-action = {"open, read all": opened_and_read, "refresh, close": refreshed, "put": put}[work]
+actions = {"open, read all": opened_and_read, "refresh, close": refreshed}
+action = {**actions, "watch, 10 s": watched, "put": put}[work]
 print("ready", flush=True)
 sys.stdin.readline()
 begin = time.perf_counter()
@@ -100,6 +106,8 @@ sys.stdin.readline()
 class Seen(NamedTuple):
     calls: int
     writes: int
+    received: int
+    """bytes, by both clients"""
     longest: float
 
 
@@ -131,6 +139,7 @@ def herd(
     for number in range(processes):
         answer(number)
     before()
+    already = received(lab)
     with lab.rpcs("a") as a, lab.rpcs("b") as b:
         for into, _ in pipes:
             if into:
@@ -140,7 +149,19 @@ def herd(
     for one in running:
         one.communicate("\n")
     writes = a.get("WRITE", 0) + b.get("WRITE", 0)
-    return Seen(a.total + b.total, writes, longest)
+    return Seen(a.total + b.total, writes, received(lab) - already, longest)
+
+
+def received(lab: Lab) -> int:
+    """How many bytes of replies both clients have got, by /proc/self/mountstats."""
+    total, here = 0, False
+    for line in Path("/proc/self/mountstats").read_text().splitlines():
+        words = line.split()
+        if line.startswith("device "):
+            here = words[4] in (str(lab.a.parent), str(lab.b.parent))
+        elif here and len(words) > 8 and words[0].rstrip(":").isupper():
+            total += int(words[5])
+    return total
 
 
 def entries(count: int) -> dict[str, str]:
@@ -174,13 +195,17 @@ def rows_of(lab: Lab, keys: int, most: int) -> list[list[str]]:
         done = processes * count
         row = [f"v{lab.configuration.version}", f"{keys}", work, f"{processes}", kind]
         row += [f"{seen.calls}", f"{seen.calls / processes:.0f}", f"{seen.writes}"]
-        rows.append([*row, duration(seen.longest), f"{done / seen.longest:.0f}"])
+        row += [f"{seen.received / processes / 1024:.0f} KiB"]
+        row += [duration(seen.longest)]
+        rows.append([*row, "" if work.startswith("watch") else f"{done / seen.longest:.0f}"])
         print(*rows[-1], file=sys.stderr, flush=True)
 
     for processes in PROCESSES:
         measure("nfsdict", "open, read all", processes, keys)
     for processes in PROCESSES:
         measure("nfsdict", "refresh, close", processes, CHANGED, before=change)
+    for processes in PROCESSES:
+        measure("nfsdict", "watch, 10 s", processes, keys)
     for kind in ("0.2.1", "files"):
         for processes in PROCESSES:
             if processes * keys <= most:
@@ -201,7 +226,18 @@ def inside(versions: list[str], sizes: list[int], most: int) -> None:
         for keys in sizes:
             with bench.lab(Configuration(version=version, size_mb=512)) as lab:
                 rows += rows_of(lab, keys, most)
-    heads = ["NFS", "keys", "work", "processes", "by", "RPCs", "each", "WRITEs", "longest"]
+    heads = [
+        "NFS",
+        "keys",
+        "work",
+        "processes",
+        "by",
+        "RPCs",
+        "each",
+        "WRITEs",
+        "received, each",
+        "longest",
+    ]
     print(table([*heads, "keys a second, in all"], rows))
 
 

@@ -431,9 +431,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         that it knew. In a call that interrupts another one, and while a value is decoded, an empty
         set is yielded, as such a call can't look.
 
-        A look costs an NFS server what ``refresh`` costs, so a watch with the default interval 4
-        calls a second (6 on version 4). An OSError is logged, once while others follow, and the
-        next look comes as usual. ValueError if ``interval`` isn't more than 0 and finite.
+        A look costs an NFS server what ``refresh`` costs, so a watch with the default interval 4 to
+        6 calls a second while nothing changes. An OSError is logged, once while others follow, and
+        the next look comes as usual. ValueError if ``interval`` isn't more than 0 and finite.
         """
         return self._watching.watch(self, checked_seconds("interval", interval))
 

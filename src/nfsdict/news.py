@@ -57,11 +57,9 @@ class News:
 
     # --- for watches -----------------------------------------------------------------------------
 
-    def begin_watch(self) -> set[str]:
-        """A set into which all news are put from now on, until ``end_watch``."""
-        news: set[str] = set()
+    def begin_watch(self, news: set[str]) -> None:
+        """Put all news into this set from now on, until ``end_watch``."""
         self.watched[id(news)] = news
-        return news
 
     def take_from(self, news: set[str]) -> set[str]:
         """What there is in this set of ``begin_watch``; it is not told again."""

@@ -100,9 +100,9 @@ class Watching:
     def _changes(
         self, owner: object, interval: float, span: _Span
     ) -> Generator[set[str], None, None]:
-        locks = self._state.locks
-        news = self._state.news.begin_watch()
+        news: set[str] = set()
         try:
+            self._state.news.begin_watch(news)
             yield set()
             due, failing = time.monotonic(), False
             while not span.ended.wait(due - time.monotonic()):
@@ -111,7 +111,7 @@ class Watching:
                     yield set()
                     continue
                 failing = span.look(self._scanner, failing, OSError)
-                with locks.guard:
+                with self._state.locks.guard:
                     changed = self._state.news.take_from(news)
                 if changed:
                     yield changed

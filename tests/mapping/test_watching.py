@@ -478,8 +478,10 @@ def test_close_in_an_interrupting_call_does_not_wait(opened, monkeypatch):
 
     monkeypatch.setattr(d._scanner, "scan", held)
     assert begun.wait(30)
+    begin = time.monotonic()
     with d._locks.guard:
         d.close()
+    assert time.monotonic() - begin < 8, "less than it waits otherwise"
     assert threads()
     go.set()
     assert until(lambda: not threads())
