@@ -91,7 +91,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             their files; 0 keeps none, None all. The value loaded first goes first; its key stays
             known. Opening and ``sync`` load values up to this limit.
         refresh_every: a daemon thread does what ``refresh`` does every so many seconds, so that no
-            cached read is older than that plus the time of a refresh. A refresh that fails is
+            cached read is older than that plus the time of a refresh (the first one lists the keys
+            of a lazy dictionary). A refresh that fails is
             logged, once while others follow that fail too, and the next one comes as usual: until
             one succeeds, values grow older. The thread ends at ``close``, at the interpreter's exit
             and when the dictionary is collected. A forked child has none: make a copy there, which

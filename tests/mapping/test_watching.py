@@ -487,6 +487,16 @@ def test_close_in_an_interrupting_call_does_not_wait(opened, monkeypatch):
     assert until(lambda: not threads())
 
 
+def test_no_refresh_begins_once_close_has_looked_for_those_under_way(opened, monkeypatch):
+    d = opened()
+    scans = []
+    monkeypatch.setattr(d._scanner, "scan", lambda: scans.append(True))
+    # Asked between the wait and the refresh.
+    monkeypatch.setattr(type(d._scanner), "barred", property(lambda self: d.close()))
+    assert list(d.watch(LONG)) == []
+    assert scans == []
+
+
 def test_close_waits_for_a_refresh_under_way(opened, monkeypatch):
     d = opened(refresh_every=0.01)
     begun, done = threading.Event(), []
