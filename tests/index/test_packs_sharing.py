@@ -346,12 +346,15 @@ def test_a_large_pack_that_another_one_has_written_meanwhile(nfsdict, unread, hi
             monkeypatch.undo()
             assert dict(open_(nfsdict, unread)) == LARGE
             first.append(written(unread))
+            monkeypatch.setattr(hints.PackFileWriter, "_spill", spilled.append)
         return original(self)
 
+    spilled = []
     monkeypatch.setattr(hints.PackClaim, "take", take)
     with open_(nfsdict, unread) as d:
         assert dict(d) == LARGE
     assert first[1] and written(unread) == first[1] and left_behind(unread) == []
+    assert spilled == []
 
 
 def test_a_claim_for_large_packs_that_a_crash_has_left(nfsdict, unread, hints, monkeypatch):
