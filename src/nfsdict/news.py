@@ -31,7 +31,7 @@ class News:
     def drop(self, key: str) -> None:
         """Don't tell of this key any more: this process has changed it since."""
         self.unreported.discard(key)
-        for news in tuple(self.watched.values()):
+        for news in list(self.watched.values()):
             news.discard(key)
 
     def note_lookup(self, index: Index, hexdigest: str, key: str, found: IndexEntry | None) -> None:
@@ -46,7 +46,7 @@ class News:
             self._tell_watches([key])
 
     def _tell_watches(self, keys: Iterable[str]) -> None:
-        for news in tuple(self.watched.values()):
+        for news in list(self.watched.values()):
             news.update(keys)
 
     def take(self) -> set[str]:

@@ -78,7 +78,7 @@ class _Span:
 
     def join(self, end: float) -> None:
         """Wait for what other threads are refreshing, until ``end`` by ``time.monotonic``."""
-        for thread, under_way in tuple(self.looks.items()):
+        for thread, under_way in list(self.looks.items()):
             if thread != threading.get_ident():
                 under_way.wait(end - time.monotonic())
 
