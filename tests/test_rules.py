@@ -16,9 +16,9 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli demo __init__ mapping
-    repack draw one_key bulk interrupting scan taking upkeep.repair upkeep.verify
+    repack draw watching one_key bulk interrupting scan taking upkeep.repair upkeep.verify
     upkeep.stats upkeep trust kinds
-    state shard_scan in_flight
+    state news shard_scan in_flight
     index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
     storage storage.index_files storage.exclusive storage.claims storage.shards storage.values
