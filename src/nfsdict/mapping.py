@@ -32,6 +32,7 @@ from .layout import digest_of
 from .locks import Locks
 from .one_key import OneKey
 from .progress import Progress
+from .read_ahead import ReadAhead
 from .repack import PackReport, Repack
 from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
@@ -161,8 +162,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             workers=workers,
         )
         self._interrupting = Interrupting(self._state, self._storage, self._entries)
+        self._ahead = ReadAhead(self._state, self._storage, self._entries)
         self._one_key = OneKey(
-            self._state, self._writer, self._storage, self._entries, self._interrupting
+            self._state,
+            self._writer,
+            self._storage,
+            self._entries,
+            self._interrupting,
+            self._ahead,
         )
         self._taker = Taker(self._state, self._writer, self._storage, self._entries)
         self._draw = Draw(self._scanner, self._cache)
@@ -497,8 +504,14 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     # --- the rest of a mapping -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over a copy of the keys, as lookups and other threads may change them."""
-        return iter(self._scanner.known_keys())
+        """Iterate over a copy of the keys, as lookups and other threads may change them.
+
+        A loop that looks up each key as it gets it reads values that aren't in memory from packs,
+        where these have them and the key's directory hasn't changed: a few reads in place of one
+        for each key. Such values are those of a moment within the loop. Likewise ``values`` and
+        ``items``.
+        """
+        return self._ahead.over(self._scanner.known_keys())
 
     def __len__(self) -> int:
         self._list_once()

@@ -70,6 +70,7 @@ class IndexAndFiles(RuleBasedStateMachine):
                 "index.pack",
                 "index.stack",
                 "index.writer",
+                "read_ahead",
                 "repack",
             )
         }
@@ -99,6 +100,8 @@ class IndexAndFiles(RuleBasedStateMachine):
         # From how many changes on a pack is written.
         self.patch.setattr(self.modules["index.writer"], "_PAYS", pays)
         self.pays = pays
+        # From how many lookups on a loop reads the packs.
+        self.patch.setattr(self.modules["read_ahead"], "_PAYS", pays - 1)
         # Who waits until a change is old enough finds it so at once.
         self.patch.setattr(
             self.modules["repack"], "time", SimpleNamespace(sleep=lambda _: self.time_passes())
