@@ -140,13 +140,13 @@ class ShardScan:
             if old is None:
                 self._to_read.append((hexdigest, file_size(signature)))
                 continue
-            proven = old.proven and old.signature == signature
+            proven = old.proves(signature)
             if proven and old.key in unpacked:
                 self.values[old.key] = unpacked[old.key]
             elif policy.wants(old, proven, file_size(signature)):
                 self._to_read.append((hexdigest, file_size(signature)))
                 continue
-            self.entries[hexdigest] = IndexEntry(old.key, signature, None)
+            self.entries[hexdigest] = old.seen(signature)
             if signature != UNKNOWN and old.differs(signature):
                 self.changed.add(old.key)
 

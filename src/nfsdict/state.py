@@ -146,12 +146,15 @@ class StoreState:
         signature: bytes,
         data: Content,
         generation: object,
+        entry: IndexEntry | None = None,
     ) -> Any:
         """Note that this digest's file was written with ``data``. Returns the value replaced.
 
-        ``generation``: the attribute's value from before the write.
+        ``generation``: the attribute's value from before the write. ``entry``: what is known of the
+        file; else that it has this signature.
         """
-        entry = IndexEntry(key, signature, fingerprint(data))
+        if entry is None:
+            entry = IndexEntry(key, signature, fingerprint(data))
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
