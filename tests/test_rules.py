@@ -22,7 +22,7 @@ _ORDER = """
     entries
     storage storage.index_files storage.spool storage.exclusive storage.claims storage.shards
     storage.values storage.files storage.nfs storage.mounts storage.clock
-    signed serializers opcodes content
+    signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel batches locks errors layout
     core _core _pure backend
 """

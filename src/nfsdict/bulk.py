@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, Optional, Union
 
-from .content import Content, fingerprint, size_of
+from .content import Content, size_of
 from .core import digest
 from .entries import Entries
 from .errors import name_key
@@ -132,7 +132,7 @@ class Bulk:
             for (hexdigest, key, _, data), one, outcome in zip(items, prepared.made, outcomes):
                 entry = None
                 if isinstance(one, tuple) and outcome is one[1]:
-                    entry = LoadedEntry(key, one[1], fingerprint(data), load)
+                    entry = LoadedEntry(key, one[1], self._entries.fingerprint(data), load)
                     loaded.append((hexdigest, entry, data))
                 results.append((outcome, entry))
             return results

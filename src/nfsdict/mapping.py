@@ -75,8 +75,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         name: the store's directory, as a relative path below ``base_dir``.
         base_dir: the directory that holds stores; None is
             ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at its beginning is a home directory.
-        serializer: ``"pickle"``, ``"json"``, ``"bytes"``, or an object with ``extension``,
-            ``dumps((key, value))`` and ``loads(data)``. Unpickling runs code: open pickles only
+        serializer: ``"pickle"``, ``"json"``, ``"bytes"``, ``"buffers"`` for arrays (see
+            ``nfsdict.buffers``), or an object with ``extension``, ``dumps((key, value))`` and
+            ``loads(data)``. Unpickling runs code: open pickles only
             where you trust everybody who can write (see ``UntrustedPickleWarning``), or ``signed``.
         lazy: open without listing; keys are listed when first needed, values read when accessed.
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
@@ -143,12 +144,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             "cache_bytes": cache_bytes,
         }
         self._read_only, self._workers = read_only, workers
-        self._storage = Storage(directory, format.extension, mode, durable)
+        aligned = getattr(format, "aligned", False)
+        self._storage = Storage(directory, format.extension, mode, durable, aligned)
         self._values = self._storage.values
         self._locks = Locks()
         self._entries = Entries(self._values, format, self._locks)
         self._kinds = Kinds(self._storage)
-        self._state = StoreState(Index(), self._cache, self._locks, lazy, cache_bytes)
+        self._state = StoreState(
+            Index(), self._cache, self._locks, lazy, cache_bytes, self._entries.fingerprint
+        )
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )

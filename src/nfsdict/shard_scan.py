@@ -31,6 +31,9 @@ class ReadPolicy:
     read again unless their signatures prove them the same. Other known files are read too unless
     ``lazy``, up to ``room`` bytes, which the cache has room for; None sets no limit. With
     ``reread`` all known files count as such others.
+
+    Threads count the room down without a lock: of two that do so at once, one may go uncounted.
+    What is read too much then, the cache doesn't keep.
     """
 
     def __init__(
@@ -197,7 +200,7 @@ def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | E
         size = len(entry.data)
         value = entry.value if policy.keeps(entry.key, size) else _NOT_KEPT
         known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
-        found.append(Reading(known, value, entry.data if size <= pack.PACKED else None))
+        found.append(Reading(known, value, bytes(entry.data) if size <= pack.PACKED else None))
     return found
 
 

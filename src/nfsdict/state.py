@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Callable
 
 from .cache_bound import CacheBound
-from .content import Content, fingerprint, size_of
+from .content import Content, size_of
 from .core import MISSING, digest
 from .entries import Entry
 from .errors import UncertainWriteError
@@ -21,18 +21,26 @@ class StoreState:
     """``cache`` (key to value, or to MISSING if the value isn't loaded) and the index, in step.
 
     ``lazy``: a scan leaves the values of known keys unread. ``cache_bytes``: the limit on values in
-    the cache. Callers have entered their thread's guard; each method holds the lock ``state`` for a
-    moment. Most methods return the values that they replaced: the caller keeps them until it has
-    released all locks, as dropping the last reference to a value may run its ``__del__``.
+    the cache. ``fingerprint``: that of ``Entries``. Callers have entered their thread's guard; each
+    method holds the lock ``state`` for a moment. Most methods return the values that they replaced:
+    the caller keeps them until it has released all locks, as dropping the last reference to a value
+    may run its ``__del__``.
     """
 
     def __init__(
-        self, index: Index, cache: dict[str, Any], locks: Locks, lazy: bool, cache_bytes: int | None
+        self,
+        index: Index,
+        cache: dict[str, Any],
+        locks: Locks,
+        lazy: bool,
+        cache_bytes: int | None,
+        fingerprint: Callable[[Content], int],
     ) -> None:
         self.index = index
         self._cache = cache
         self.locks = locks
         self.lazy = lazy
+        self._fingerprint = fingerprint
         self._bound = None if cache_bytes is None else CacheBound(cache, cache_bytes)
         # Device and inode of the root that the index describes.
         self._root: tuple[int, int] | None = None
@@ -154,7 +162,7 @@ class StoreState:
         file; else that it has this signature.
         """
         if entry is None:
-            entry = IndexEntry(key, signature, fingerprint(data))
+            entry = IndexEntry(key, signature, self._fingerprint(data))
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -291,7 +299,7 @@ class StoreState:
             )
             if len(self._cache) <= listed // 8:
                 return listed + sum(
-                    digest(key)[:2] not in self._unmaterialized_shards for key in self._cache
+                    digest(key)[:2] not in self._unmaterialized_shards for key in self.cached_keys()
                 )
         self.materialize_keys()
         return len(self._cache)
@@ -430,7 +438,7 @@ class StoreState:
         for key in keys:
             hexdigest = digest(key)
             if key in self._cache and self.index.shard(hexdigest).find(hexdigest, key) is None:
-                replaced.append(self._cache[key])
+                replaced.append(self._cache.get(key))
                 self._mark_unknown(hexdigest, key)
         return replaced
 

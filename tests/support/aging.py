@@ -125,8 +125,11 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
     )
     probe_clock = modules["files"].Files.probe_clock
     patch.setattr(modules["files"].Files, "probe_clock", lambda self: floor(probe_clock(self)))
-    wrap(
-        "files",
-        "read_files",
-        lambda found, _: [one if isinstance(one, int) else (one[0], sign(one[1])) for one in found],
-    )
+    for name in ("read_files", "read_aligned"):
+        wrap(
+            "files",
+            name,
+            lambda found, _: [
+                one if isinstance(one, int) else (one[0], sign(one[1])) for one in found
+            ],
+        )

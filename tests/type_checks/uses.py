@@ -36,6 +36,8 @@ def opening() -> None:
     NfsDict("x", serializer=nfsdict.signed("bytes", key=b""))
     NfsDict("x", serializer=nfsdict.signed(Vectors(), key=b""))
     NfsDict("x", serializer=nfsdict.json_format(indent=2, sort_keys=True))
+    NfsDict("x", serializer="buffers")
+    NfsDict("x", serializer=nfsdict.signed(nfsdict.buffers("zstd"), key=b""))
     NfsDict("x", serializer="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", serializer=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", mode="660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -325,7 +325,7 @@ class Index:
         shard_index.persisted_stamp = before.persisted_stamp
         shard_index.dirty_keys = before.dirty_keys
         shard_index.fill(entries, before, racy, overtaken)
-        for key in tuple(overtaken):  # an interrupting call may add to them
+        for key in list(overtaken):  # in one step, as an interrupting call may add to them
             if key in before.overlay:
                 shard_index.overlay[key] = before.overlay[key]
                 shard_index.dirty_keys.add(key)

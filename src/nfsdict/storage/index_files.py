@@ -142,7 +142,7 @@ class IndexFiles:
         [content] = self._files.read_paths([self._paths.manifest])
         if isinstance(content, OSError):
             raise content
-        return content and content[0]
+        return content and bytes(content[0])
 
     def write_manifest(self, data: bytes) -> None:
         """Replace the manifest atomically. OSError if that fails."""
