@@ -16,10 +16,10 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli demo __init__ mapping
-    repack draw one_key read_ahead bulk interrupting scan loads taking upkeep.repair upkeep.verify
-    upkeep.stats upkeep trust kinds
-    state shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack index
-    entries
+    repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.repair
+    upkeep.verify upkeep.stats upkeep trust kinds
+    state news shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack
+    index entries
     storage storage.index_files storage.spool storage.exclusive storage.claims storage.shards
     storage.values storage.files storage.nfs storage.mounts storage.clock
     signed serializers buffers opcodes builtin_serializer content

@@ -14,6 +14,7 @@ from .in_flight import InFlight, Read, Scan
 from .index.memory import Index, IndexEntry
 from .layout import SHARDS, UNKNOWN, Stamp
 from .locks import Locks
+from .news import News
 from .shard_scan import ReadPolicy, ShardScan
 
 
@@ -52,6 +53,7 @@ class StoreState:
         Callers read it before their I/O and pass it back; if it is another one by then, the result
         may be outdated, and the key is marked as unknown"""
         self._in_flight = InFlight()
+        self.news = News(locks)
         # Changes by interrupting calls: digest, key, and whether the key may have a file since.
         self._interrupted: list[tuple[str, str, bool]] = []
 
@@ -83,6 +85,8 @@ class StoreState:
                 # Most often by another lookup. Its object is handed out, as it will be from now on.
                 held = MISSING if fresh else self._cache.get(entry.key, MISSING)
                 return entry.value if held is MISSING else held, None
+            if self.news.watched:
+                self.news.note_lookup(self.index, hexdigest, entry.key, known)
             if read.generation is self.generation:
                 replaced = self._hold(entry.key, entry.value, len(entry.data))
                 self.index.note_read(hexdigest, known)
@@ -123,8 +127,11 @@ class StoreState:
             if self._interrupted:
                 self._settle_interrupted()
             if not read.outdated and read.key not in self._cache:
+                known = IndexEntry(read.key, signature, unread)
+                if self.news.watched:
+                    self.news.note_lookup(self.index, hexdigest, read.key, known)
                 self._cache[read.key] = MISSING
-                self.index.note_written(hexdigest, IndexEntry(read.key, signature, unread))
+                self.index.note_written(hexdigest, known)
                 if read.generation is not self.generation:
                     self._mark_unknown(hexdigest, read.key)
                 self._in_flight.overtake(read.key)
@@ -138,6 +145,8 @@ class StoreState:
                 self._settle_interrupted()
             if read.outdated:
                 return None
+            if self.news.watched:
+                self.news.note_lookup(self.index, hexdigest, key, None)
             if read.generation is self.generation:
                 replaced = self._drop(key)
                 self.index.note_gone(hexdigest, key)
@@ -172,10 +181,11 @@ class StoreState:
             else:
                 replaced = self._bound.hold(key, value, size_of(data))
             self.index.note_written(hexdigest, entry)
-            flight = self._in_flight
-            if flight.reads or flight.scans or flight.unreported:
+            flight, news = self._in_flight, self.news
+            if flight.reads or flight.scans or news.unreported or news.watched:
                 flight.overtake(key)
-                flight.drop_news(key)
+                flight.drop_found(key)
+                news.drop(key)
             # Compared last, as an interrupting call may come at any moment before.
             if generation is not self.generation:
                 self._mark_unknown(hexdigest, key)
@@ -189,7 +199,8 @@ class StoreState:
             replaced = self._drop(key)
             self.index.note_gone(hexdigest, key)
             self._in_flight.overtake(key)
-            self._in_flight.drop_news(key)
+            self._in_flight.drop_found(key)
+            self.news.drop(key)
         return replaced
 
     def invalidate(self, hexdigest: str, key: str) -> Any:
@@ -346,9 +357,10 @@ class StoreState:
             self._in_flight.begin_scan(scan)
 
     def end_scan(self, scan: Scan) -> None:
-        """Note that the scan has ended. The next ``take_changes`` reports what it found."""
+        """Note that the scan has ended, and what it found as news."""
         with self.locks.state:
             self._in_flight.end_scan(scan)
+            self.news.add(scan.found, to_refresh=scan.telling)
 
     def begin_look(self, shard: str) -> tuple[int, dict[str, IndexEntry]]:
         """The number of a new look at this shard, and the entries known of it now, by digest."""
@@ -441,13 +453,3 @@ class StoreState:
                 replaced.append(self._cache.get(key))
                 self._mark_unknown(hexdigest, key)
         return replaced
-
-    def take_changes(self) -> set[str]:
-        """The keys that others changed, found by scans that have ended since the last call."""
-        with self.locks.state:
-            return self._in_flight.take_changes()
-
-    def drop_changes(self, scan: Scan) -> None:
-        """Don't report what this scan found."""
-        with self.locks.state:
-            scan.found = set()

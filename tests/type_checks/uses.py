@@ -95,6 +95,9 @@ def whole() -> None:
         d["k"] = [1, "any"]
         d.update(a=1, b="x")
     assert_type(d.refresh(), set[str])
+    assert_type(next(d.watch()), set[str])
+    for keys in NfsDict("x", refresh_every=5).watch(interval=0.5):
+        assert_type(keys, set[str])
     assert_type(d.verify(), nfsdict.VerifyReport)
     assert_type(d.repair(), nfsdict.RepairReport)
     assert_type(d.pack(), nfsdict.PackReport)

@@ -95,6 +95,12 @@ class IndexEntry:
             return self.signature != signature
         return not same_but_for_ctime(self.signature, signature)
 
+    def replaced_by(self, new: IndexEntry) -> bool:
+        """Whether ``new``, just read, shows that the file was written or replaced since."""
+        if self.fingerprint not in (None, UNREAD):
+            return self.fingerprint != new.fingerprint
+        return self.differs(new.signature)
+
 
 class Load:
     """Files that were written together, for ``LoadedEntry``."""
