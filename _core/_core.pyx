@@ -109,6 +109,7 @@ cdef extern from "files.h":
 
     ctypedef struct nfsdict_writing:
         const char* target
+        char* temporary
         iovec* parts
         size_t count
         nfsdict_signature signature
@@ -151,7 +152,12 @@ cdef extern from "files.h":
     void nfsdict_listing_free(nfsdict_listing* listing) nogil
     void nfsdict_read_file(nfsdict_read_request* request, nfsdict_allocate allocate) nogil
 
+    int NFSDICT_WHOLE
+    int NFSDICT_PREPARE
+    int NFSDICT_PUBLISH
+
     ctypedef struct nfsdict_write_options:
+        int part
         int mode
         int durable
         int synced
@@ -801,7 +807,7 @@ def write_file(target, data, mode, bint durable, bint synced, /):
     cdef iovec part
     if not isinstance(data, bytes):
         return write_files([(target, data)], mode, durable, synced, False)[0]
-    options.mode = -1 if mode is None else mode
+    options.part, options.mode = NFSDICT_WHOLE, -1 if mode is None else mode
     options.durable, options.synced, options.exclusive = durable, synced, False
     writing.target = path_bytes(target, kept)
     describe(&part, data)
@@ -811,17 +817,21 @@ def write_file(target, data, mode, bint durable, bint synced, /):
     return outcome(&writing)
 
 
-def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
+cdef object prepared(nfsdict_writing* writing):
+    if writing.error != 0:
+        return writing.error
+    return PyUnicode_DecodeFSDefault(writing.temporary), signature_bytes(&writing.signature)
+
+
+cdef list write_all(list files, nfsdict_write_options* options):
+    """Write these files whole, or prepare them; their outcomes."""
     cdef list kept = [], targets = [], contents = [], parts
     cdef Py_ssize_t count, total = 0, i
     cdef list outcomes = []
-    cdef nfsdict_write_options options
     cdef nfsdict_writing* writings = NULL
     cdef iovec* part = NULL
     cdef iovec* all_parts = NULL
     cdef _Views views
-    options.mode = -1 if mode is None else mode
-    options.durable, options.synced, options.exclusive = durable, synced, exclusive
     for target, data in files:  # only once, so that no target gets another one's content
         parts = parts_of(data)
         targets.append(target)
@@ -842,10 +852,55 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
                 views.describe(part, data)
                 part += 1
         with nogil:
-            nfsdict_write_files(writings, count, &options)
-        for i in range(count):
-            outcomes.append(outcome(&writings[i]))
+            nfsdict_write_files(writings, count, options)
+        try:
+            for i in range(count):
+                if options.part == NFSDICT_PREPARE:
+                    outcomes.append(prepared(&writings[i]))
+                else:
+                    outcomes.append(outcome(&writings[i]))
+        finally:
+            for i in range(count):
+                free(writings[i].temporary)
     finally:
         PyMem_Free(all_parts)
+        PyMem_Free(writings)
+    return outcomes
+
+
+def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
+    cdef nfsdict_write_options options
+    options.part, options.mode = NFSDICT_WHOLE, -1 if mode is None else mode
+    options.durable, options.synced, options.exclusive = durable, synced, exclusive
+    return write_all(files, &options)
+
+
+def prepare_files(list files not None, mode, bint durable, /):
+    cdef nfsdict_write_options options
+    options.part, options.mode = NFSDICT_PREPARE, -1 if mode is None else mode
+    options.durable, options.synced, options.exclusive = durable, False, False
+    return write_all(files, &options)
+
+
+def publish_files(list files not None, bint synced, /):
+    cdef list kept = [], outcomes = []
+    cdef Py_ssize_t count = len(files), i
+    cdef nfsdict_write_options options
+    cdef nfsdict_writing* writings
+    options.part, options.mode = NFSDICT_PUBLISH, -1
+    options.durable, options.synced, options.exclusive = False, synced, False
+    writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
+    if writings is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            temporary, target = files[i]
+            writings[i].temporary = <char*> path_bytes(temporary, kept)
+            writings[i].target = path_bytes(target, kept)
+        with nogil:
+            nfsdict_write_files(writings, count, &options)
+        for i in range(count):
+            outcomes.append((writings[i].step, writings[i].error) if writings[i].error else None)
+    finally:
         PyMem_Free(writings)
     return outcomes

@@ -490,14 +490,15 @@ static int link_file(const nfsdict_writing *writing, int directory, const char *
     return error;
 }
 
-/* Write one file. The target is relative to the directory's descriptor, or any path with
-   AT_FDCWD. */
-static void write_file(nfsdict_writing *writing, int directory, const char *target,
-                       const nfsdict_write_options *options)
+/* Write the file under a temporary name, which is to be freed; NULL after an error. The target is
+   relative to the directory's descriptor, or any path with AT_FDCWD. */
+static void prepare_file(nfsdict_writing *writing, int directory, const char *target,
+                         const nfsdict_write_options *options)
 {
     char *temporary = temporary_name(target);
 
     writing->step = NFSDICT_WRITING;
+    writing->temporary = NULL;
     if (temporary == NULL) {
         writing->error = errno;
         return;
@@ -517,14 +518,42 @@ static void write_file(nfsdict_writing *writing, int directory, const char *targ
     if (close(descriptor) != 0 && writing->error == 0)
         writing->error = errno;
     if (writing->error == 0) {
-        writing->step = NFSDICT_PUBLISHING;
-        writing->error = options->exclusive
-                             ? link_file(writing, directory, temporary, target)
-                             : renameat(directory, temporary, directory, target) != 0 ? errno : 0;
+        writing->temporary = temporary;
+        return;
     }
-    if (writing->error != 0 || options->exclusive)
-        unlinkat(directory, temporary, 0);
+    unlinkat(directory, temporary, 0);
     free(temporary);
+}
+
+/* Give the file its name; both names are relative to the directory's descriptor. */
+static void publish_file(nfsdict_writing *writing, int directory, const char *temporary,
+                         const char *target, int exclusive)
+{
+    writing->step = NFSDICT_PUBLISHING;
+    writing->error = exclusive ? link_file(writing, directory, temporary, target)
+                     : renameat(directory, temporary, directory, target) != 0 ? errno
+                                                                              : 0;
+    if (writing->error != 0 || exclusive)
+        unlinkat(directory, temporary, 0);
+}
+
+/* Do what the options ask for with one file, whose names have so many bytes of a directory's path
+   before them that are left out. */
+static void write_file(nfsdict_writing *writing, int directory, size_t skipped,
+                       const nfsdict_write_options *options)
+{
+    const char *target = writing->target + skipped;
+
+    if (options->part == NFSDICT_PUBLISH) {
+        publish_file(writing, directory, writing->temporary + skipped, target, 0);
+        return;
+    }
+    prepare_file(writing, directory, target, options);
+    if (writing->error != 0 || options->part == NFSDICT_PREPARE)
+        return;
+    publish_file(writing, directory, writing->temporary, target, options->exclusive);
+    free(writing->temporary);
+    writing->temporary = NULL;
 }
 
 static int open_directory(const char *target)
@@ -562,10 +591,14 @@ static void write_run(nfsdict_writing *writings, size_t count, const nfsdict_wri
     int published = 0;
 
     for (size_t i = 0; i < count; i++) {
-        writings[i].step = NFSDICT_WRITING;
+        writings[i].step = options->part == NFSDICT_PUBLISH ? NFSDICT_PUBLISHING : NFSDICT_WRITING;
         writings[i].error = error;
         if (error == 0)
-            write_file(&writings[i], directory, writings[i].target + skipped, options);
+            write_file(&writings[i], directory, skipped, options);
+        else if (options->part == NFSDICT_PUBLISH)
+            unlink(writings[i].temporary);
+        else
+            writings[i].temporary = NULL;
         published |= writings[i].error == 0;
     }
     if (!synced || directory < 0)

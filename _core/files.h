@@ -34,6 +34,7 @@ enum { NFSDICT_WRITING, NFSDICT_PUBLISHING, NFSDICT_SYNCING };
 
 typedef struct {
     const char *target;
+    char *temporary; /* of a prepared file; to be freed if nfsdict_write_files has set it */
     struct iovec *parts; /* of the content, one after another; changed by the write */
     size_t count;
     nfsdict_signature signature;
@@ -92,8 +93,13 @@ typedef struct {
 void nfsdict_list(nfsdict_listing *listing);
 void nfsdict_listing_free(nfsdict_listing *listing);
 
+/* What of a write is done by one call: files are prepared under temporary names and then get their
+   own, or one of both. */
+enum { NFSDICT_WHOLE, NFSDICT_PREPARE, NFSDICT_PUBLISH };
+
 /* How files are written. */
 typedef struct {
+    int part;
     int mode;      /* permission bits, -1: what the umask leaves */
     int durable;   /* fsync each file */
     int synced;    /* fsync each directory, once after the last of a run of targets in it */
@@ -103,7 +109,8 @@ typedef struct {
 /* To be called once, before files are written. */
 void nfsdict_files_prepare(void);
 
-/* Write each file under a temporary name beside its target, and publish it. */
+/* Write each file under a temporary name beside its target, and publish it. Prepare only: without
+   synced and exclusive. Publish only: without exclusive. */
 void nfsdict_write_files(nfsdict_writing *writings, size_t count,
                          const nfsdict_write_options *options);
 

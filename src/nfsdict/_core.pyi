@@ -157,3 +157,18 @@ def write_files(
     errno). Step 0: it failed before the rename or link. 1: at the rename or link. After either the
     temporary file was removed. 2: at the directory's fsync.
     """
+
+def prepare_files(
+    files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
+) -> list[tuple[str, bytes] | int]:
+    """The first part of ``write_files``: write each (target, content) under a temporary name.
+
+    For each its temporary path beside the target and its signature, or the errno; then there is no
+    file. The caller publishes the files or removes them.
+    """
+
+def publish_files(files: list[tuple[str, str]], synced: bool, /) -> list[tuple[int, int] | None]:
+    """The second part of ``write_files``: rename each (temporary path, target) in one directory.
+
+    For each None, or (step, errno) as of ``write_files``.
+    """

@@ -460,12 +460,52 @@ def _parts(data: bytes | list[bytes | memoryview]) -> list[memoryview]:
     return [view.cast("B") for view in views if view.nbytes]
 
 
+def prepare_files(
+    files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
+) -> list[tuple[str, bytes] | int]:
+    contents = [(target, _parts(data)) for target, data in files]
+    return [_prepare_file(target, parts, mode, durable) for target, parts in contents]
+
+
+def publish_files(files: list[tuple[str, str]], synced: bool, /) -> list[tuple[int, int] | None]:
+    outcomes: list[tuple[int, int] | None] = []
+    paths = [(_text(temporary), _text(target)) for temporary, target in files]
+    for directory, run in groupby(paths, lambda file: os.path.dirname(file[1])):
+        published = [_publish_file(temporary, target, None) for temporary, target in run]
+        if synced and None in published:
+            error = _sync_directory(directory)
+            if error:
+                published = [outcome or (_SYNCING, error) for outcome in published]
+        outcomes += published
+    return outcomes
+
+
 def _write_file(
     target: str, parts: list[memoryview], mode: int | None, durable: bool, exclusive: bool
 ) -> bytes | tuple[int, int]:
+    prepared: list[str] = []
+    try:
+        outcome = _prepare_file(target, parts, mode, durable, prepared)
+        if isinstance(outcome, int):
+            return _WRITING, outcome
+        temporary, signature = outcome
+        return _publish_file(temporary, target, signature if exclusive else None) or signature
+    except BaseException:
+        for temporary in prepared:
+            _discard(temporary)
+        raise
+
+
+def _prepare_file(
+    target: str,
+    parts: list[memoryview],
+    mode: int | None,
+    durable: bool,
+    prepared: list[str] | None = None,
+) -> tuple[str, bytes] | int:
+    """See ``prepare_files``. The temporary path is noted in ``prepared`` as well, if given."""
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
-    step = _WRITING
     descriptor = None
     opened: list[int] = []
     try:
@@ -484,13 +524,9 @@ def _write_file(
         # NFS may report a failed write as late as here. Close before rename: NFSv3
         # charges a GETATTR for the other order.
         _close(opened)
-        step = _PUBLISHING
-        if exclusive:
-            _link(temporary, target, signature)
-            _discard(temporary)
-        else:
-            os.replace(temporary, target)
-        return signature
+        if prepared is not None:
+            prepared.append(temporary)
+        return temporary, signature
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to report
             _close(opened)
@@ -500,7 +536,23 @@ def _write_file(
             _discard(temporary)
         if not isinstance(error, OSError):
             raise
-        return step, number or errno.EIO
+        return number or errno.EIO
+
+
+def _publish_file(temporary: str, target: str, exclusive: bytes | None) -> tuple[int, int] | None:
+    """Rename the file, or link it if its signature is given; then None, or (step, errno)."""
+    try:
+        if exclusive is not None:
+            _link(temporary, target, exclusive)
+            _discard(temporary)
+        else:
+            os.replace(temporary, target)
+        return None
+    except BaseException as error:
+        _discard(temporary)
+        if not isinstance(error, OSError):
+            raise
+        return _PUBLISHING, error.errno or errno.EIO
 
 
 def _close(opened: list[int]) -> None:

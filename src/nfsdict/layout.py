@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 SHARDS = [f"{number:02x}" for number in range(256)]
@@ -197,9 +197,19 @@ def mtime_of(signature: bytes) -> int:
     return int.from_bytes(signature[_MTIME], "little", signed=True)
 
 
+def ctime_of(signature: bytes) -> int:
+    """The ctime in ns."""
+    return int.from_bytes(signature[_CTIME], "little", signed=True)
+
+
+def latest_mtime(signatures: Iterable[bytes]) -> int:
+    """The latest mtime in ns of all these; 0 if there are none."""
+    return max((one[2] for one in _SIGNATURE.iter_unpack(b"".join(signatures))), default=0)
+
+
 def latest_of(signature: bytes) -> int:
     """The later one of mtime and ctime in ns."""
-    return max(mtime_of(signature), int.from_bytes(signature[_CTIME], "little", signed=True))
+    return max(mtime_of(signature), ctime_of(signature))
 
 
 def same_but_for_ctime(one: bytes, other: bytes) -> bool:

@@ -30,10 +30,12 @@ from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .kinds import Kinds
 from .layout import digest_of
+from .loads import Loads
 from .locks import Locks
 from .one_key import OneKey
 from .progress import Progress
-from .repack import PackReport, Repack
+from .read_ahead import ReadAhead
+from .repack import PackReport, Repack, pack_loads
 from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
@@ -169,6 +171,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
+        self._loads = Loads(directory)
         self._scanner = Scanner(
             self._state,
             self._writer,
@@ -176,16 +179,25 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._entries,
             self._kinds,
             Progress(name, progress_bar),
+            self._loads,
             may_probe_clock=not read_only,
             workers=workers,
         )
         self._interrupting = Interrupting(self._state, self._storage, self._entries)
+        self._ahead = ReadAhead(self._state, self._storage, self._entries)
         self._one_key = OneKey(
-            self._state, self._writer, self._storage, self._entries, self._interrupting
+            self._state,
+            self._writer,
+            self._storage,
+            self._entries,
+            self._interrupting,
+            self._ahead,
         )
         self._taker = Taker(self._state, self._writer, self._storage, self._entries)
         self._draw = Draw(self._scanner, self._cache)
-        self._bulk = Bulk(self._state, self._writer, self._storage, self._entries, workers)
+        self._bulk = Bulk(
+            self._state, self._writer, self._storage, self._entries, self._loads, workers
+        )
         self._watching = Watching(self._scanner, self._state)
         if read_only:
             self._storage.check()
@@ -341,6 +353,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         serialized and written in batches of 64 MiB. If the serializer refuses a value, its error is
         raised, naming the key, and nothing of that batch is written; earlier batches are. If some
         keys can't be written, all others are, and BatchError names those that failed.
+
+        After a load, call ``pack``: the next opening then reads one file. From 2,000 values of
+        32 KiB at most on, an update puts their bytes aside in a temporary file of the store until
+        then, as the values that it has just written prove nothing for 3 s; so ``pack``, and
+        ``close`` where it pays, list the directories that were written and read no value again.
         """
         pairs = dict(other)
         pairs.update(kwargs)
@@ -515,7 +532,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         Openings do that by themselves when it pays. The next opening of the whole store then reads
         that file instead of one for each key. Every directory is listed, so that files that were
         written in place are packed anew. Takes 3 s more if something was changed within the last
-        3 s, as so young signatures prove nothing. OSError if the file can't be written; EBUSY if
+        3 s, as so young signatures prove nothing. Values that an ``update`` of 2,000 keys or more
+        has written aren't read again. OSError if the file can't be written; EBUSY if
         other processes go on writing the index.
         """
         self._writable()
@@ -526,6 +544,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._writer,
             self._storage.index,
             self._entries,
+            self._loads,
             self._workers,
         )()
 
@@ -536,19 +555,31 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def close(self) -> None:
         """Write the index, if that pays; end watches, and the thread of ``refresh_every``.
 
+        After an ``update`` of 2,000 keys or more it lists the directories that were written, and
+        packs the values, as ``pack`` does: if 3 s have passed since, or if the load took 30 s or
+        more, when it waits for the rest of the 3 s. A lazy dictionary that has listed nothing yet
+        leaves that to ``pack``.
+
         Never raises OSError. Waits for a refresh of those that is under way, but 10 s at most. The
         dictionary stays usable: it can be watched anew, but isn't refreshed by itself any
         more. Without a close no entry is lost, but the next opening may take longer.
         """
         self._watching.end()
         if not self._read_only:
+            pack_loads(self._scanner, self._state, self._loads)
             self._writer.flush()
 
     # --- the rest of a mapping -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over a copy of the keys, as lookups and other threads may change them."""
-        return iter(self._scanner.known_keys())
+        """Iterate over a copy of the keys, as lookups and other threads may change them.
+
+        A loop that looks up each key as it gets it reads values that aren't in memory from packs,
+        where these have them and the key's directory hasn't changed: a few reads in place of one
+        for each key. Such values are those of a moment within the loop. Likewise ``values`` and
+        ``items``.
+        """
+        return self._ahead.over(self._scanner.known_keys())
 
     def __len__(self) -> int:
         self._list_once()

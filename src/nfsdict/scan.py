@@ -15,11 +15,13 @@ from typing import Any
 
 from .entries import Entries
 from .in_flight import Scan
+from .index import memory
 from .index.shard import ShardIndex
 from .index.stack import PackStack
 from .index.writer import IndexWriter
 from .kinds import Kinds
 from .layout import SHARDS, Stamp
+from .loads import Loads
 from .parallel import in_parallel
 from .progress import Progress
 from .shard_scan import ReadPolicy, ShardScan, read
@@ -83,6 +85,7 @@ class Scanner:
         entries: Entries,
         kinds: Kinds,
         progress: Progress,
+        loads: Loads,
         *,
         may_probe_clock: bool,
         workers: int,
@@ -94,6 +97,7 @@ class Scanner:
         self._locks = state.locks
         self._kinds = kinds
         self._progress = progress
+        self._loads = loads
         self._may_probe_clock = may_probe_clock
         self._workers = workers
 
@@ -158,6 +162,9 @@ class Scanner:
             looks = self._look(plan, policy)
             for found in self._progress.over(looks, len(plan.todo)):
                 with self._locks.guard:
+                    if not scan.reread:
+                        racy = memory.racy_since(scan.server_time_ns)
+                        found.data.update(self._loads.take(found.shard, found.entries, racy))
                     replaced = self._state.apply(found, scan)
                     update.add_shard(found.shard, found.data)
                 del replaced  # may run the values' own code

@@ -207,11 +207,11 @@ class ShardScan:
             if old is None:
                 self._to_read.append((hexdigest, file_size(signature)))
                 continue
-            proven = old.proven and old.signature == signature
+            proven = old.proves(signature)
             if self._wants(old.key, proven, file_size(signature), unpacked, policy):
                 self._to_read.append((hexdigest, file_size(signature)))
                 continue
-            self.entries[hexdigest] = IndexEntry(old.key, signature, None)
+            self.entries[hexdigest] = old.seen(signature)
             if signature != UNKNOWN and old.differs(signature):
                 self.changed.add(old.key)
 

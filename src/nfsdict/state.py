@@ -96,6 +96,32 @@ class StoreState:
             self._in_flight.overtake(entry.key)
         return entry.value, replaced
 
+    def record_unpacked(
+        self, hexdigest: str, key: str, value: Any, signature: bytes
+    ) -> tuple[Any, Any]:
+        """Note a value that a pack has, with the signature that the file had a moment ago.
+
+        Returns the value and the one replaced; MISSING and None, with nothing noted, if the file
+        may be another one by what is known here, or if a lookup or a scan is under way that may
+        know more. Those aren't overtaken, as the value may be older than they are.
+        """
+        generation = self.generation
+        with self.locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            known = self.index.shard(hexdigest).find(hexdigest, key)
+            if known is None or not known.proven or known.signature != signature:
+                return MISSING, None
+            if self._in_flight.scans or key in self._in_flight.reads:
+                return MISSING, None
+            if self._cache.get(key) is not MISSING:
+                return MISSING, None
+            replaced = self._hold(key, value, known.size)
+            if generation is not self.generation:
+                self._mark_unknown(hexdigest, key)
+                return MISSING, (value, replaced)
+        return value, replaced
+
     def record_seen(self, hexdigest: str, read: Read, signature: bytes, unread: int) -> None:
         """Note that the digest's file exists. It wasn't read."""
         with self.locks.state:
@@ -138,12 +164,15 @@ class StoreState:
         signature: bytes,
         data: Content,
         generation: object,
+        entry: IndexEntry | None = None,
     ) -> Any:
         """Note that this digest's file was written with ``data``. Returns the value replaced.
 
-        ``generation``: the attribute's value from before the write.
+        ``generation``: the attribute's value from before the write. ``entry``: what is known of the
+        file; else that it has this signature.
         """
-        entry = IndexEntry(key, signature, self._fingerprint(data))
+        if entry is None:
+            entry = IndexEntry(key, signature, self._fingerprint(data))
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -261,6 +290,10 @@ class StoreState:
         """Whether the cache has all these keys. It may lack some that the index has."""
         return all(key in self._cache for key in keys)
 
+    def lacks(self, key: str) -> bool:
+        """Whether the key is known and its value isn't loaded. Takes no lock."""
+        return self._cache.get(key) is MISSING
+
     def cached_keys(self) -> list[str]:
         """The keys in the cache. Takes no lock."""
         return list(self._cache)
@@ -292,6 +325,11 @@ class StoreState:
         """The stamp of each shard, as it was listed; NO_STAMP if it isn't known."""
         with self.locks.state:
             return {shard: self.index.shard(shard).stamp for shard in SHARDS}
+
+    def stamp(self, shard: str) -> Stamp:
+        """The stamp of this shard, as it was listed; NO_STAMP if it isn't known."""
+        with self.locks.state:
+            return self.index.shard(shard).stamp
 
     def distrust(self, shards: set[str]) -> None:
         """Have the next scan list these shards, whatever their stamps."""

@@ -470,6 +470,46 @@ def test_an_exclusive_write_replaces_nothing(core, zoo):
     assert sorted(zoo.iterdir()) == sorted([*before, zoo / "new"])
 
 
+@pytest.mark.parametrize("durable", [True, False])
+def test_files_are_written_in_two_halves(core, zoo, durable):
+    before = sorted(zoo.iterdir())
+    targets = [str(zoo / name) for name in ("new", "regular", "nowhere/target", "directory")]
+    files = [(target, [b"some ", b"bytes"]) for target in targets]
+    first, second, missing, third = core.prepare_files(files, 0o640, durable)
+    assert missing == errno.ENOENT
+    prepared = [first, second, third]
+    paths = [Path(temporary) for temporary, _ in prepared]
+    assert {path.parent for path in paths} == {zoo}
+    assert sorted(zoo.iterdir()) == sorted([*before, *paths])
+    for path, (_, signature) in zip(paths, prepared):
+        assert path.read_bytes() == b"some bytes" and signature_of(path) == signature
+        assert path.name.startswith(".nfsdict-") and stat.S_IMODE(path.stat().st_mode) == 0o640
+    lost = str(zoo / ".nfsdict-lost")
+    pairs = [(str(path), target) for path, target in zip(paths, (*targets[:2], targets[3]))]
+    outcomes = core.publish_files([*pairs, (lost, targets[0]), (lost, targets[2])], durable)
+    assert outcomes[:2] == [None, None]
+    assert outcomes[2:] == [(AT_RENAME, errno.EISDIR), *[(AT_RENAME, errno.ENOENT)] * 2]
+    for target, (_, signature) in zip(targets, prepared):
+        if target != targets[2]:
+            assert_written(signature, target)
+    assert sorted(zoo.iterdir()) == sorted([*before, zoo / "new"])
+
+
+@pytest.mark.parametrize(
+    ("files", "error"),
+    [
+        ([("a\0b", "x")], ValueError),
+        ([("x", "a\0b")], ValueError),
+        ([("x", b"x")], TypeError),
+        ([(None, "x")], TypeError),
+        ([None], TypeError),
+        (None, TypeError),
+    ],
+)
+def test_publish_files_refuses(twins, files, error):
+    assert agreed(twins, lambda twin: twin.publish_files(files, False)) is error
+
+
 @pytest.mark.parametrize("target", ["new", "regular", "directory", "nowhere/target"])
 def test_one_file_is_written_as_several_are(core, zoo, target):
     path = str(zoo / target)

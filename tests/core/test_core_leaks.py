@@ -295,6 +295,18 @@ def test_writing(nfsdict, core, place, case):
     assert_no_growth(write, 20 if durable else 100)
 
 
+def test_writing_in_two_halves(nfsdict, core, place):
+    def write():
+        files = [(place("one"), b"data"), (place("missing/two"), b"data")]
+        first, second = core.prepare_files(files, None, False)
+        assert second == errno.ENOENT
+        pairs = [(first[0], place("one")), (place("none"), place("missing/two"))]
+        done, failed = core.publish_files(pairs, False)
+        assert done is None and failed[1] == errno.ENOENT
+
+    assert_no_growth(write, 100)
+
+
 def test_linking(nfsdict, core, place):
     def link():
         target = place("once")

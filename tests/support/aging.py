@@ -16,6 +16,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
@@ -131,6 +132,19 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
     wrap("values", "signature_of", lambda found, _: sign(found))
     wrap("values", "write_file", lambda found, *_: signed(found))
     wrap("files", "write_files", lambda found, *_: list(map(signed, found)))
+    wrap(
+        "files",
+        "prepare_files",
+        lambda found, *_: [
+            one if isinstance(one, int) else (one[0], sign(one[1])) for one in found
+        ],
+    )
+    # Who waits for a tick finds that time has passed.
+    patch.setattr(
+        modules["files"], "time", SimpleNamespace(sleep=lambda pause: age(base) if pause else None)
+    )
+    probe_clock = modules["files"].Files.probe_clock
+    patch.setattr(modules["files"].Files, "probe_clock", lambda self: floor(probe_clock(self)))
     for name in ("read_files", "read_aligned"):
         wrap(
             "files",

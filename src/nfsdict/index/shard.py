@@ -13,6 +13,7 @@ from ..layout import (
     SIGNATURE_BYTES,
     UNKNOWN,
     Stamp,
+    ctime_of,
     file_size,
     latest_of,
     same_but_for_ctime,
@@ -45,6 +46,14 @@ class IndexEntry:
         """Whether an equal signature implies equal content: it lies outside the racy window."""
         return self.fingerprint is None and self.signature != UNKNOWN
 
+    def proves(self, signature: bytes) -> bool:
+        """Whether a file with this signature has the content that was read or written."""
+        return self.proven and self.signature == signature
+
+    def seen(self, signature: bytes) -> IndexEntry:
+        """What is known of the file once a listing has shown this signature."""
+        return IndexEntry(self.key, signature, None)
+
     def differs(self, signature: bytes) -> bool:
         """Whether this signature shows that the file was written or replaced since.
 
@@ -62,6 +71,46 @@ class IndexEntry:
         if self.fingerprint not in (None, UNREAD):
             return self.fingerprint != new.fingerprint
         return self.differs(new.signature)
+
+
+class Load:
+    """Files that were written together, for ``LoadedEntry``."""
+
+    __slots__ = ("named_by",)
+
+    def __init__(self) -> None:
+        self.named_by = -1
+        """the server's time in ns after all had got their names; -1: not known"""
+
+
+class LoadedEntry(IndexEntry):
+    """What is known of a file that was written here and got its name in a later tick of the
+    server's clock than its mtime: ``update`` writes many files in that way.
+
+    Such a file needs no reading to be known again. Whoever puts another content there does so after
+    the file has got its name: in place, or as another file, maybe of the same inode number and
+    size. Either sets a later mtime. Whoever sets the mtime back then, as ``touch`` and ``cp -a``
+    can, sets the ctime to that time. So while inode, size and mtime are as they were written, and
+    the ctime is no later than the load's end, the content is.
+    """
+
+    __slots__ = ("load",)
+
+    def __init__(self, key: str, signature: bytes, fingerprint: int | None, load: Load) -> None:
+        self.key = key
+        self.signature = signature
+        self.fingerprint = fingerprint
+        self.load = load
+
+    def proves(self, signature: bytes) -> bool:
+        if not same_but_for_ctime(self.signature, signature):
+            return False
+        return ctime_of(signature) <= self.load.named_by
+
+    def seen(self, signature: bytes) -> IndexEntry:
+        if not self.proves(signature):
+            return super().seen(signature)
+        return LoadedEntry(self.key, signature, self.fingerprint, self.load)
 
 
 class Kept(NamedTuple):
