@@ -145,7 +145,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._values = self._storage.values
         self._locks = Locks()
         self._entries = Entries(self._values, format, self._locks)
-        self._kinds = Kinds(self._storage)
+        self._kinds = Kinds(self._storage, workers)
         self._state = StoreState(Index(), self._cache, self._locks, lazy, cache_bytes)
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
@@ -337,13 +337,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
-        Damaged value files are removed too. Temporary files, and files that aren't nfsdict's, stay.
+        Damaged value files are removed too. Temporary files, entries of other serializers, and files
+        that aren't nfsdict's, stay. WrongSerializerError if there are only such entries.
         If some files can't be removed, all others are, and BatchError names those that failed.
         """
         self._writable()
         if self._locks.interrupted:
             self._interrupting.clear()
             return
+        self._check_serializer()
         failed = self._bulk.remove_all()
         if failed:
             raise BatchError(failed)
