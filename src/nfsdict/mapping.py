@@ -337,9 +337,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
-        Damaged value files are removed too. Temporary files, entries of other serializers, and files
-        that aren't nfsdict's, stay. WrongSerializerError if there are only such entries.
-        If some files can't be removed, all others are, and BatchError names those that failed.
+        Damaged value files are removed too. Temporary files, entries of other serializers and files
+        that aren't nfsdict's stay. If some files can't be removed, all others are, and BatchError
+        names those that failed.
         """
         self._writable()
         if self._locks.interrupted:
