@@ -90,21 +90,30 @@ class Entries:
         """The entry of this digest, from a file that was taken. Raises as ``find_entry``."""
         return self._load(hexdigest, content)
 
-    def read_entries(self, hexdigests: Sequence[str]) -> list[Entry | Exception | None]:
-        """The entry of each digest; None if it has no file; or the error, which isn't raised.
+    def read_entries(
+        self, hexdigests: Sequence[str], keep: Callable[[str, Entry | Exception | None], T]
+    ) -> list[T]:
+        """What ``keep`` returns for each digest and its entry.
 
-        What a value's code raises that is no Exception, such as SystemExit, is a RuntimeError here.
+        It gets None if there is no file, or the error, which isn't raised. What a value's code
+        raises that is no Exception, such as SystemExit, is a RuntimeError here. A value is decoded
+        after the one before was dropped, unless that is part of what ``keep`` returned.
         """
-        entries: list[Entry | Exception | None] = []
-        for hexdigest, content in zip(hexdigests, self._values.read_many(hexdigests)):
-            if not isinstance(content, tuple):
-                entries.append(content)
-                continue
-            try:
-                entries.append(_contained(self._load, hexdigest, content))
-            except Exception as error:  # a pickle runs anybody's code
-                entries.append(error)
-        return entries
+        contents = self._values.read_many(hexdigests)
+        return [
+            keep(hexdigest, self._entry_or_error(hexdigest, content))
+            for hexdigest, content in zip(hexdigests, contents)
+        ]
+
+    def _entry_or_error(
+        self, hexdigest: str, content: Found | OSError | None
+    ) -> Entry | Exception | None:
+        if not isinstance(content, tuple):
+            return content
+        try:
+            return _contained(self._load, hexdigest, content)
+        except Exception as error:  # a pickle runs anybody's code
+            return error
 
     def unpack(self, packed: dict[str, bytes]) -> dict[str, Any]:
         """Decode packed files, given by key: the values, by key.

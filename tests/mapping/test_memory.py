@@ -101,3 +101,31 @@ peak(lambda: bounded.repair())
     for most, after in peaks(script, tmp_path):
         assert most < OF_ALL + 2 * SLACK
         assert after < OF_ALL  # what was held once, the allocator may keep
+
+
+def test_of_values_larger_than_their_files_few_are_decoded_at_a_time(nfsdict, tmp_path):
+    """A value of 8 MiB in a file of 100 bytes: each is dropped before the next of its batch."""
+    script = f"""{LARGE_SHARD}
+import operator
+
+class Large:
+    def __reduce__(self):
+        return operator.mul, (b"x", 8 * MIB)
+
+def opened(**options):
+    return nfsdict.NfsDict("s", base, durable=False, workers=16, **options)
+
+d = opened(lazy=True, cache_bytes=0)
+for name in keys(60):
+    d[name] = Large()
+peak(lambda: len(opened(lazy=True)))
+peak(lambda: opened(lazy=True).verify().ok)
+bounded = peak(lambda: opened(cache_bytes=0))
+assert len(bounded) == 60
+peak(lambda: bounded.sync())
+peak(lambda: bounded.pack())
+peak(lambda: bounded.repair())
+"""
+    for most, after in peaks(script, tmp_path):
+        assert most < OF_ALL
+        assert after < OF_ALL
