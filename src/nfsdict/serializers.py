@@ -137,6 +137,9 @@ class Json(BuiltinSerializer):
     is followed by a low one, JSON would read their escapes as one character. Such a text is written
     as release 0.2.1 does, in bytes that aren't valid UTF-8.
 
+    Beside a large value and its file's content, memory holds the text, as the ``json`` module
+    writes and reads no less than a whole ``str``.
+
     What this process can't decode is no damage: the errors of Python's limits on an integer's
     digits (ValueError) and on nesting (RecursionError) come out as they are.
     """

@@ -54,6 +54,37 @@ for key in "abc":
         assert after < SIZE + SLACK
 
 
+@pytest.mark.parametrize(
+    "serializer",
+    ["'json'", "nfsdict.json_format(indent=1)", "nfsdict.signed('json', key=bytes(32))"],
+)
+def test_json_takes_what_json_itself_takes(nfsdict, tmp_path, serializer):
+    """A put has its text and bytes beside the value; a get the file, the text and the value."""
+    script = f"""
+import json
+d = nfsdict.NfsDict("s", base, {serializer}, lazy=True, durable=False)
+d["warm"] = "up"
+value = "x" * ({SIZE} * MIB)
+peak(lambda: len(json.dumps(value, ensure_ascii=False)))
+peak(lambda: d.__setitem__("a", value))
+peak(lambda: d.update(b=value))
+del d
+d = nfsdict.NfsDict("s", base, {serializer}, lazy=True, durable=False)
+d["warm"]
+for key in "ab":
+    assert len(peak(lambda: d[key])) == {SIZE} * MIB
+    del d[key]
+"""
+    (alone, _), *puts, first, second = peaks(script, tmp_path)
+    for most, after in puts:
+        assert most < max(alone, 2 * SIZE) + SLACK
+        assert after < SLACK
+    copy = SIZE if "signed" in serializer else 0
+    for most, after in (first, second):
+        assert most < 3 * SIZE + copy + SLACK
+        assert after < SIZE + SLACK
+
+
 # --- the whole store ------------------------
 
 OF_ALL = 64
