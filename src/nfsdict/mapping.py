@@ -94,7 +94,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     Threads may share one instance. For each key the order of changes in the cache is that on disk.
     A copy in a forked child works on, but doesn't write the index. A pickled or copied dictionary
-    opens the same store anew, lazily.
+    opens the same store anew, lazily. It calls its class with this class's arguments, so a subclass
+    that takes others defines ``__reduce__``.
 
     Raises:
         ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
@@ -105,7 +106,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             key has no file.
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
         WrongSerializerError: the store holds only entries of other serializers. Raised by the
-            opening, or when lazy by the first miss or listing.
+            opening, or when lazy by the first miss or listing. To find out, a store without any
+            entry of this serializer is listed whole, once.
         TypeError: a key that isn't a ``str``, when writing; when reading or removing, such a key
             counts as missing. A ``mode`` that isn't an int.
     """
