@@ -16,13 +16,13 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli demo __init__ mapping
-    repack draw one_key bulk interrupting scan taking upkeep.repair upkeep.verify
+    repack draw watching one_key bulk interrupting scan taking upkeep.repair upkeep.verify
     upkeep.stats upkeep trust kinds
-    state shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack index
-    entries
+    state news shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack
+    index entries
     storage storage.index_files storage.exclusive storage.claims storage.shards storage.values
     storage.files storage.nfs storage.mounts storage.clock
-    signed serializers opcodes content
+    signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel batches locks errors layout
     core _core _pure backend
 """

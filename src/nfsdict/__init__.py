@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .buffers import buffers
 from .core import BACKEND
 from .errors import (
     BatchError,
@@ -39,6 +40,7 @@ __all__ = [
     "VerifyReport",
     "WrongSerializerError",
     "__version__",
+    "buffers",
     "json_format",
     "signed",
 ]

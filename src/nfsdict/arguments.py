@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import PurePath
 
 from platformdirs import user_data_dir
@@ -62,6 +63,14 @@ def checked_cache_bytes(cache_bytes: int | None) -> int | None:
     if cache_bytes is not None and cache_bytes < 0:
         raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
     return cache_bytes
+
+
+def checked_seconds(name: str, seconds: float) -> float:
+    """A number of seconds to wait. ValueError unless it is more than 0 and threads can wait so
+    long; ``name`` is the argument's."""
+    if not 0 < seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name} must be seconds, more than 0 and finite, not {seconds}")
+    return seconds
 
 
 def plain(key: str) -> str:

@@ -133,7 +133,7 @@ class Repack:
 
         def keep(name: str, entry: Entry | Exception | None) -> None:
             if isinstance(entry, Entry) and entry.signature == loose.entries[name].signature:
-                values[entry.key] = entry.data
+                values[entry.key] = bytes(entry.data)
 
         # Decoded as entries, as openings trust packed bytes to be whole.
         self._entries.read_entries(hexdigests, keep)

@@ -28,6 +28,7 @@ PUBLIC = [
     "VerifyReport",
     "WrongSerializerError",
     "__version__",
+    "buffers",
     "json_format",
     "signed",
 ]
