@@ -127,9 +127,17 @@ cdef extern from "files.h":
         int64_t ctime_ns
         nfsdict_signature signature
 
+    ctypedef struct nfsdict_known:
+        uint8_t digest[32]
+        nfsdict_signature signature
+        int same
+
     ctypedef struct nfsdict_listing:
         const char* path
-        bint forget
+        int forget
+        nfsdict_known* known
+        size_t known_count
+        const char* extension
         int64_t mtime_ns
         int64_t ctime_ns
         nfsdict_entry* entries
@@ -138,6 +146,7 @@ cdef extern from "files.h":
 
     void nfsdict_files_prepare() nogil
     void nfsdict_stat(nfsdict_stat_request* request) nogil
+    int nfsdict_identify(const char* path, uint64_t* device, uint64_t* inode) nogil
     void nfsdict_list(nfsdict_listing* listing) nogil
     void nfsdict_listing_free(nfsdict_listing* listing) nogil
     void nfsdict_read_file(nfsdict_read_request* request, nfsdict_allocate allocate) nogil
@@ -178,10 +187,8 @@ cdef bint can_fold = nfsdict_crc32_can_fold()
 cdef const char* HEX = b"0123456789abcdef"
 
 
-cdef int hex_digest(object key, char* text) except -1:
-    """Write the 64 hex digits of the key's SHA-256 to ``text``."""
-    cdef uint8_t raw[32]
-    cdef int i
+cdef int raw_digest(object key, uint8_t* raw) except -1:
+    """Write the 32 bytes of the key's SHA-256 to ``raw``."""
     cdef bytes encoded
     if not PyUnicode_Check(key):
         raise TypeError(f"keys are str, not {type(key).__name__}")
@@ -190,6 +197,14 @@ cdef int hex_digest(object key, char* text) except -1:
     else:
         encoded = str.encode(key, "utf-8", "surrogatepass")
         nfsdict_sha256(<const uint8_t*> PyBytes_AS_STRING(encoded), len(encoded), raw)
+    return 0
+
+
+cdef int hex_digest(object key, char* text) except -1:
+    """Write the 64 hex digits of the key's SHA-256 to ``text``."""
+    cdef uint8_t raw[32]
+    cdef int i
+    raw_digest(key, raw)
     for i in range(32):
         text[2 * i] = HEX[raw[i] >> 4]
         text[2 * i + 1] = HEX[raw[i] & 15]
@@ -654,15 +669,25 @@ def read_stamps(list directories not None, /):
     return stamps
 
 
-def list_directory(directory, bint forget, /):
-    cdef list kept = [], entries = []
-    cdef nfsdict_listing listing
+def identify(path, /):
+    cdef list kept = []
+    cdef const char* text = path_bytes(path, kept)
+    cdef uint64_t device, inode
+    cdef int error
+    with nogil:
+        error = nfsdict_identify(text, &device, &inode)
+    if error != 0:
+        return error
+    return device, inode
+
+
+cdef object listed(nfsdict_listing* listing):
+    """The listing as Python's objects; it is freed."""
+    cdef list entries = []
     cdef nfsdict_entry* entry
     cdef size_t i
-    listing.path = path_bytes(directory, kept)
-    listing.forget = forget
     with nogil:
-        nfsdict_list(&listing)
+        nfsdict_list(listing)
     try:
         if listing.error != 0:
             return listing.error
@@ -676,7 +701,49 @@ def list_directory(directory, bint forget, /):
             ))
         return listing.mtime_ns, listing.ctime_ns, entries
     finally:
-        nfsdict_listing_free(&listing)
+        nfsdict_listing_free(listing)
+
+
+def list_directory(directory, int forget, /):
+    cdef list kept = []
+    cdef nfsdict_listing listing
+    listing.path = path_bytes(directory, kept)
+    listing.forget = forget
+    listing.known, listing.known_count = NULL, 0
+    return listed(&listing)
+
+
+def list_changes(
+    directory, int forget, list keys not None, bytes signatures not None, extension, /
+):
+    cdef list kept = []
+    cdef nfsdict_listing listing
+    cdef nfsdict_known* known
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(signatures)
+    cdef Py_ssize_t count = len(keys), i
+    if len(signatures) != SIGNATURE * count:
+        raise ValueError("a signature for each key, and no more")
+    listing.path = path_bytes(directory, kept)
+    listing.extension = path_bytes(extension, kept)
+    listing.forget = forget
+    known = <nfsdict_known*> PyMem_Malloc((count + 1) * sizeof(nfsdict_known))
+    if known is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            raw_digest(keys[i], known[i].digest)
+            known[i].signature.inode = take64(at)
+            known[i].signature.size = take64(at + 8)
+            known[i].signature.mtime_ns = <int64_t> take64(at + 16)
+            known[i].signature.ctime_ns = <int64_t> take64(at + 24)
+            at += SIGNATURE
+        listing.known, listing.known_count = known, count
+        found = listed(&listing)
+        if isinstance(found, int):
+            return found
+        return *found, [i for i in range(count) if not known[i].same]
+    finally:
+        PyMem_Free(known)
 
 
 cdef object outcome(nfsdict_writing* writing):

@@ -55,6 +55,10 @@ typedef struct {
 /* A directory's times, by the server's word. */
 void nfsdict_stat(nfsdict_stat_request *request);
 
+/* Which directory has the path, by what the client remembers of the name: no call to the server.
+   0 or an errno. */
+int nfsdict_identify(const char *path, uint64_t *device, uint64_t *inode);
+
 /* An entry of a directory. All numbers are 0 if its attributes can't be read. */
 typedef struct {
     char *name;
@@ -63,9 +67,19 @@ typedef struct {
     nfsdict_signature signature;
 } nfsdict_entry;
 
+/* A value file that is known. */
+typedef struct {
+    uint8_t digest[32];
+    nfsdict_signature signature;
+    int same; /* whether the listing has it with this signature */
+} nfsdict_known;
+
 typedef struct {
     const char *path;
-    int forget; /* have the client read the directory anew, even if its times show no change */
+    int forget; /* so often the client reads the directory anew, even if its times show no change */
+    nfsdict_known *known; /* sorted by their digests; those that are the same aren't listed */
+    size_t known_count;
+    const char *extension; /* of the known files' names, after the digest */
     int64_t mtime_ns; /* the directory's times from before it was read */
     int64_t ctime_ns;
     nfsdict_entry *entries; /* to be freed by nfsdict_listing_free, after an error too */

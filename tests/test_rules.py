@@ -18,8 +18,9 @@ _ORDER = """
     __main__ cli demo __init__ mapping
     repack draw watching one_key bulk interrupting scan taking upkeep.repair upkeep.verify
     upkeep.stats upkeep trust kinds
-    state news shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack
-    index entries
+    state news shard_scan in_flight
+    index.writer index.stack index.memory index.shard cache_bound index.pack index
+    entries
     storage storage.index_files storage.exclusive storage.claims storage.shards storage.values
     storage.files storage.nfs storage.mounts storage.clock
     signed serializers buffers opcodes builtin_serializer content

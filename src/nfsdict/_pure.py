@@ -340,8 +340,16 @@ def _read_stamp(directory: str) -> tuple[int, int] | int:
     return _times(status)
 
 
+def identify(path: str, /) -> tuple[int, int] | int:
+    try:
+        status = os.stat(_text(path))  # there is no statx, so an NFS client may ask its server
+    except OSError as error:
+        return error.errno or errno.EIO
+    return status.st_dev, status.st_ino
+
+
 def list_directory(
-    directory: str, forget: bool, /
+    directory: str, forget: int, /
 ) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
     _text(directory)
     try:
@@ -353,14 +361,40 @@ def list_directory(
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
-            if forget and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            with os.scandir(descriptor) as entries:
-                return (*_times(status), _attributes(entries))
+            for _ in range(max(forget, 1)):
+                if forget and hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                with os.scandir(descriptor) as entries:
+                    found = _attributes(entries)
+            return (*_times(status), found)
         finally:
             os.close(descriptor)
     except OSError as error:
         return error.errno or errno.EIO
+
+
+def list_changes(
+    directory: str, forget: int, keys: list[str], signatures: bytes, extension: str, /
+) -> tuple[int, int, list[tuple[str, int, bytes, int]], list[int]] | int:
+    if len(signatures) != _SIGNATURE.size * len(keys):
+        raise ValueError("a signature for each key, and no more")
+    positions = {digest(key) + _text(extension): position for position, key in enumerate(keys)}
+    found = list_directory(directory, forget)
+    if isinstance(found, int):
+        return found
+    mtime, ctime, listed = found
+    others = dict.fromkeys(positions.values())
+    entries = []
+    for entry in listed:
+        name, mode, signature, _ = entry
+        position = positions.get(name)
+        if position is not None and stat.S_ISREG(mode):
+            start = _SIGNATURE.size * position
+            if signatures[start : start + _SIGNATURE.size] == signature:
+                others.pop(position, None)
+                continue
+        entries.append(entry)
+    return mtime, ctime, entries, list(others)
 
 
 def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, bytes, int]]:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterator
 from typing import NamedTuple
 
 SHARDS = [f"{number:02x}" for number in range(256)]
@@ -174,6 +175,11 @@ def signature_of(status: os.stat_result) -> bytes:
 def signature_at(signatures: bytes, position: int) -> bytes:
     """The signature at this position in a row of signatures."""
     return signatures[SIGNATURE_BYTES * position : SIGNATURE_BYTES * (position + 1)]
+
+
+def split_signatures(signatures: bytes) -> Iterator[bytes]:
+    """Each of a row of signatures."""
+    return (signature for (signature,) in struct.iter_unpack(f"{SIGNATURE_BYTES}s", signatures))
 
 
 def inode_of(signature: bytes) -> int:

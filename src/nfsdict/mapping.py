@@ -403,16 +403,18 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def sync(self) -> None:
         """Re-read everything from disk. When lazy: list the keys, and read values when accessed.
 
-        Afterwards this dictionary has what the store held when the call began, or newer. The next
-        ``refresh`` doesn't report changes found here. OSError if a directory can't be listed; what
-        is known of it stays.
+        Every directory is listed with the attributes of its files. What a pack has of a file that
+        still has the same signature is decoded anew from there; other files are read, and all of
+        them where an NFS client's listing brings no attributes. Afterwards this dictionary has what
+        the store held when the call began, or newer. The next ``refresh`` doesn't report changes
+        found here. OSError if a directory can't be listed; what is known of it stays.
         """
         self._scanner.scan(reread=True, telling=False)
 
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
-        Costs at most 6 calls to an NFS server if nothing changed, or one for each of up to 256
+        Costs at most 4 calls to an NFS server if nothing changed, or one for each of up to 256
         directories where a listing brings no attributes. Each directory that changed is listed, and
         its new files are read. Values that were read before are read again if they were replaced.
         A lazy dictionary that has listed nothing yet lists everything, and returns only those of

@@ -14,7 +14,7 @@ from .content import Content
 from .core import MISSING, digest
 from .entries import Entries
 from .errors import CorruptValueError
-from .index.memory import UNREAD
+from .index.shard import UNREAD
 from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .state import StoreState

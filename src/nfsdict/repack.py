@@ -8,7 +8,8 @@ from typing import NamedTuple
 from .batches import batches
 from .entries import Entries, Entry
 from .index import pack
-from .index.memory import RACY_WINDOW_NS, Index, IndexEntry
+from .index.memory import RACY_WINDOW_NS, Index
+from .index.shard import IndexEntry
 from .index.stack import PackStack, until_unclaimed
 from .index.writer import IndexUpdate, IndexWriter
 from .layout import SHARDS

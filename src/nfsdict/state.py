@@ -11,7 +11,8 @@ from .core import MISSING, digest
 from .entries import Entry
 from .errors import UncertainWriteError
 from .in_flight import InFlight, Read, Scan
-from .index.memory import Index, IndexEntry
+from .index.memory import Index
+from .index.shard import IndexEntry, Kept, ShardIndex
 from .layout import SHARDS, UNKNOWN, Stamp
 from .locks import Locks
 from .news import News
@@ -324,10 +325,10 @@ class StoreState:
             self._in_flight.end_scan(scan)
             self.news.add(scan.found, to_refresh=scan.telling)
 
-    def begin_look(self, shard: str) -> tuple[int, dict[str, IndexEntry]]:
-        """The number of a new look at this shard, and the entries known of it now, by digest."""
+    def begin_look(self, shard: str) -> tuple[int, ShardIndex]:
+        """The number of a new look at this shard, and what is known of it now."""
         with self.locks.state:
-            return self._in_flight.begin_look(), self.index.shard(shard).entries()
+            return self._in_flight.begin_look(), self.index.shard(shard).copy()
 
     def room(self) -> int | None:
         """How many bytes of values still fit into the cache; None if there is no limit."""
@@ -372,15 +373,26 @@ class StoreState:
             if not self._in_flight.apply_look(found.shard, found.number):
                 return None
             replaced = [self._drop(key) for key in found.gone - scan.overtaken]
+            replaced.append(self._apply_unpacked(found.unpacked, scan.overtaken))
+            for key, size in found.unchanged:
+                if key not in scan.overtaken:
+                    replaced.append(self._apply_value(found, key, size, scan.reread))
             for hexdigest, entry in found.entries.items():
                 if entry.key not in scan.overtaken:
-                    replaced.append(self._apply_value(found, entry, scan.reread))
+                    replaced.append(self._apply_value(found, entry.key, entry.size, scan.reread))
                     if found.clean:
                         self.index.note_read(hexdigest, entry)
             if not found.clean:
                 self.index.replace(
-                    found.shard, found.stamp, found.entries, scan.server_time_ns, scan.overtaken
+                    found.shard,
+                    found.stamp,
+                    found.entries,
+                    scan.server_time_ns,
+                    scan.overtaken,
+                    Kept(found.before, found.without),
                 )
+            if self.lazy and scan.known_before is not None:
+                self._unmaterialized_shards.add(found.shard)  # keys that are as the packs have them
             if not scan.reread:
                 self.index.mark_dirty(found.shard, found.data)
             replaced.extend(self._apply_uncertain(found.gone & scan.overtaken))
@@ -389,14 +401,21 @@ class StoreState:
             scan.found |= changed if scan.known_before is None else changed & scan.known_before
         return replaced
 
-    def _apply_value(self, found: ShardScan, entry: IndexEntry, reread: bool) -> Any:
-        """Put this entry's value into the cache, or only its key. Returns the value replaced."""
-        key = entry.key
+    def _apply_unpacked(self, values: dict[str, Any], overtaken: set[str]) -> list[Any]:
+        """Put these values into a cache without a limit. Returns the values replaced."""
+        for key in list(overtaken):  # in one step, as an interrupting call may add to them
+            values.pop(key, None)
+        replaced = [self._cache.get(key) for key in values]
+        self._cache.update(values)
+        return replaced
+
+    def _apply_value(self, found: ShardScan, key: str, size: int, reread: bool) -> Any:
+        """Put this key's value into the cache, or only the key. Returns the value replaced."""
         held = self._cache.get(key, MISSING) is not MISSING
         # A lazy dictionary reads an unknown file only for its key, and keeps no value.
         if key in found.values and (not self.lazy or (held and not reread)):
             hold = self._hold if held or reread else self._hold_if_room
-            return hold(key, found.values[key], entry.size)
+            return hold(key, found.values[key], size)
         if reread or key in found.unread:
             return self._hold(key, MISSING, 0)
         self._cache.setdefault(key, MISSING)

@@ -360,7 +360,9 @@ def test_index_and_files(nfsdict, monkeypatch):
     Files = importlib.import_module("nfsdict.storage.files").Files
     list_, read = Shards.list, Files.read_paths
     monkeypatch.setattr(
-        Shards, "list", lambda self, shard: lists.append(shard) or list_(self, shard)
+        Shards,
+        "list",
+        lambda self, shard, *known: lists.append(shard) or list_(self, shard, *known),
     )
 
     def read_(self, paths):

@@ -560,14 +560,14 @@ def test_a_shard_removed_while_it_is_listed_is_an_empty_one(opened, monkeypatch)
     store.update(a=1, b=2)
     shard = value_file(store, "a").parent
     module = importlib.import_module("nfsdict.storage.nfs")
-    list_directory = module.list_directory
+    list_changes = module.list_changes
 
-    def removed_first(path, forget):
+    def removed_first(path, *known):
         if path == str(shard):
             shutil.rmtree(shard)
-        return list_directory(path, forget)
+        return list_changes(path, *known)
 
-    monkeypatch.setattr(module, "list_directory", removed_first)
+    monkeypatch.setattr(module, "list_changes", removed_first)
     store.sync()
     assert dict(store) == {"b": 2}
 
