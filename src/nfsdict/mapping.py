@@ -107,7 +107,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
     Threads may share one instance. For each key the order of changes in the cache is that on disk.
     A copy in a forked child works on, but doesn't write the index. A pickled or copied dictionary
-    opens the same store anew, lazily.
+    opens the same store anew, lazily. It calls its class with this class's arguments, so a subclass
+    that takes others defines ``__reduce__``.
 
     Raises:
         ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
@@ -118,7 +119,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             key has no file.
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
         WrongSerializerError: the store holds only entries of other serializers. Raised by the
-            opening, or when lazy by the first miss or listing.
+            opening, or when lazy by the first miss or listing. To find out, a store without any
+            entry of this serializer is listed whole, once.
         TypeError: a key that isn't a ``str``, when writing; when reading or removing, such a key
             counts as missing. A ``mode`` that isn't an int.
     """
@@ -164,7 +166,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._values = self._storage.values
         self._locks = Locks()
         self._entries = Entries(self._values, format, self._locks)
-        self._kinds = Kinds(self._storage)
+        self._kinds = Kinds(self._storage, workers)
         self._state = StoreState(
             Index(), self._cache, self._locks, lazy, cache_bytes, self._entries.fingerprint
         )
@@ -376,13 +378,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
-        Damaged value files are removed too. Temporary files, and files that aren't nfsdict's, stay.
-        If some files can't be removed, all others are, and BatchError names those that failed.
+        Damaged value files are removed too. Temporary files, entries of other serializers and files
+        that aren't nfsdict's stay. If some files can't be removed, all others are, and BatchError
+        names those that failed.
         """
         self._writable()
         if self._locks.interrupted:
             self._interrupting.clear()
             return
+        self._check_serializer()
         failed = self._bulk.remove_all()
         if failed:
             raise BatchError(failed)

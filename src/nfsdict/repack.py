@@ -160,10 +160,13 @@ class Repack:
     def _read(self, loose: Loose, hexdigests: list[str]) -> dict[str, bytes]:
         """The bytes, by key, of those files that still have the signature that is known."""
         values = {}
-        # Decoded as entries, as openings trust packed bytes to be whole.
-        for hexdigest, entry in zip(hexdigests, self._entries.read_entries(hexdigests)):
-            if isinstance(entry, Entry) and entry.signature == loose.entries[hexdigest].signature:
+
+        def keep(name: str, entry: Entry | Exception | None) -> None:
+            if isinstance(entry, Entry) and entry.signature == loose.entries[name].signature:
                 values[entry.key] = bytes(entry.data)
+
+        # Decoded as entries, as openings trust packed bytes to be whole.
+        self._entries.read_entries(hexdigests, keep)
         return values
 
 

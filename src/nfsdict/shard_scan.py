@@ -252,15 +252,15 @@ class ShardScan:
 
 def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | Exception | None]:
     """Read the files of this batch. Values that the policy doesn't keep are dropped at once."""
-    found: list[Reading | Exception | None] = []
-    for hexdigest, entry in zip(batch.hexdigests, entries.read_entries(batch.hexdigests)):
+
+    def keep(hexdigest: str, entry: Entry | Exception | None) -> Reading | Exception | None:
         if not isinstance(entry, Entry):
             if entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
                 log.warning("can't read %s: %s", entries.path_of(hexdigest), described(entry))
-            found.append(entry)
-            continue
+            return entry
         size = len(entry.data)
         value = entry.value if policy.keeps(entry.key, size) else _NOT_KEPT
         known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
-        found.append(Reading(known, value, bytes(entry.data) if size <= pack.PACKED else None))
-    return found
+        return Reading(known, value, bytes(entry.data) if size <= pack.PACKED else None)
+
+    return entries.read_entries(batch.hexdigests, keep)

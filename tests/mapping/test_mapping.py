@@ -653,6 +653,26 @@ def test_mode_is_given_against_the_umask(opened, tmp_path):
 # --- lives of a dictionary ----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy])
+def test_a_subclass_whose_init_takes_other_arguments_says_how_it_is_copied(
+    nfsdict, tmp_path, again
+):
+    class Results(nfsdict.NfsDict):
+        def __init__(self, base, unit="m"):
+            super().__init__("results", base, lazy=True)
+            self.unit = unit
+
+    class Copied(Results):
+        def __reduce__(self):
+            return Copied, (self.path.parent, self.unit)
+
+    Results(tmp_path)["key"] = 1
+    with pytest.raises(TypeError, match="arguments"):
+        again(Results(tmp_path))
+    copied = again(Copied(tmp_path, "s"))
+    assert (type(copied), copied.unit, copied["key"]) == (Copied, "s", 1)
+
+
 @pytest.mark.parametrize("again", [copy.copy, lambda store: pickle.loads(pickle.dumps(store))])
 def test_copies_reopen_by_path(opened, again, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)

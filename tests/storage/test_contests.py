@@ -781,8 +781,8 @@ def test_a_key_that_was_popped_while_a_refresh_read_is_not_listed(opened, monkey
     other["k"] = 1
     read = d._entries.read_entries
 
-    def late(digests):
-        found = list(read(digests))
+    def late(digests, keep):
+        found = read(digests, keep)
         assert d.pop("k") == 1
         return found
 

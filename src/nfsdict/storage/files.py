@@ -79,7 +79,8 @@ class Files:
     def create(self) -> None:
         """Make the store's directory and its parents, unless they are there.
 
-        NotADirectoryError if a file is in the way. From here on the store may be changed.
+        NotADirectoryError if a file is in the way. If the store's directory lacks bits of ``mode``,
+        its owner gives it them. From here on the store may be changed.
         """
         missing = []
         path = self.directory
@@ -93,6 +94,10 @@ class Files:
                 self.make_directory(path)
         except FileExistsError as error:
             raise failure(errno.ENOTDIR, path) from error
+        if self.bits and not missing:
+            with suppress(OSError):  # only its owner may
+                if self.bits & ~os.stat(self.directory).st_mode:
+                    give_bits(self.directory, self.bits)
         self.may_change = True
 
     def make_directory(self, path: str) -> None:

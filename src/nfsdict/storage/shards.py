@@ -5,6 +5,7 @@ Also the root, the directory that holds the shards: another host can replace it 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -13,6 +14,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..core import identify, read_stamps
+from ..errors import failure
 from ..layout import (
     NEW_DIRECTORY,
     NO_STAMP,
@@ -26,7 +28,7 @@ from ..layout import (
 )
 from .files import Files, give_bits
 from .mounts import NFS, mounted_as
-from .nfs import NfsRules, check_absent, is_directory
+from .nfs import NfsRules, check_absent
 
 _SHARD_NAMES = frozenset(SHARDS)
 # With more entries beside the shards a listing costs about as much as asking for each shard.
@@ -126,7 +128,7 @@ class Shards:
 
         Else the root is listed with attributes: on NFS that saves a LOOKUP for each shard
         afterwards. FileNotFoundError if the whole store is gone, OSError if a shard can't be
-        reached.
+        reached, or something else has its place.
         """
         if self._settled and [self._settled[0]] == read_stamps([self._directory]):
             return self._settled[1]
@@ -146,13 +148,19 @@ class Shards:
     def _is_shard(self, name: str, mode: int) -> bool:
         """Whether an entry of this name and mode is a shard directory, or a link to one.
 
-        OSError if that can't be told: a link may lead to a disk that isn't mounted.
+        False too if it was just removed. Else, of a shard's name, OSError: something is in the
+        place of the directory with the shard's keys, or a link leads to a disk that isn't mounted.
         """
         if name not in _SHARD_NAMES:
             return False
-        if stat.S_ISLNK(mode) or not mode:
-            return is_directory(self.path_of(name))
-        return stat.S_ISDIR(mode)
+        path = self.path_of(name)
+        try:
+            if not stat.S_ISDIR(mode) and not stat.S_ISDIR(os.stat(path).st_mode):
+                raise failure(errno.ENOTDIR, path)
+        except FileNotFoundError:
+            check_absent(path)
+            return False
+        return True
 
     def prefetch(self) -> None:
         """Have the client look up all shards together, see ``NfsRules.prefetch``."""
@@ -199,7 +207,7 @@ class Shards:
             else:
                 followed.append(name)
         # Links, and what couldn't be looked at.
-        linked = [name for name in followed if is_directory(self.path_of(name))]
+        linked = [name for name in followed if self._is_shard(name, 0)]
         found.update((name, stamp) for name, stamp in zip(linked, self.stamps(linked)) if stamp)
         self._rules.clock.observe(max((stamp.ctime for stamp in found.values()), default=0))
         return found
