@@ -29,6 +29,7 @@ PUBLIC = [
     "WrongSerializerError",
     "__version__",
     "json_format",
+    "register_key",
     "signed",
 ]
 

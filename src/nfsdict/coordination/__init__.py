@@ -1,0 +1,1 @@
+"""What processes on all hosts do together: keys of memoised calls."""
