@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
 from .errors import (
     BatchError,
     CorruptValueError,
+    LeaseLostError,
     NfsDictError,
     ReadOnlyError,
     UncertainWriteError,
@@ -27,6 +29,9 @@ __all__ = [
     "BACKEND",
     "BatchError",
     "CorruptValueError",
+    "Lease",
+    "LeaseInfo",
+    "LeaseLostError",
     "NfsDict",
     "NfsDictError",
     "PackReport",
