@@ -16,14 +16,15 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli cli.entries cli.upkeep cli.stores cli.output demo __init__ mapping
-    coordination.calls coordination.encoding coordination.arrays coordination.items
-    coordination
+    coordination.methods coordination.calls coordination.encoding coordination.arrays
+    coordination.items coordination.leases coordination.holding coordination
     repack draw one_key bulk interrupting scan taking upkeep.repair upkeep.verify
     upkeep.stats upkeep trust kinds
     state shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack index
     entries
-    storage storage.index_files storage.exclusive storage.claims storage.shards storage.values
-    storage.files storage.nfs storage.mounts storage.clock
+    storage storage.index_files storage.lease_files storage.exclusive storage.claims
+    storage.shards storage.values storage.files storage.nfs storage.mounts storage.processes
+    storage.clock
     signed serializers opcodes content
     arguments views progress parallel batches locks errors layout
     core _core _pure backend
@@ -32,7 +33,7 @@ ORDER = _ORDER.split()
 # Of ``os`` what everybody may use: it asks nothing of a file.
 HARMLESS = {
     *("PathLike", "urandom", "fspath", "fsencode", "fsdecode", "strerror", "stat_result"),
-    *("environ", "name", "register_at_fork", "cpu_count", "sched_getaffinity"),
+    *("environ", "name", "register_at_fork", "cpu_count", "sched_getaffinity", "getpid"),
 }
 # A core; and the command, which has files of its own: standard output, a library to store.
 EXCEPT = ["_pure", "demo"]

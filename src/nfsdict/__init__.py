@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from .coordination.encoding import register_key
+from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
 from .errors import (
     BatchError,
     CorruptValueError,
+    LeaseLostError,
     NfsDictError,
     ReadOnlyError,
     UncertainWriteError,
@@ -28,6 +30,9 @@ __all__ = [
     "BACKEND",
     "BatchError",
     "CorruptValueError",
+    "Lease",
+    "LeaseInfo",
+    "LeaseLostError",
     "NfsDict",
     "NfsDictError",
     "PackReport",

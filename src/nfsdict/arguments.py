@@ -8,6 +8,8 @@ from pathlib import PurePath
 
 from platformdirs import user_data_dir
 
+_MOST_SECONDS = 1e9  # some 30 years: more than any clock here has to add
+
 
 def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
     """The directory that holds stores: absolute, ``~`` expanded."""
@@ -62,6 +64,15 @@ def checked_cache_bytes(cache_bytes: int | None) -> int | None:
     if cache_bytes is not None and cache_bytes < 0:
         raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
     return cache_bytes
+
+
+def checked_seconds(name: str, seconds: float, least: float = 0.0) -> float:
+    """A finite number of seconds, at least so many. TypeError or ValueError if it is none."""
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
+    if not least <= seconds <= _MOST_SECONDS:
+        raise ValueError(f"{name} must be {least:g} to {_MOST_SECONDS:g} seconds, not {seconds}")
+    return float(seconds)
 
 
 def plain(key: str) -> str:

@@ -20,6 +20,8 @@ from .arguments import (
     plain,
 )
 from .bulk import Bulk
+from .coordination.leases import Leases
+from .coordination.methods import Coordination
 from .core import MISSING, ReadCache, digest
 from .draw import Draw
 from .entries import Entries
@@ -59,7 +61,7 @@ T = TypeVar("T")
 _RAISE: Any = object()
 
 
-class NfsDict(ReadCache[V], MutableMapping[str, V]):
+class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
     Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
@@ -166,6 +168,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         )
         self._taker = Taker(self._state, self._writer, self._storage, self._entries)
         self._draw = Draw(self._scanner, self._cache)
+        self._leases = Leases(self._storage)
         self._bulk = Bulk(self._state, self._writer, self._storage, self._entries, workers)
         if read_only:
             self._storage.check()

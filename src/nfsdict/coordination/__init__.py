@@ -1,1 +1,1 @@
-"""What processes on all hosts do together: keys of memoised calls."""
+"""Coordination: what processes on many hosts do together. It works on what ``NfsDict`` gives it."""

@@ -18,6 +18,8 @@ from .nfs import DIRECTORY_FLAGS, STALE, TRIES, NfsRules, is_directory
 T = TypeVar("T")
 Found = tuple[bytes, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
+WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+WRITE_FLAGS |= getattr(os, "O_BINARY", 0)
 # Errors of file systems that have no fsync for directories.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
 

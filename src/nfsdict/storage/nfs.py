@@ -53,6 +53,7 @@ from typing import Callable, Optional, TypeVar
 
 from ..core import list_directory
 from ..errors import failure
+from ..layout import Stamp, stamp_of
 from .clock import ServerClock
 from .mounts import NFS, NO_SYNC_NEEDED, TRUSTED, lists_attributes, mounted_as
 
@@ -62,6 +63,7 @@ T = TypeVar("T")
 Attributes = list[tuple[str, Optional[os.stat_result]]]
 """Names in a directory, and their attributes; None where they can't be told."""
 
+Names = tuple[Stamp, list[str]]
 Listed = tuple[int, int, list[tuple[str, int, bytes, int]]]
 """A directory's mtime and ctime in ns, and its entries; see the core's ``list_directory``."""
 
@@ -239,6 +241,22 @@ class NfsRules:
         try:
             _listed_anew(descriptor)
             return _listed_anew(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def names(self, directory: str, known: Names) -> Names:
+        """The directory's stamp, and all names that are there during this call, asked for as by
+        ``attributes``. ``known`` again while the directory has its stamp. Not retried."""
+        descriptor = os.open(directory, DIRECTORY_FLAGS)
+        try:
+            stamp = stamp_of(os.fstat(descriptor))
+            self.clock.observe(stamp.ctime)
+            if stamp == known[0]:
+                return known
+            if self.over_nfs():
+                _listed_anew(descriptor)
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            return stamp, os.listdir(descriptor)
         finally:
             os.close(descriptor)
 

@@ -1,0 +1,157 @@
+"""Lease files: made, listed, renewed and removed. The names alone say who holds what.
+
+No name is used twice, so removing a file can never hit that of another holder, however late the
+call is carried out. Nothing is fsynced: an NFS server answers when a name is on its disk, and on a
+local disk a crash ends the holders as well.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from ..layout import LEASES, NO_STAMP, LeaseName, lease_of
+from .files import WRITE_FLAGS, Files
+from .nfs import Contains, Names, NfsRules
+
+States = dict[LeaseName, frozenset[str]]
+"""Leases, and the files of each: all change with each renewal."""
+
+
+class LeaseTimes(NamedTuple):
+    """When a lease was made and last renewed, in ns by the server's clock."""
+
+    made: int
+    renewed: int
+
+
+class LeaseFiles:
+    """The lease files of one store. Safe for threads."""
+
+    def __init__(self, rules: NfsRules, files: Files) -> None:
+        self._rules = rules
+        self._files = files
+        self._directory = f"{files.directory}/{LEASES}"
+        # The last listing; NO_STAMP while a change could leave the stamp the same.
+        self._known: Names = (NO_STAMP, [])
+
+    def _path(self, name: str) -> str:
+        return f"{self._directory}/{name}"
+
+    def look(self, hexdigest: str = "") -> States:
+        """The leases of the key with this digest, or of all keys, that are there by the server's
+        word. One that is there during the whole call is among them.
+
+        One GETATTR if nothing has changed since the last look, else two listings more.
+        """
+        return _states(name for name in self._names() if name.startswith(hexdigest))
+
+    def _names(self) -> list[str]:
+        def listed() -> Names:
+            return self._rules.retry_stale(
+                lambda path: self._rules.names(path, self._known), self._directory
+            )
+
+        try:
+            found = listed()
+        except FileNotFoundError:
+            if self._rules.may_contain(self._files.directory, LEASES) is not Contains.MAYBE:
+                return []
+            try:
+                found = listed()
+            except FileNotFoundError:
+                return []
+        settled = self._rules.clock.is_past(max(found[0]))
+        self._known = found if settled else (NO_STAMP, [])
+        return found[1]
+
+    def times(self) -> dict[LeaseName, LeaseTimes]:
+        """When each lease was made and last renewed."""
+        try:
+            entries = self._rules.attributes(self._directory)
+        except FileNotFoundError:
+            return {}
+        self._rules.clock.observe(
+            max((status.st_ctime_ns for _, status in entries if status), default=0)
+        )
+        made: dict[LeaseName, int] = {}
+        renewed: dict[LeaseName, int] = {}
+        for name, status in entries:
+            lease = lease_of(name)
+            if lease and status:
+                renewed[lease[0]] = max(renewed.get(lease[0], 0), status.st_ctime_ns)
+                if lease[1] is None:
+                    made[lease[0]] = status.st_mtime_ns
+        return {name: LeaseTimes(made[name], renewed[name]) for name in made}
+
+    def contents(self, leases: Sequence[LeaseName]) -> list[bytes]:
+        """What the holders wrote; nothing for one that is gone or can't be read."""
+        found = self._files.read_paths([self._path(str(lease)) for lease in leases])
+        return [content[0] if isinstance(content, tuple) else b"" for content in found]
+
+    def server_time_ns(self) -> int:
+        """The server's time, to compare with ``times``; a lower bound if nothing may be written."""
+        if self._files.may_change:
+            with suppress(OSError):
+                return self._files.probe_clock()
+        return self._rules.clock.lower_bound()
+
+    def create(self, lease: LeaseName, content: bytes) -> None:
+        """Make the file of this new lease, and the directory if need be. OSError if that fails."""
+        try:
+            self._write(str(lease), content)
+        except FileNotFoundError:
+            self._files.make_directory(self._directory)
+            self._write(str(lease), content)
+
+    def _write(self, name: str, content: bytes) -> None:
+        mode = self._files.mode
+        flags, bits = WRITE_FLAGS, 0o666 if mode is None else mode
+        descriptor = self._rules.retry_stale(
+            lambda path: os.open(path, flags, bits), self._path(name)
+        )
+        try:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            os.write(descriptor, content)
+        finally:
+            os.close(descriptor)
+
+    def renew(self, olds: Sequence[str], new: str) -> None:
+        """Rename one of these files, the last one that is there, to a name that is new.
+
+        The first is made if none is there: at the first renewal, or if the reply to an earlier
+        rename was lost. A rename, as no client answers that by itself: when it returns, the server
+        has done it. OSError if it may not have.
+        """
+        path = self._path(new)
+        for old in reversed(olds):
+            try:
+                self._rules.retry_stale(lambda old: os.rename(old, path), self._path(old))
+                return
+            except FileNotFoundError:
+                pass
+        self._write(olds[0], b"")
+        os.rename(self._path(olds[0]), path)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove these files. OSError, after all were tried, if one may still be there."""
+        failed = None
+        for name in names:
+            try:
+                self._rules.retry_stale(self._files.sweep, self._path(name))
+            except OSError as error:
+                failed = error
+        if failed:
+            raise failed
+
+
+def _states(names: Iterable[str]) -> States:
+    files: dict[LeaseName, set[str]] = {}
+    for name in names:
+        lease = lease_of(name)
+        if lease:
+            files.setdefault(lease[0], set()).add(name)
+    return {lease: frozenset(of_it) for lease, of_it in files.items()}
