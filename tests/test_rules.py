@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli demo __init__ mapping
-    coordination.methods coordination.leases coordination.holding coordination
+    coordination.methods coordination.compute coordination.leases coordination.holding coordination
     repack draw one_key bulk interrupting scan taking upkeep.repair upkeep.verify
     upkeep.stats upkeep trust kinds
     state shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack index
