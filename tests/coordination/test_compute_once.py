@@ -256,8 +256,8 @@ def test_what_is_older_than_max_age_is_made_anew(d, opened):
 def test_what_another_one_has_made_anew_is_taken(d, opened):
     d["key"] = "old"
     make_older(d, 100)
-    other = opened()
-    assert d.get_or_create("key", lambda: "new", max_age=50) == "new"
+    maker, other = opened(), opened()
+    assert maker.get_or_create("key", lambda: "new", max_age=50) == "new"
     assert other["key"] == "old"
     assert other.get_or_create("key", never, max_age=50) == "new"
 
