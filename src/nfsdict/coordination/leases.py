@@ -182,33 +182,33 @@ class Leases:
     ) -> Lease | None:
         """Hold the lease of a key, an exact ``str``; see ``NfsDict.lease``.
 
-        ``unless`` is called before each pause: None, without a lease, if it returns True.
+        ``unless`` is called after each pause: None, without a lease, if it returns True.
         """
         duration = checked_seconds("duration", duration, 0.001)
         if timeout is not None:
             timeout = checked_seconds("timeout", timeout)
         end = None if timeout is None else time.monotonic() + timeout
         watch = _Watch(self._files, digest(key))
-        rivals: list[LeaseName] = []
         pauses = _pauses()
+        rivals = watch.look()
         while True:
-            before, rivals = rivals, watch.look()
             if not rivals:
                 lease = self._contend(key, duration, watch)
                 if lease is not None:
                     return lease
-            if unless is not None and unless():
-                return None
             if end is not None and time.monotonic() >= end:
-                raise TimeoutError(f"the lease of {key!r:.200} was not to be had in {timeout:g} s")
-            if before != rivals:
-                pauses = _pauses()
+                raise TimeoutError(f"the lease of {key!r:.200} was not to be had in time")
             pause = next(pauses)
             if rivals:
                 pause = min(pause, max(watch.next_death(rivals), _SHORTEST))
             if end is not None:
                 pause = min(pause, max(end - time.monotonic(), 0.0))
             time.sleep(pause)
+            before, rivals = rivals, watch.look()
+            if before != rivals:
+                pauses = _pauses()
+            if unless is not None and unless():
+                return None
 
     def _contend(self, key: str, duration: float, watch: _Watch) -> Lease | None:
         """Make a file, and see whether others did. None if another one goes first."""
@@ -238,7 +238,7 @@ class Leases:
     def held(self) -> list[LeaseInfo]:
         """See ``NfsDict.leases``."""
         times = self._files.times()
-        now = self._files.server_time_ns()
+        now = self._storage.files.server_time_ns()
         names = [
             name
             for name, (_, renewed) in times.items()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Callable, Generic, cast
 
 from ..arguments import plain
+from ..core import MISSING
+from .compute import ComputeOnce, Store
 from .leases import Lease, LeaseInfo, Leases
 
 if TYPE_CHECKING:
@@ -18,13 +20,14 @@ else:
 
 
 class Coordination(Generic[V]):
-    """Base class of ``NfsDict``, which sets ``_leases`` and has ``_writable``."""
+    """Base class of ``NfsDict``, which is a ``Store`` and sets the attributes."""
 
     _leases: Leases
+    _compute: ComputeOnce
 
-    if TYPE_CHECKING:
-
-        def _writable(self) -> None: ...
+    @property
+    def _store(self) -> Store:
+        return cast(Store, self)
 
     def lease(self, key: str, duration: float = 60.0, *, timeout: float | None = None) -> Lease:
         """Hold the lease of a key: of all who ask for it, on all hosts, one has it at a time.
@@ -57,7 +60,7 @@ class Coordination(Generic[V]):
             ReadOnlyError: this dictionary is read-only.
             OSError: the server couldn't be asked.
         """
-        self._writable()
+        self._store._writable()
         lease = self._leases.acquire(plain(key), duration, timeout)
         assert lease is not None
         return lease
@@ -69,3 +72,72 @@ class Coordination(Generic[V]):
         dictionary can't ask for the server's time, and may list one that has just run out.
         """
         return self._leases.held()
+
+    def get_or_create(
+        self,
+        key: str,
+        creator: Callable[[], V],
+        *,
+        lease: float = 60.0,
+        timeout: float | None = None,
+        max_age: float | None = None,
+        stale: bool = False,
+    ) -> V:
+        """The entry's value. If there is none, of all callers on all hosts one makes it.
+
+        That one calls ``creator()`` while it holds the key's lease, and writes what that returns,
+        as ``add`` does. The others wait, and all return the value that was written. If the caller
+        that makes it is killed or suspended, another one takes over when the lease has run out;
+        should both finish, the first value counts, and both return it. An exception of the creator
+        goes to its caller, and nothing is written; the next of those who wait calls its own.
+
+        Who waits asks the server for entry and lease, after pauses of 10 ms at first, growing to
+        1 s; threads that use the same dictionary wait for one of them, which asks for all. A
+        creator that asks for its own key gets RuntimeError. The lease is that of ``lease(key)``: a
+        caller that holds it waits for itself.
+
+        Args:
+            key: any ``str``.
+            creator: called without arguments, under no lock, in the calling thread.
+            lease: seconds without a sign of life after which another caller takes over.
+            timeout: TimeoutError if others make no value within so many seconds; None waits for
+                ever. The creator's own time isn't limited.
+            max_age: a value written more than so many seconds ago, by the server's clock, counts as
+                none, and is replaced.
+            stale: return the value that is older than ``max_age`` at once while others make a new
+                one.
+
+        Raises:
+            ReadOnlyError: this dictionary is read-only, and there is no value.
+            OSError, TypeError, ValueError: as an assignment, and as ``lease``.
+        """
+        value: V = self._compute.get_or_create(
+            self._store, plain(key), creator, lease, timeout, max_age, stale
+        )
+        return value
+
+    def modify(
+        self,
+        key: str,
+        function: Callable[[V], V],
+        default: V = MISSING,  # type: ignore[assignment]
+        *,
+        lease: float = 60.0,
+        timeout: float | None = None,
+    ) -> V:
+        """Replace the entry's value by ``function(value)``, and return that.
+
+        The value is read past the cache, and the key's lease is held meanwhile. So of those who use
+        ``modify`` for a key, on all hosts, one at a time does all this. Others aren't kept from
+        writing: what they assign meanwhile is replaced. Nothing is written if the function raises,
+        or if the lease was lost, which is a LeaseLostError: another process may have gone on then.
+
+        Args:
+            key: any ``str``.
+            function: called with the value, under no lock. It may change that in place and return
+                it.
+            default: passed to the function if there is no entry; without one that is a KeyError.
+            lease, timeout: as for ``lease``.
+        """
+        value: V = self._compute.modify(self._store, plain(key), function, default, lease, timeout)
+        return value

@@ -225,6 +225,13 @@ class Files:
         self._rules.clock.observe(time_ns)
         return time_ns
 
+    def server_time_ns(self) -> int:
+        """The server's time; a lower bound of it if nothing can be written."""
+        if self.may_change:
+            with suppress(OSError):
+                return self.probe_clock()
+        return self._rules.clock.lower_bound()
+
     def sweep(self, path: str) -> None:
         """Remove a temporary file, or an empty directory that never got its name."""
         new = os.path.basename(path).startswith(NEW_DIRECTORY)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
 from typing import NamedTuple
 
 from ..layout import LEASES, NO_STAMP, LeaseName, lease_of
@@ -90,13 +89,6 @@ class LeaseFiles:
         """What the holders wrote; nothing for one that is gone or can't be read."""
         found = self._files.read_paths([self._path(str(lease)) for lease in leases])
         return [content[0] if isinstance(content, tuple) else b"" for content in found]
-
-    def server_time_ns(self) -> int:
-        """The server's time, to compare with ``times``; a lower bound if nothing may be written."""
-        if self._files.may_change:
-            with suppress(OSError):
-                return self._files.probe_clock()
-        return self._rules.clock.lower_bound()
 
     def create(self, lease: LeaseName, content: bytes) -> None:
         """Make the file of this new lease, and the directory if need be. OSError if that fails."""
