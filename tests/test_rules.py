@@ -16,8 +16,10 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli cli.entries cli.upkeep cli.stores cli.output demo __init__ mapping
-    coordination.methods coordination.calls coordination.encoding coordination.arrays
-    coordination.items coordination.compute coordination.leases coordination.holding coordination
+    coordination.methods coordination.memoize coordination.coroutines coordination.memo
+    coordination.calls
+    coordination.encoding coordination.arrays coordination.items
+    coordination.compute coordination.leases coordination.holding coordination
     repack draw one_key bulk interrupting scan taking upkeep.repair upkeep.verify
     upkeep.stats upkeep trust kinds
     state shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack index
