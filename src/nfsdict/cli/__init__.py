@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from ..errors import text_of
-from . import entries, upkeep
+from . import coordination, entries, upkeep
 from .output import ERROR, complain, discard_output, tell
 from .stores import AUTO
 
@@ -18,7 +18,7 @@ EPILOG = """\
 exit status:
   0  done
   1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
-     index contradicts; demo: a mismatch
+     index contradicts; work: a COMMAND failed; demo: a mismatch
   2  an error: wrong usage, no such store, a damaged value, the system said no
 
 A pickle can run any code when it is read. Open stores of pickles only where you
@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, upkeep):
+    for group in (entries, upkeep, coordination):
         group.add_commands(command)
 
     added = command(

@@ -19,6 +19,15 @@ def encode(text: str) -> bytes:
         return text.encode("utf-8", "backslashreplace")
 
 
+def text_or_bytes(value: object, as_json: bool) -> bytes:
+    """Text and bytes as they are, anything else as ``repr``; or all as JSON."""
+    if as_json:
+        return json.dumps(value, allow_nan=False).encode()
+    if isinstance(value, (bytes, bytearray)):
+        return bytes(value)
+    return encode(value if isinstance(value, str) else repr(value))
+
+
 def emit(data: bytes | bytearray) -> None:
     sys.stdout.buffer.write(data)
 

@@ -42,28 +42,30 @@ class _OnLoop:
         self._key = key
         self._call = call
         self._loop = asyncio.get_running_loop()
-        self._running: concurrent.futures.Future[Any] | None = None
+        # Both are the event loop's; the thread doesn't touch them.
+        self._task: asyncio.Task[Any] | None = None
         self._cancelled = False
 
     def __call__(self) -> Any:
         run = self._run()
         try:
-            self._running = asyncio.run_coroutine_threadsafe(run, self._loop)
+            running = asyncio.run_coroutine_threadsafe(run, self._loop)
         except RuntimeError:  # the loop is closed
             run.close()
             raise
-        return self._running.result()
+        return running.result()
 
     async def _run(self) -> Any:
         if self._cancelled:
             raise asyncio.CancelledError
+        self._task = asyncio.current_task()
         _computing.set(_computing.get() | {self._key})  # for this task alone
         return await self._call()
 
     def cancel(self) -> None:
         self._cancelled = True
-        if self._running is not None:
-            self._running.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
 
 def memoized_coroutine(

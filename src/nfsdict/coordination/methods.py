@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, cast
 from ..arguments import plain
 from ..core import MISSING
 from .calls import Calls
+from .claims import Claims, Task
 from .compute import ComputeOnce, Store
 from .leases import Lease, LeaseInfo, Leases
 from .memo import Memo
@@ -31,6 +32,7 @@ class Coordination(Generic[V]):
 
     _leases: Leases
     _compute: ComputeOnce
+    _claims: Claims
 
     @property
     def _store(self) -> Store:
@@ -215,3 +217,52 @@ class Coordination(Generic[V]):
             return memoized(function, memo)
 
         return decorate
+
+    def claim(self, lease: float = 300.0, *, max_attempts: int = 3) -> Task[V] | None:
+        """An entry that nobody works on now, to work on it; None if there is none.
+
+        The entries are a work list::
+
+            while (task := d.claim()) is not None:
+                with task:
+                    work_on(task.key, task.value)
+
+        The entry stays in the store until the block is left, which removes it. An exception gives
+        it back, and so does the end of the lease if the worker was killed (on the same Linux host,
+        at once): see ``Task``. What failed in ``max_attempts`` attempts, by exceptions or because
+        workers died, is set aside: see ``failed``. An attempt of which nobody has heard for an
+        hour can be forgotten by ``repair()``. So each task is worked on until it is done, by one
+        worker at a time; by two if one of them can't reach the server and doesn't know yet that its
+        lease is lost.
+
+        Before it returns None it has asked the server for keys that others added, which the next
+        ``refresh`` still reports. None doesn't mean that all is done: others may be at work, or
+        have died and not be known to be dead. This dictionary knows it when it has seen their lease
+        unchanged for its duration, so it must be asked again.
+
+        Args:
+            lease: seconds without a sign of life after which others can claim the task.
+            max_attempts: after so many attempts a task is set aside.
+
+        Raises:
+            ReadOnlyError: this dictionary is read-only.
+            OSError, ValueError, TypeError: as ``lease``.
+        """
+        self._store._writable()
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts must be at least 1, not {max_attempts}")
+        return self._claims.claim(cast(Any, self), lease, max_attempts)
+
+    def failed(self) -> list[str]:
+        """The keys of the tasks that were set aside, sorted, by the server's word.
+
+        The entry of each is kept as ``d["failed/" + key]``, which ``claim`` passes over.
+        """
+        return self._claims.failed()
+
+    def retry(self, key: str) -> None:
+        """Make a task that was set aside one to be claimed again, with all its attempts.
+
+        KeyError if there is none. If there is an entry of that key again, that one stays.
+        """
+        self._claims.retry(cast(Any, self), plain(key))

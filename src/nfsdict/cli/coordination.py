@@ -1,0 +1,116 @@
+"""Commands that coordinate processes: work."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .. import LeaseLostError, NfsDict, NfsDictError
+from ..coordination.claims import FAILED, Task
+from .output import DONE, NO, complain, text_or_bytes
+from .stores import reading, writing
+
+LONGEST = 5.0  # seconds between two looks with --wait
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    added = command(
+        "work",
+        work,
+        "Work on the entries of a store: run COMMAND for each, and remove what is done.\n\n"
+        "COMMAND gets the key as its last argument and the value on standard input. If it\n"
+        "exits with 0, the entry is removed. Otherwise the entry is given back, to this and\n"
+        "other workers; after --max-attempts, also by workers that died, it is set aside\n"
+        "under the key failed/KEY. Any number of workers, on any hosts, share the entries.\n"
+        "SIGTERM and Ctrl-C end the command and give its entry back; that is no attempt.\n"
+        "Ends when nothing is left that nobody works on.",
+    )
+    added.add_argument(
+        "--lease",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="without a sign of life for so long, a worker counts as dead (default: %(default)g)",
+    )
+    added.add_argument(
+        "--max-attempts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="then an entry is set aside (default: %(default)s)",
+    )
+    added.add_argument(
+        "--wait",
+        action="store_true",
+        help="go on until no entry is left but those set aside, to take over from workers that die",
+    )
+    added.add_argument("--json", action="store_true", help="the value goes to COMMAND as JSON")
+    added.add_argument("argv", metavar="COMMAND", nargs="+", help="after `--`, with its arguments")
+
+
+def work(arguments: argparse.Namespace) -> int:
+    reading(arguments)
+    if shutil.which(arguments.argv[0]) is None:
+        raise NfsDictError(f"no such command: {arguments.argv[0]!r}")
+    signal.signal(signal.SIGTERM, _end)
+    status, pause = DONE, 0.1
+    with writing(arguments) as store:
+        while True:
+            task = store.claim(arguments.lease, max_attempts=arguments.max_attempts)
+            if task is not None:
+                pause = 0.1
+                if not _do(task, arguments):
+                    status = NO
+            elif arguments.wait and _unfinished(store):
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST)
+            else:
+                return status
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+def _unfinished(store: NfsDict[Any]) -> bool:
+    return any(not key.startswith(FAILED) for key in store)
+
+
+def _do(task: Task[Any], arguments: argparse.Namespace) -> bool:
+    """Run the command for this task. Whether it is done."""
+    try:
+        with task:
+            _run([*arguments.argv, task.key], text_or_bytes(task.value, arguments.json), task)
+    except subprocess.CalledProcessError as error:
+        of = f"attempt {task.attempt} of {arguments.max_attempts}"
+        complain(f"{task.key!r}: exit status {error.returncode} ({of})")
+        return False
+    except LeaseLostError as error:
+        complain(error)
+        return False
+    return True
+
+
+def _run(argv: list[str], value: bytes, task: Task[Any]) -> None:
+    """CalledProcessError if it fails. It is killed if the lease is lost, or by any exception."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
+        try:
+            data: bytes | None = value
+            while process.returncode is None:
+                try:
+                    process.communicate(data, timeout=1.0)
+                except subprocess.TimeoutExpired:
+                    data = None  # what is left of it is written by the next call
+                    task.lease.check()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, argv)
