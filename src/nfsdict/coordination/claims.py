@@ -135,7 +135,7 @@ class Claims:
         self._values = storage.values
         self._watch = leases.watch()
         # Threads take from one list. That it changes between two steps of one of them does no harm.
-        self._keys: list[str] = []
+        self._keys: list[str] | None = None
         self._claimed: set[str] = set()
         self._at = 0
         # Whether another worker may have been where the next key is.
@@ -143,15 +143,21 @@ class Claims:
 
     def claim(self, store: TaskStore, duration: float, max_attempts: int) -> Task[Any] | None:
         """See ``NfsDict.claim``."""
+        if self._keys is None:
+            self._list()
         task = self._first(store, duration, max_attempts)
         if task is None:
             self._scanner.scan()
-            keys = (key for key in self._scanner.known_keys() if not key.startswith(FAILED))
-            self._keys = sorted(keys, key=digest)
-            self._claimed = {lease.hexdigest for lease in self._watch.look()}
-            self._jump()
+            self._list()
             task = self._first(store, duration, max_attempts)
         return task
+
+    def _list(self) -> None:
+        """Make a new list of all known keys."""
+        keys = (key for key in self._scanner.known_keys() if not key.startswith(FAILED))
+        self._keys = sorted(keys, key=digest)
+        self._claimed = {lease.hexdigest for lease in self._watch.look()} if self._keys else set()
+        self._jump()
 
     def _first(self, store: TaskStore, duration: float, max_attempts: int) -> Task[Any] | None:
         """The first of the keys that are left that can be claimed."""
@@ -168,7 +174,7 @@ class Claims:
 
     def _next(self) -> str | None:
         """Take a key from the list, of those that weren't claimed when it was made."""
-        keys = self._keys
+        keys = self._keys or []
         while keys:
             with suppress(IndexError, ZeroDivisionError):  # another thread took the last one
                 key = keys.pop(self._at % len(keys))
@@ -178,7 +184,7 @@ class Claims:
 
     def _jump(self) -> None:
         self._unsure = True
-        self._at = _RANDOM.randrange(len(self._keys) or 1)
+        self._at = _RANDOM.randrange(len(self._keys or ()) or 1)
 
     def _is_gone(self, hexdigest: str) -> bool:
         """Ask first where other workers have been: one call in place of making a lease in vain."""
