@@ -15,8 +15,8 @@ process; ``storage.lease_files`` has the names. The protocol has four rules:
    anybody may call it dead (``holding``). Who takes over removes the files that it found dead.
 
 So no clock is compared with another host's, and a file is only removed by its maker or as dead.
-``tests/coordination/lease_model.py`` has a model of these rules, with all ways in which three
-contenders can crash or stand still. Generations are those of tox-dev/filelock's pull request 738.
+``tests/support/lease_model.py`` has a model of these rules, and goes through all ways in which
+three contenders can crash or stand still. Generations are those of tox-dev/filelock's pull request 738.
 Files that are created exclusively under the same name for each generation, as there, can't be
 removed safely: a remove that is carried out late hits the file of a later holder.
 """
