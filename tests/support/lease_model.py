@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 DURATION = 2  # ticks
 
@@ -50,7 +50,7 @@ class Contender(NamedTuple):
     to try again; or no call: renewed, which waits for the answer, hold, done"""
     seen: tuple[tuple[File, int], ...] = ()
     """the files of others at its last look, and for how many ticks it has seen each so"""
-    mine: Optional[File] = None
+    mine: File | None = None
     left: int = 0
     """ticks for which it counts on the lease"""
     asked: int = 0
