@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .coordination.encoding import register_key
 from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
 from .errors import (
@@ -45,5 +46,6 @@ __all__ = [
     "WrongSerializerError",
     "__version__",
     "json_format",
+    "register_key",
     "signed",
 ]

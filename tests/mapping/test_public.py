@@ -32,6 +32,7 @@ PUBLIC = [
     "WrongSerializerError",
     "__version__",
     "json_format",
+    "register_key",
     "signed",
 ]
 

@@ -109,6 +109,11 @@ class ComputeOnce:
             return self._values.look(hexdigest) or UNKNOWN
         return known.signature
 
+    def known(self, store: Store, key: str, max_age: float | None) -> Any:
+        """The value, unless it is older than ``max_age``, damaged or missing: then MISSING."""
+        sought = _Sought(self, store, key, max_age)
+        return sought.value if sought.look(fresh=False) else MISSING
+
     def get_or_create(
         self,
         store: Store,

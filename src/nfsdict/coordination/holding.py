@@ -120,6 +120,18 @@ class Hold:
                 self._files.remove([*self._renewed, str(self.name)])
                 self._removed = True
 
+    def leave(self, generation: int) -> None:
+        """Give it up, and leave one file: that of a lease which runs out as soon as it is seen."""
+        if not self.mine:
+            return
+        self.ended = True
+        left = self.name._replace(generation=generation, duration_ms=0)
+        with self._lock:
+            if not self._removed:
+                self._files.rename(str(self.name), str(left))
+                self._files.remove(self._renewed)
+                self._removed = True
+
 
 class Renewer:
     """Renews the holds of one store in a daemon thread, which runs while there are any.

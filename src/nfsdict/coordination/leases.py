@@ -93,6 +93,20 @@ class Lease:
         finally:
             self._renewer.end(self._hold)
 
+    def leave(self, generation: int) -> None:
+        """As ``release``, but leave a dead file of this generation, which the next holder follows.
+
+        So the next one's generation is 1 more. Plainly released if the generation is 0, or if the
+        lease isn't held: then a next holder may count already.
+        """
+        if not generation or not self.held:
+            self.release()
+            return
+        try:
+            self._hold.leave(generation)
+        finally:
+            self._renewer.end(self._hold)
+
     def __enter__(self) -> Self:
         return self
 
@@ -127,43 +141,40 @@ class LeaseInfo:
     generation: int
 
 
-class _Watch:
-    """What a contender has seen of the files of a key, and since when."""
+class Watch:
+    """What a contender has seen of the files of a key, or of all keys, and since when."""
 
-    def __init__(self, files: LeaseFiles, hexdigest: str) -> None:
+    def __init__(self, files: LeaseFiles, hexdigest: str = "") -> None:
         self._files = files
         self._hexdigest = hexdigest
         self._seen: dict[LeaseName, tuple[frozenset[str], int]] = {}
 
     def look(self, strict: bool = True) -> list[LeaseName]:
-        """Ask the server. All leases of the key that aren't dead."""
+        """Ask the server. All leases that aren't dead; without ``strict`` one may be missed."""
         begun = time.monotonic_ns()
         states = self._files.look(self._hexdigest, strict)
         ended = time.monotonic_ns()
-        before = self._seen
-        self._seen = {lease: (state, ended) for lease, state in states.items()}
-        for lease, (state, _) in before.items():
-            if states.get(lease) == state:
-                self._seen[lease] = before[lease]
-        return [lease for lease in states if not self._is_dead(lease, begun)]
-
-    def _is_dead(self, lease: LeaseName, moment: int) -> bool:
-        outlived = self._seen[lease][1] + lease.duration_ms * 1_000_000 <= moment
-        return outlived or has_ended(lease.host, lease.process, lease.start)
+        seen = {lease: (state, ended) for lease, state in states.items()}
+        for lease, before in self._seen.items():
+            if states.get(lease) == before[0]:
+                seen[lease] = before
+        self._seen = seen
+        return [lease for lease in states if not _is_dead(lease, seen[lease][1], begun)]
 
     def next_death(self, leases: list[LeaseName]) -> float:
         """Seconds until the first of these is dead, if it isn't renewed."""
         ends = (self._seen[lease][1] / 1e9 + lease.duration_ms / 1e3 for lease in leases)
         return min(ends, default=0.0) - time.monotonic()
 
-    def generation(self) -> int:
-        """The next one."""
-        return 1 + max((lease.generation for lease in self._seen), default=0)
+    def generation(self, hexdigest: str) -> int:
+        """The next one of this key."""
+        seen = [lease.generation for lease in self._seen if lease.hexdigest == hexdigest]
+        return 1 + max(seen, default=0)
 
     def sweep(self, mine: LeaseName) -> None:
-        """Remove the files of all others, which are dead."""
+        """Remove the files of all others of this key, which are dead."""
         for lease, (state, _) in self._seen.items():
-            if lease != mine:
+            if lease != mine and lease.hexdigest == mine.hexdigest:
                 self._files.remove(state)
 
 
@@ -190,7 +201,7 @@ class Leases:
         if timeout is not None:
             timeout = checked_seconds("timeout", timeout)
         end = None if timeout is None else time.monotonic() + timeout
-        watch = _Watch(self._files, digest(key))
+        watch = Watch(self._files, digest(key))
         pauses = _pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
         while True:
@@ -212,11 +223,23 @@ class Leases:
             if unless is not None and unless():
                 return None
 
-    def _contend(self, key: str, duration: float, watch: _Watch) -> Lease | None:
+    def watch(self) -> Watch:
+        """A new watch over the leases of all keys, for ``contend``."""
+        return Watch(self._files)
+
+    def contend(self, key: str, duration: float, watch: Watch) -> Lease | None:
+        """Hold the lease of a key, an exact ``str``; None if another process holds it.
+
+        Tries once, with one look after the file is made: that look alone decides who holds it. What
+        the watch has seen before tells which leases are dead.
+        """
+        return self._contend(key, checked_seconds("duration", duration, 0.001), watch)
+
+    def _contend(self, key: str, duration: float, watch: Watch) -> Lease | None:
         """Make a file, and see whether others did. None if another one goes first."""
         name = LeaseName(
             digest(key),
-            watch.generation(),
+            watch.generation(digest(key)),
             max(1, round(duration * 1000)),
             *this_process(),
             random_name(),
@@ -259,10 +282,18 @@ class Leases:
         return sorted(found, key=lambda lease: lease.key)
 
 
-def _is_alone(mine: LeaseName, watch: _Watch) -> bool:
+def _is_dead(lease: LeaseName, since: int, moment: int) -> bool:
+    """Whether the lease, seen unchanged since then, is dead at this moment."""
+    if not lease.duration_ms:  # as ``Lease.leave`` leaves it
+        return True
+    outlived = since + lease.duration_ms * 1_000_000 <= moment
+    return outlived or has_ended(lease.host, lease.process, lease.start)
+
+
+def _is_alone(mine: LeaseName, watch: Watch) -> bool:
     """Whether all others are dead, or those that made a file at the same time step back."""
     for _ in range(_STEPS):
-        alive = watch.look()
+        alive = [lease for lease in watch.look() if lease.hexdigest == mine.hexdigest]
         if alive == [mine]:
             return True
         if mine not in alive or min(alive, key=_order) != mine:

@@ -6,11 +6,19 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, cast
 
 from ..arguments import plain
 from ..core import MISSING
+from .calls import Calls
+from .claims import Claims, Task
 from .compute import ComputeOnce, Store
 from .leases import Lease, LeaseInfo, Leases
+from .memo import Memo
+from .memoize import memoized
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from typing_extensions import TypeVar
+
+    from .memoize import Memoize
 
     V = TypeVar("V", default=Any)
 else:
@@ -24,6 +32,7 @@ class Coordination(Generic[V]):
 
     _leases: Leases
     _compute: ComputeOnce
+    _claims: Claims
 
     @property
     def _store(self) -> Store:
@@ -141,3 +150,119 @@ class Coordination(Generic[V]):
         """
         value: V = self._compute.modify(self._store, plain(key), function, default, lease, timeout)
         return value
+
+    def memoize(
+        self,
+        name: str | None = None,
+        *,
+        version: str | int | None = None,
+        key: Callable[..., object] | None = None,
+        ignore: Collection[str] = (),
+        lease: float = 60.0,
+        max_age: float | None = None,
+        stale: bool = False,
+    ) -> Memoize:
+        """A decorator: results of the function are kept here, computed once on all hosts.
+
+        Use it with parentheses::
+
+            @d.memoize()
+            def train(rate, layers=3): ...
+
+        A call looks for its result in the store, as ``get_or_create`` does, and calls the function
+        if there is none: of all callers on all hosts one, while the others wait for its result. An
+        exception goes to its caller and isn't kept. ``docs/call-keys.md`` says under which key a
+        result is kept, and which arguments can be part of one; for a call with others, TypeError.
+
+        A coroutine function becomes one whose calls wait in threads of their own, a thread for each
+        result that is not in memory, while the function runs in the event loop; the calls in one
+        event loop wait for one task, which is cancelled when all of them are.
+
+        The function gets these attributes, which take its arguments (of a memoised coroutine
+        function those that ask the store are coroutine functions):
+
+        - ``cache_key(*args)``: the key of the call's result in the store.
+        - ``peek(*args)``: the result, if there is one, however old; else KeyError.
+        - ``put(value, *args)``: keep this value as the result.
+        - ``refresh(*args)``: call the function and keep its result, whether there is one or not.
+        - ``discard(*args)``: remove the result, if there is one.
+        - ``cache_info()``: ``CacheInfo(hits, misses, waited, errors)``, calls of this process.
+        - ``cache_clear()``: remove all results of this name and version, on all hosts. Processes
+          that have read one go on with it until ``refresh()`` of their dictionary.
+        - ``__wrapped__``: the function as it was.
+
+        Of a method, call them of the class, as ``Trainer.train.peek(trainer, 0.1)``.
+
+        Args:
+            name: what stands for the function in the keys; None is its module and qualified name.
+            version: give another one when the function's results change; without a ``/``.
+            key: called with the arguments, defaults applied; what it returns identifies the call.
+            ignore: names of parameters that don't matter.
+            lease: seconds without a sign of life after which another caller takes over.
+            max_age, stale: as for ``get_or_create``.
+
+        Raises:
+            TypeError: the function is a generator, one inside a function, a lambda, or defined at a
+                prompt or in a notebook, and has no ``name``; or it is a method, and neither ``key``
+                nor ``ignore`` says what counts.
+            ValueError: a ``name`` or ``version`` that can't be part of a key; an ``ignore`` that is
+                no parameter.
+        """
+        if name is not None and not isinstance(name, str):
+            raise TypeError("write @d.memoize() with parentheses; name is a str")
+
+        def decorate(function: Callable[..., Any]) -> Any:
+            calls = Calls(function, name, version, key, ignore)
+            memo = Memo(cast(Any, self), self._compute, calls, lease, max_age, stale)
+            return memoized(function, memo)
+
+        return decorate
+
+    def claim(self, lease: float = 300.0, *, max_attempts: int = 3) -> Task[V] | None:
+        """An entry that nobody works on now, to work on it; None if there is none.
+
+        The entries are a work list::
+
+            while (task := d.claim()) is not None:
+                with task:
+                    work_on(task.key, task.value)
+
+        The entry stays in the store until the block is left, which removes it. An exception gives
+        it back, and so does the end of the lease if the worker was killed (on the same Linux host,
+        at once): see ``Task``. What failed in ``max_attempts`` attempts, by exceptions or because
+        workers died, is set aside: see ``failed``. An attempt of which nobody has heard for an
+        hour can be forgotten by ``repair()``. So each task is worked on until it is done, by one
+        worker at a time; by two if one of them can't reach the server and doesn't know yet that its
+        lease is lost.
+
+        Before it returns None it has asked the server for keys that others added, which the next
+        ``refresh`` still reports. None doesn't mean that all is done: others may be at work, or
+        have died and not be known to be dead. This dictionary knows it when it has seen their lease
+        unchanged for its duration, so it must be asked again.
+
+        Args:
+            lease: seconds without a sign of life after which others can claim the task.
+            max_attempts: after so many attempts a task is set aside.
+
+        Raises:
+            ReadOnlyError: this dictionary is read-only.
+            OSError, ValueError, TypeError: as ``lease``.
+        """
+        self._store._writable()
+        if max_attempts < 1:
+            raise ValueError(f"max_attempts must be at least 1, not {max_attempts}")
+        return self._claims.claim(cast(Any, self), lease, max_attempts)
+
+    def failed(self) -> list[str]:
+        """The keys of the tasks that were set aside, sorted, by the server's word.
+
+        The entry of each is kept as ``d["failed/" + key]``, which ``claim`` passes over.
+        """
+        return self._claims.failed()
+
+    def retry(self, key: str) -> None:
+        """Make a task that was set aside one to be claimed again, with all its attempts.
+
+        KeyError if there is none. If there is an entry of that key again, that one stays.
+        """
+        self._claims.retry(cast(Any, self), plain(key))

@@ -137,6 +137,11 @@ class LeaseFiles:
         self._write(olds[0], b"")
         os.rename(self._path(olds[0]), path)
 
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file of one's own to a new name of one's own. OSError if that fails."""
+        path = self._path(new)
+        self._rules.retry_stale(lambda old: os.rename(old, path), self._path(old))
+
     def remove(self, names: Iterable[str]) -> None:
         """Remove these files. OSError, after all were tried, if one may still be there."""
         failed = None
