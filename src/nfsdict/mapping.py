@@ -454,7 +454,8 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
 
         A temporary file is removed when it is older than ``grace`` seconds by the server's clock,
         so that a write under way keeps its own; if it holds a value that a ``pop`` or a write left
-        there, the value is given back to its key. A damaged file gets ``.damaged-…`` after its
+        there, the value is given back to its key. The same goes for leases that weren't renewed for
+        so long, and for twice their durations. A damaged file gets ``.damaged-…`` after its
         name, which no scan takes. Files that can't be read here but may be whole stay. EBUSY if
         other processes go on writing the index.
         """

@@ -380,3 +380,33 @@ def test_lease_files_are_passed_over(d, opened):
         d.clear()
         assert lease.held
         assert len(files(d)) == 2
+
+
+def test_repair_removes_what_nobody_renews(d, monkeypatch):
+    LeaseFiles = importlib.import_module("nfsdict.storage.lease_files").LeaseFiles
+    left = d.lease("left", 3)
+    wait_until(lambda: renewals(d) == 1)
+    left._hold._lost = True  # as if it had been killed
+    with d.lease("key", 3) as lease:
+        assert d.repair(grace=0).removed == []
+        files = importlib.import_module("nfsdict.storage.files").Files
+        now = d._storage.files.probe_clock()
+        monkeypatch.setattr(files, "probe_clock", lambda self: now + 7_000_000_000)
+        assert d.repair(grace=3600).removed == []
+        monkeypatch.setattr(LeaseFiles, "times", renewed_by(d, LeaseFiles.times, lease))
+        assert len(d.repair(grace=0).removed) == 2
+        assert lease.held
+        assert [name.hexdigest for name in d._storage.leases.look()] == [lease._hold.name.hexdigest]
+
+
+def renewed_by(d, original, lease):
+    """As if this lease was just renewed, and no other."""
+
+    def times(self):
+        now = d._storage.files.probe_clock()
+        return {
+            name: one._replace(renewed=now) if name == lease._hold.name else one
+            for name, one in original(self).items()
+        }
+
+    return times

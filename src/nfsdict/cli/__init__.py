@@ -19,6 +19,7 @@ exit status:
   0  done
   1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
      index contradicts; work: a COMMAND failed; demo: a mismatch
+  N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
 
 A pickle can run any code when it is read. Open stores of pickles only where you

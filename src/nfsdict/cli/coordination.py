@@ -1,8 +1,9 @@
-"""Commands that coordinate processes: work."""
+"""Commands that coordinate processes: leases, run, work."""
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import shutil
 import signal
 import subprocess
@@ -13,13 +14,48 @@ from typing import Any
 
 from .. import LeaseLostError, NfsDict, NfsDictError
 from ..coordination.claims import FAILED, Task
-from .output import DONE, NO, complain, text_or_bytes
-from .stores import reading, writing
+from .entries import as_value, check_key
+from .output import DONE, NO, complain, emit, emit_json, encode, text_or_bytes
+from .stores import chosen, reading, writing
 
 LONGEST = 5.0  # seconds between two looks with --wait
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    added = command(
+        "leases",
+        leases,
+        "List the leases that are held, in lines of five fields with tabs between them.\n\n"
+        "These are key, host, process, seconds since it was taken, generation.",
+    )
+    added.add_argument("--json", action="store_true", help="one JSON array of objects")
+
+    added = command(
+        "run",
+        run,
+        "Print the value of KEY, or if there is none, the output of COMMAND, and keep that.\n\n"
+        "Of any number of callers, on any hosts, one runs COMMAND; the others wait for its\n"
+        "output. If COMMAND fails, its output is printed and not kept, and its status is that\n"
+        "of this command; the next caller that waits runs its own. The store is made if it is\n"
+        "not there.",
+    )
+    added.add_argument("key", metavar="KEY")
+    added.add_argument(
+        "--lease",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="without a sign of life for so long, a caller counts as dead (default: %(default)g)",
+    )
+    added.add_argument("--timeout", type=float, metavar="SECONDS", help="wait no longer for others")
+    added.add_argument(
+        "--max-age",
+        type=float,
+        metavar="SECONDS",
+        help="run COMMAND also if the value is older, by the server's clock",
+    )
+    added.add_argument("argv", metavar="COMMAND", nargs="+", help="after `--`, with its arguments")
+
     added = command(
         "work",
         work,
@@ -52,6 +88,45 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     )
     added.add_argument("--json", action="store_true", help="the value goes to COMMAND as JSON")
     added.add_argument("argv", metavar="COMMAND", nargs="+", help="after `--`, with its arguments")
+
+
+def leases(arguments: argparse.Namespace) -> int:
+    reading(arguments)
+    with writing(arguments) as store:
+        found = store.leases()
+    if arguments.json:
+        emit_json([dataclasses.asdict(lease) for lease in found])
+        return DONE
+    for lease in found:
+        fields = lease.key, lease.host, lease.process, f"{lease.age:.0f}", lease.generation
+        emit(encode("\t".join(map(str, fields)) + "\n"))
+    return DONE
+
+
+def run(arguments: argparse.Namespace) -> int:
+    serializer = chosen(arguments)
+    check_key(arguments.key, serializer)
+
+    def output() -> Any:
+        # Killed by any exception, such as that of ``_end``.
+        done = subprocess.run(arguments.argv, stdout=subprocess.PIPE, check=True)
+        return as_value(done.stdout, serializer)
+
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        with writing(arguments) as store:
+            value = store.get_or_create(
+                arguments.key,
+                output,
+                lease=arguments.lease,
+                timeout=arguments.timeout,
+                max_age=arguments.max_age,
+            )
+    except subprocess.CalledProcessError as error:
+        emit(error.stdout)
+        return 128 - error.returncode if error.returncode < 0 else error.returncode
+    emit(text_or_bytes(value, as_json=False))
+    return DONE
 
 
 def work(arguments: argparse.Namespace) -> int:

@@ -80,20 +80,30 @@ def get(arguments: argparse.Namespace) -> int:
 def set_value(arguments: argparse.Namespace) -> int:
     serializer = chosen(arguments)
     data = os.fsencode(arguments.value) if arguments.value != "-" else sys.stdin.buffer.read()
-    value: Any = data
     if arguments.json:
         value = json.loads(data, parse_constant=no_json)
-    elif serializer == "json":
-        value = data.decode()  # JSON has only text: other bytes than UTF-8 are an error
-    elif serializer != "bytes":
-        # Bytes that aren't UTF-8 become lone surrogates, as in the program's arguments; `get` turns
-        # them back into these bytes.
-        value = data.decode("utf-8", "surrogateescape")
-    if serializer == "json":
-        os.fsencode(arguments.key).decode()
+    else:
+        value = as_value(data, serializer)
+    check_key(arguments.key, serializer)
     with writing(arguments) as store:
         store[arguments.key] = value
     return DONE
+
+
+def as_value(data: bytes, serializer: Any) -> Any:
+    """Bytes as a value that `get` turns into these bytes again: text, if need be."""
+    if serializer == "bytes":
+        return data
+    if serializer == "json":
+        return data.decode()  # JSON has only text: other bytes than UTF-8 are an error
+    # Bytes that aren't UTF-8 become lone surrogates, as in the program's arguments.
+    return data.decode("utf-8", "surrogateescape")
+
+
+def check_key(key: str, serializer: Any) -> None:
+    """ValueError if the key is no text, in a store of JSON."""
+    if serializer == "json":
+        os.fsencode(key).decode()
 
 
 def no_json(constant: str) -> Any:

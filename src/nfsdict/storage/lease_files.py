@@ -9,21 +9,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 
 from ..layout import LEASES, NO_STAMP, LeaseName, lease_of
 from .files import WRITE_FLAGS, Files
-from .nfs import Contains, Names, NfsRules
+from .nfs import Attributes, Contains, Names, NfsRules
 
+T = TypeVar("T")
 States = dict[LeaseName, frozenset[str]]
 """Leases, and the files of each: all change with each renewal."""
 
 
 class LeaseTimes(NamedTuple):
-    """When a lease was made and last renewed, in ns by the server's clock."""
+    """When a lease was made and last renewed, in ns by the server's clock, and its files."""
 
     made: int
     renewed: int
+    paths: list[str]
 
 
 class LeaseFiles:
@@ -39,51 +41,58 @@ class LeaseFiles:
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}"
 
-    def look(self, hexdigest: str = "") -> States:
+    def look(self, hexdigest: str = "", strict: bool = True) -> States:
         """The leases of the key with this digest, or of all keys, that are there by the server's
-        word. One that is there during the whole call is among them.
+        word. If ``strict``, one that is there during the whole call is among them.
 
-        One GETATTR if nothing has changed since the last look, else two listings more.
+        One GETATTR if nothing has changed since the last look, else two listings more, or one.
         """
-        return _states(name for name in self._names() if name.startswith(hexdigest))
+        return _states(name for name in self._names(strict) if name.startswith(hexdigest))
 
-    def _names(self) -> list[str]:
-        def listed() -> Names:
-            return self._rules.retry_stale(
-                lambda path: self._rules.names(path, self._known), self._directory
-            )
-
-        try:
-            found = listed()
-        except FileNotFoundError:
-            if self._rules.may_contain(self._files.directory, LEASES) is not Contains.MAYBE:
-                return []
-            try:
-                found = listed()
-            except FileNotFoundError:
-                return []
-        settled = self._rules.clock.is_past(max(found[0]))
-        self._known = found if settled else (NO_STAMP, [])
+    def _names(self, strict: bool) -> list[str]:
+        none: Names = (NO_STAMP, [])
+        found = self._asked(lambda path: self._rules.names(path, self._known, strict), none)
+        if strict:
+            settled = self._rules.clock.is_past(max(found[0]))
+            self._known = found if settled else none
         return found[1]
+
+    def _asked(self, call: Callable[[str], T], none: T) -> T:
+        """The call's result for the directory; ``none`` if there is none, by the server's word."""
+        for _ in range(2):
+            try:
+                return self._rules.retry_stale(call, self._directory)
+            except FileNotFoundError:
+                if self._rules.may_contain(self._files.directory, LEASES) is not Contains.MAYBE:
+                    break
+        return none
 
     def times(self) -> dict[LeaseName, LeaseTimes]:
         """When each lease was made and last renewed."""
-        try:
-            entries = self._rules.attributes(self._directory)
-        except FileNotFoundError:
-            return {}
-        self._rules.clock.observe(
-            max((status.st_ctime_ns for _, status in entries if status), default=0)
-        )
-        made: dict[LeaseName, int] = {}
-        renewed: dict[LeaseName, int] = {}
-        for name, status in entries:
+        times: dict[LeaseName, LeaseTimes] = {}
+        none: Attributes = []
+        for name, status in self._asked(self._rules.attributes, none):
             lease = lease_of(name)
             if lease and status:
-                renewed[lease[0]] = max(renewed.get(lease[0], 0), status.st_ctime_ns)
-                if lease[1] is None:
-                    made[lease[0]] = status.st_mtime_ns
-        return {name: LeaseTimes(made[name], renewed[name]) for name in made}
+                one = LeaseTimes(status.st_mtime_ns, status.st_ctime_ns, [self._path(name)])
+                self._rules.clock.observe(one.renewed)
+                other = times.get(lease[0], one)
+                times[lease[0]] = LeaseTimes(
+                    min(one.made, other.made),
+                    max(one.renewed, other.renewed),
+                    sorted({*one.paths, *other.paths}),
+                )
+        return times
+
+    def outlived(self, moment_ns: int, grace: float) -> list[str]:
+        """Paths of the files of leases that weren't renewed for ``grace`` seconds until this
+        moment, nor for twice their durations."""
+        return [
+            path
+            for lease, (_, renewed, paths) in self.times().items()
+            if moment_ns - renewed > max(int(grace * 1e9), 2 * lease.duration_ms * 1_000_000)
+            for path in paths
+        ]
 
     def contents(self, leases: Sequence[LeaseName]) -> list[bytes]:
         """What the holders wrote; nothing for one that is gone or can't be read."""

@@ -244,8 +244,8 @@ class NfsRules:
         finally:
             os.close(descriptor)
 
-    def names(self, directory: str, known: Names) -> Names:
-        """The directory's stamp, and all names that are there during this call, asked for as by
+    def names(self, directory: str, known: Names, strict: bool) -> Names:
+        """The directory's stamp, and if ``strict`` all names that are there during this call: see
         ``attributes``. ``known`` again while the directory has its stamp. Not retried."""
         descriptor = os.open(directory, DIRECTORY_FLAGS)
         try:
@@ -254,7 +254,8 @@ class NfsRules:
             if stamp == known[0]:
                 return known
             if self.over_nfs():
-                _listed_anew(descriptor)
+                if strict:
+                    _listed_anew(descriptor)
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             return stamp, os.listdir(descriptor)
         finally:
