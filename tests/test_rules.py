@@ -15,7 +15,7 @@ SOURCES = Path(_package)
 DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
-    __main__ cli cli.entries cli.upkeep cli.coordination cli.stores cli.output demo __init__ mapping
+    __main__ cli cli.coordination cli.entries cli.upkeep cli.stores cli.output demo __init__ mapping
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls
