@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -113,10 +112,11 @@ def test_a_holder_that_is_killed_or_suspended_is_taken_over(lab: Lab, killed: bo
 
 
 def test_a_holder_keeps_it_while_its_server_restarts(lab: Lab) -> None:
-    one = Holder(lab, lab.a, 24)
+    duration = 6 if lab.configuration.version == "3" else 24  # clients reclaim their state first
+    one = Holder(lab, lab.a, duration)
     assert one.held() == 1
     lab.stop_server()
-    another = Holder(lab, lab.b, 24)
+    another = Holder(lab, lab.b, duration)
     time.sleep(1)
     lab.start_server()
     while not [name for name in leases(lab) if name.endswith(".1")]:
@@ -147,6 +147,38 @@ def test_a_holder_that_is_cut_off_is_taken_over_and_does_no_harm(lab: Lab) -> No
     assert len(leases(lab)) == 1
 
 
+# --- compute once ----------------------------------------------------------------------------
+
+COMPUTE = (
+    HOSTS
+    + """
+    log = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND)
+    def make(key):
+        os.write(log, f"{key}\\n".encode())
+        time.sleep(0.02)
+        return [key, os.getpid()]
+    print([d.get_or_create(str(key), lambda: make(key)) for key in range(20)])
+    for _ in range(20):
+        d.modify("count", lambda value: value + 1, 0)
+"""
+)
+
+
+def test_each_value_is_made_once_and_no_modification_is_lost(lab: Lab, a, tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.touch()
+    processes = [lab.spawn(COMPUTE, client, log) for client in [lab.a, lab.b] * 2]
+    outputs = set()
+    for process in processes:
+        output, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == 0, errors
+        outputs.add(output)
+    assert len(outputs) == 1
+    assert sorted(map(int, log.read_text().split())) == list(range(20))
+    assert a()["count"] == 80
+    assert leases(lab) == []
+
+
 # --- calls to the server ---------------------------------------------------------------------
 
 
@@ -156,8 +188,7 @@ def test_a_lease_costs_few_calls(lab: Lab, a) -> None:
         pass
     with lab.rpcs("a") as sent, d.lease("key"):
         pass
-    print(json.dumps(sent))
-    assert sent.total <= 12, sent
+    assert sent.total == (9 if lab.configuration.version == "3" else 10), sent
 
 
 def test_who_waits_for_a_value_asks_three_times_a_second(lab: Lab, a, tmp_path: Path) -> None:
@@ -177,12 +208,11 @@ def test_who_waits_for_a_value_asks_three_times_a_second(lab: Lab, a, tmp_path: 
     assert one.stdout is not None
     assert one.stdout.readline() == "begun\n"
     another = lab.spawn(code, lab.b, go_on)
-    time.sleep(5)
+    time.sleep(4)
     begin = time.monotonic()
     with lab.rpcs("b") as sent:
-        time.sleep(6)
+        time.sleep(5)
     seconds = time.monotonic() - begin
-    print(json.dumps(sent))
     assert 0 < sent.total <= 3 * seconds, sent
     go_on.touch()
     assert another.communicate(timeout=20)[0] == one.stdout.readline() == "value\n"
