@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .coordination.claims import Task
 from .coordination.encoding import register_key
 from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
@@ -40,6 +41,7 @@ __all__ = [
     "ReadOnlyError",
     "RepairReport",
     "Serializer",
+    "Task",
     "UncertainWriteError",
     "UntrustedPickleWarning",
     "VerifyReport",
