@@ -30,6 +30,7 @@ import random
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
@@ -249,7 +250,8 @@ class Leases:
         try:
             self._files.create(name, json.dumps(content).encode())
             if _is_alone(name, watch) and hold.held:
-                watch.sweep(name)
+                with suppress(OSError):  # they are dead, and others see that, too
+                    watch.sweep(name)
                 lease = Lease(key, hold, self._renewer)
                 self._renewer.watch(hold)
                 return lease
