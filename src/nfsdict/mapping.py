@@ -172,7 +172,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         self._draw = Draw(self._scanner, self._cache)
         self._leases = Leases(self._storage)
         self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
-        self._claims = Claims(self._leases, self._scanner, self._storage)
+        self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
         self._bulk = Bulk(self._state, self._writer, self._storage, self._entries, workers)
         if read_only:
             self._storage.check()

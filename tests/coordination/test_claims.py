@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
 import os
 import signal
@@ -41,8 +42,12 @@ def fail(d, **options):
 
 
 def lease_files(d):
+    """What is left of leases, but for the one file that tells of the last scan for tasks."""
+    scan = hashlib.sha256(b"nfsdict: scan for tasks").hexdigest()
     directory = d.path / ".nfsdict-leases"
-    return sorted(os.listdir(directory)) if directory.exists() else []
+    names = os.listdir(directory) if directory.exists() else []
+    assert sum(name.startswith(scan) for name in names) <= 1
+    return [name for name in names if not name.startswith(scan)]
 
 
 def test_each_task_is_done_once_and_leaves_nothing(opened, d):
@@ -199,12 +204,14 @@ def test_an_entry_that_somebody_removes_meanwhile(opened):
 def test_damaged_entries_are_passed_over(opened, caplog):
     d = opened()
     d["k"] = "v"
-    [file] = d.path.glob("??/*.pkl")
-    file.write_bytes(b"\x80")
+    d.update({f"k{number}": "v" for number in range(30)})
+    files = list(d.path.glob("??/*.pkl"))
+    for file in files:
+        file.write_bytes(b"\x80")
     d["good"] = 1
     with caplog.at_level(logging.CRITICAL, "nfsdict"):
         assert [key for key, _, _ in work(opened())] == ["good"]
-    assert file.exists() and lease_files(d) == []
+    assert all(file.exists() for file in files) and lease_files(d) == []
 
 
 def test_what_is_refused(nfsdict, opened, d):
@@ -233,6 +240,55 @@ def test_threads_share_a_dictionary(d):
         thread.join()
     assert sorted(done) == sorted((key, value, 1) for key, value in TASKS.items())
     assert len(d) == 0 and lease_files(d) == []
+
+
+def test_workers_that_run_out_at_the_same_time_scan_once(opened, monkeypatch):
+    workers = [opened() for _ in range(8)]
+    kind = type(workers[0]._scanner)
+    scan, scans, begun = kind.scan, [], threading.Event()
+
+    def slow(self, *args, **kwargs):
+        scans.append(self)
+        if len(scans) == 1:
+            begun.set()
+            ready.wait()
+        return scan(self, *args, **kwargs)
+
+    ready = threading.Event()
+    monkeypatch.setattr(kind, "scan", slow)
+    results = []
+    threads = [threading.Thread(target=lambda w=w: results.append(w.claim())) for w in workers]
+    threads[0].start()
+    assert begun.wait(60)
+    for thread in threads[1:]:
+        thread.start()
+    opened(lazy=True)["late"] = "v"
+    ready.set()
+    for thread in threads:
+        thread.join()
+    assert [task.key for task in results if task] == ["late"]
+    # Those who began when the first one was scanning need another one, which all of them share.
+    assert len(scans) <= 3
+
+
+def test_a_scan_that_began_earlier_is_not_believed(opened, monkeypatch):
+    """A task that is added while another worker scans is found by whoever asks afterwards."""
+    one, two = opened(), opened()
+    kind = type(one._scanner)
+    scan = kind.scan
+    added = []
+
+    def late(self, *args, **kwargs):
+        scan(self, *args, **kwargs)
+        if self is one._scanner and not added:
+            added.append(threading.Thread(target=lambda: added.append(two.claim())))
+            opened(lazy=True)["late"] = "v"
+            added[0].start()
+
+    monkeypatch.setattr(kind, "scan", late)
+    mine = one.claim()
+    added[0].join()
+    assert mine is None and added[1].key == "late"
 
 
 # --- workers that die --------------------------------------------------------------------------

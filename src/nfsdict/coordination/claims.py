@@ -7,21 +7,28 @@ key ``failed/`` + key. A task that is done leaves no entry and no file.
 
 Workers that start together spread by themselves. Each has the known keys in the order of their
 digests, begins at a random one, and goes on with the next one. Where it meets a key that is gone or
-claimed, another worker has been, perhaps all along; so it goes on from another random key.
+claimed, another worker has been, perhaps all along; so it goes on from another random key. After a
+few such keys its list is too old, and it goes on with a newer one: see ``Claims._scan``.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import random
-from contextlib import suppress
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core import MISSING, digest
 from ..errors import CorruptValueError
+from ..layout import LeaseName
 from ..scan import Scanner
+from ..state import StoreState
 from ..storage import Storage
-from .leases import Lease, Leases
+from .leases import Lease, Leases, pauses
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -34,6 +41,8 @@ if TYPE_CHECKING:
     class TaskStore(Store, Protocol):
         """What of ``NfsDict`` is used here."""
 
+        _cache: dict[str, Any]
+
         def __delitem__(self, key: str, /) -> None: ...
 
 
@@ -42,8 +51,20 @@ V = TypeVar("V")
 log = logging.getLogger("nfsdict")
 
 FAILED = "failed/"
+# Whose lease a worker holds while it scans for tasks.
+_SCAN = "nfsdict: scan for tasks"
+_SCAN_DIGEST = digest(_SCAN)
+_SCAN_SECONDS = 60.0
+# Keys in a list that is left to others.
+_MOST = 100_000
+# After so many keys that were gone or claimed, newer knowledge costs less than the next ones.
+_PATIENCE = 8
 # The system's randomness: forked processes, and those with the same seed, must spread, too.
 _RANDOM = random.SystemRandom()
+
+
+class _Held(Exception):
+    """Another worker holds the lease."""
 
 
 class Task(Generic[V]):
@@ -129,46 +150,115 @@ def set_aside(store: TaskStore, key: str) -> None:
 class Claims:
     """Finds tasks for one dictionary, which passes itself to each call."""
 
-    def __init__(self, leases: Leases, scanner: Scanner, storage: Storage) -> None:
+    def __init__(
+        self, leases: Leases, scanner: Scanner, state: StoreState, storage: Storage
+    ) -> None:
         self._leases = leases
         self._scanner = scanner
+        self._state = state
         self._values = storage.values
+        self._files = storage.leases
         self._watch = leases.watch()
         # Threads take from one list. That it changes between two steps of one of them does no harm.
-        self._keys: list[str] = []
+        self._keys: list[str] | None = None
         self._claimed: set[str] = set()
         self._at = 0
-        # Whether another worker may have been where the next key is.
-        self._unsure = False
+        # How many keys in a row were gone or claimed.
+        self._misses = 0
+        # Whose list was read last.
+        self._read: LeaseName | None = None
 
     def claim(self, store: TaskStore, duration: float, max_attempts: int) -> Task[Any] | None:
         """See ``NfsDict.claim``."""
-        task = self._first(store, duration, max_attempts)
-        if task is None:
-            self._scanner.scan()
-            keys = (key for key in self._scanner.known_keys() if not key.startswith(FAILED))
-            self._keys = sorted(keys, key=digest)
-            self._claimed = {lease.hexdigest for lease in self._watch.look()}
-            self._jump()
-            task = self._first(store, duration, max_attempts)
-        return task
 
-    def _first(self, store: TaskStore, duration: float, max_attempts: int) -> Task[Any] | None:
-        """The first of the keys that are left that can be claimed."""
+        def first(patience: float = _PATIENCE) -> Task[Any] | None:
+            return self._first(store, duration, max_attempts, patience)
+
+        alive = self._watch.look() if self._keys is None else None
+        if alive is not None:
+            self._list(self._scanner.known_keys(), alive)
+        return first() or self._scan(first)
+
+    def _scan(self, first: Callable[..., Task[Any] | None]) -> Task[Any] | None:
+        """The first task of a newer list: of another worker's, or of a scan of our own.
+
+        Workers run out of keys at about the same time, and a scan costs many calls. So one of them
+        scans, under a lease, and leaves what it found in a file, with the generation of the lease,
+        to all others. None if nothing could be claimed of a scan that began after this call did.
+        """
+        alive = self._watch.look()
+        before = self._watch.generation(_SCAN_DIGEST) - 1
+        waits = pauses()
         while True:
+            left = self._watch.left(_SCAN_DIGEST)
+            if left is not None and left != self._read and self._load(left, alive):
+                task = first()
+                if task is not None or (left.generation > before and not self._keys):
+                    return task
+            elif all(lease.hexdigest != _SCAN_DIGEST for lease in alive):
+                with suppress(_Held), self._scanning() as alive:
+                    return first(patience=inf)
+            else:
+                time.sleep(next(waits))
+            alive = self._watch.look()
+
+    @contextmanager
+    def _scanning(self) -> Iterator[list[LeaseName]]:
+        """Scan, make a list, and leave it to others afterwards. Gives the leases seen last.
+
+        ``_Held`` if another worker is about to scan.
+        """
+        lease = self._leases.contend(_SCAN, _SCAN_SECONDS, self._watch)
+        if lease is None:
+            raise _Held
+        with lease:
+            self._scanner.scan()
+            keys = self._scanner.known_keys()
+            alive = self._watch.look()
+            self._list(keys, alive)
+            keys = list(self._keys or ())
+            yield alive
+            with suppress(OSError):  # then others scan, too
+                lease.leave(lease.generation, json.dumps(keys[:_MOST]).encode())
+
+    def _load(self, left: LeaseName, alive: list[LeaseName]) -> bool:
+        """Take over a list that another worker has left. False if it isn't there, or not whole."""
+        try:
+            keys = json.loads(self._files.contents([left])[0])
+        except ValueError:
+            return False
+        self._read = left
+        self._list(keys, alive)
+        return True
+
+    def _list(self, keys: list[str], alive: list[LeaseName]) -> None:
+        """Begin with a new list of keys, and with what is known of leases."""
+        self._keys = sorted((key for key in keys if not key.startswith(FAILED)), key=digest)
+        self._claimed = {lease.hexdigest for lease in alive}
+        self._jump()
+        self._misses = 0
+
+    def _first(
+        self, store: TaskStore, duration: float, max_attempts: int, patience: float
+    ) -> Task[Any] | None:
+        """The first of the keys that are left that can be claimed; None if so many couldn't."""
+        while self._misses < patience:
             key = self._next()
             if key is None:
                 return None
-            if not (self._unsure and self._is_gone(digest(key))):
+            # Where other workers have been, one call comes before those that make a lease in vain.
+            if not self._misses or self._values.look(digest(key)) is not None:
                 task = self._try(store, key, duration, max_attempts)
                 if task is not None:
-                    self._unsure = False
+                    self._misses = 0
                     return task
+            self._misses += 1
             self._jump()
+        return None
 
     def _next(self) -> str | None:
         """Take a key from the list, of those that weren't claimed when it was made."""
-        keys = self._keys
+        keys = self._keys or []
         while keys:
             with suppress(IndexError, ZeroDivisionError):  # another thread took the last one
                 key = keys.pop(self._at % len(keys))
@@ -177,12 +267,7 @@ class Claims:
         return None
 
     def _jump(self) -> None:
-        self._unsure = True
-        self._at = _RANDOM.randrange(len(self._keys) or 1)
-
-    def _is_gone(self, hexdigest: str) -> bool:
-        """Ask first where other workers have been: one call in place of making a lease in vain."""
-        return self._values.look(hexdigest) is None
+        self._at = _RANDOM.randrange(len(self._keys or ()) or 1)
 
     def _try(
         self, store: TaskStore, key: str, duration: float, max_attempts: int
@@ -192,7 +277,7 @@ class Claims:
         if lease is None:
             return None
         try:
-            value = store.get(key, MISSING, fresh=True)
+            value = self._value(store, key, lease.generation)
             if value is not MISSING and lease.generation <= max_attempts:
                 return Task(store, key, value, lease, max_attempts)
             if value is not MISSING:
@@ -205,6 +290,22 @@ class Claims:
             raise
         lease.release()
         return None
+
+    def _value(self, store: TaskStore, key: str, attempt: int) -> Any:
+        """The value, or MISSING. One call if it is in memory and the file is proven to be the same;
+        but an earlier attempt may have changed the object."""
+        hexdigest, locks = digest(key), self._state.locks
+        if attempt == 1 and not locks.interrupted:
+            with locks.guard, locks.state:
+                known = self._state.index.shard(hexdigest).find(hexdigest, key)
+                value = store._cache.get(key, MISSING)
+            if known is not None and known.proven and value is not MISSING:
+                signature = self._values.look(hexdigest)
+                if signature is None:
+                    return MISSING
+                if signature == known.signature:
+                    return value
+        return store.get(key, MISSING, fresh=True)
 
     def failed(self) -> list[str]:
         """See ``NfsDict.failed``."""

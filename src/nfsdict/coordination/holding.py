@@ -120,17 +120,23 @@ class Hold:
                 self._files.remove([*self._renewed, str(self.name)])
                 self._removed = True
 
-    def leave(self, generation: int) -> None:
-        """Give it up, and leave one file: that of a lease which runs out as soon as it is seen."""
+    def leave(self, generation: int, content: bytes | None) -> None:
+        """Give it up, and leave one file, with this content if there is any: that of a lease which
+        has run out when it is seen."""
         if not self.mine:
             return
         self.ended = True
         left = self.name._replace(generation=generation, duration_ms=0)
         with self._lock:
-            if not self._removed:
+            if self._removed:
+                return
+            if content is None:
                 self._files.rename(str(self.name), str(left))
-                self._files.remove(self._renewed)
-                self._removed = True
+            else:
+                self._files.create(left, content)
+                self._files.remove([str(self.name)])
+            self._files.remove(self._renewed)
+            self._removed = True
 
 
 class Renewer:

@@ -94,7 +94,7 @@ class Lease:
         finally:
             self._renewer.end(self._hold)
 
-    def leave(self, generation: int) -> None:
+    def leave(self, generation: int, content: bytes | None = None) -> None:
         """As ``release``, but leave a dead file of this generation, which the next holder follows.
 
         So the next one's generation is 1 more. Plainly released if the generation is 0, or if the
@@ -104,7 +104,7 @@ class Lease:
             self.release()
             return
         try:
-            self._hold.leave(generation)
+            self._hold.leave(generation, content)
         finally:
             self._renewer.end(self._hold)
 
@@ -167,6 +167,11 @@ class Watch:
         ends = (self._seen[lease][1] / 1e9 + lease.duration_ms / 1e3 for lease in leases)
         return min(ends, default=0.0) - time.monotonic()
 
+    def left(self, hexdigest: str) -> LeaseName | None:
+        """The file that the last holder of this key's lease left behind: see ``Lease.leave``."""
+        left = (one for one in self._seen if one.hexdigest == hexdigest and not one.duration_ms)
+        return max(left, key=lambda one: one.generation, default=None)
+
     def generation(self, hexdigest: str) -> int:
         """The next one of this key."""
         seen = [lease.generation for lease in self._seen if lease.hexdigest == hexdigest]
@@ -203,7 +208,7 @@ class Leases:
             timeout = checked_seconds("timeout", timeout)
         end = None if timeout is None else time.monotonic() + timeout
         watch = Watch(self._files, digest(key))
-        pauses = _pauses()
+        waits = pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
         while True:
             if not rivals:
@@ -212,7 +217,7 @@ class Leases:
                     return lease
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError(f"the lease of {key!r:.200} was not to be had in time")
-            pause = next(pauses)
+            pause = next(waits)
             if rivals:
                 pause = min(pause, max(watch.next_death(rivals), _SHORTEST))
             if end is not None:
@@ -220,7 +225,7 @@ class Leases:
             time.sleep(pause)
             before, rivals = rivals, watch.look()
             if before != rivals:
-                pauses = _pauses()
+                waits = pauses()
             if unless is not None and unless():
                 return None
 
@@ -308,7 +313,7 @@ def _order(lease: LeaseName) -> tuple[int, str]:
     return -lease.generation, lease.nonce
 
 
-def _pauses() -> Iterator[float]:
+def pauses() -> Iterator[float]:
     """Seconds to wait, longer and longer, and not the same for all."""
     pause = _SHORTEST
     while True:
