@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .buffers import buffers
 from .coordination.encoding import register_key
 from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
@@ -45,6 +46,7 @@ __all__ = [
     "VerifyReport",
     "WrongSerializerError",
     "__version__",
+    "buffers",
     "json_format",
     "register_key",
     "signed",

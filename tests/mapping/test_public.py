@@ -31,6 +31,7 @@ PUBLIC = [
     "VerifyReport",
     "WrongSerializerError",
     "__version__",
+    "buffers",
     "json_format",
     "register_key",
     "signed",
