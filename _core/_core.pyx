@@ -1,9 +1,29 @@
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, wraparound=False, freethreading_compatible=True
 """The compiled core: what is called once for each key or each file. Twin of ``nfsdict._pure``.
 
 The contract of both is ``_core.pyi``.
 """
 
+# ``freethreading_compatible`` says that nothing in here relies on a GIL. Each function was looked
+# at for what threads share; comments that begin with "Threads:" say what that is and what keeps it
+# whole. Common to all:
+#
+# - Arguments that are ``str`` or ``bytes`` can't change. A list can, and may be any thread's: each
+#   access to one checks its bounds (so there is no ``boundscheck=False`` above) and gives a
+#   reference of our own. A list that another thread shortens meanwhile ends in IndexError.
+# - Other buffers are held while they are read. Who changes their bytes meanwhile gets a checksum,
+#   or a file, of some of each, as with a GIL.
+# - ``MISSING``, ``HEX``, ``can_fold``, and Cython's constants are set while the module is
+#   initialised, and only read afterwards. Cython has one set for the process, and refuses to
+#   initialise the module in a second interpreter. (A set for each module would have to be found at
+#   each call, and ``cdef`` variables, and functions that take the GIL back, aren't part of it yet.)
+# - ``sha256.c`` shares a pointer to the implementation, which it reads and writes atomically.
+#   ``files.c`` shares a count of forks, which only a child that was just forked changes, while it
+#   has one thread; the random bytes for temporary names are each thread's own. Its requests and
+#   their buffers are local to the call that made them.
+# - All else is local.
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
@@ -13,10 +33,11 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, strlen
 
 import os
+import zlib
 from types import GenericAlias
 
 cdef extern from "Python.h":
-    PyObject* PyDict_GetItemWithError(object mapping, object key) except? NULL
+    int PyDict_Contains(PyObject* mapping, object key) except -1
     bint PyUnicode_Check(object text)
     bint PyUnicode_IS_ASCII(object text)
     Py_ssize_t PyUnicode_GET_LENGTH(object text)
@@ -28,10 +49,41 @@ cdef extern from "Python.h":
     int _PyBytes_Resize(PyObject** data, Py_ssize_t size) except -1
     void Py_XDECREF(PyObject* owned)
 
+cdef extern from "cached.h":
+    PyObject* nfsdict_cached(PyObject* cache, object key, PyObject* missing) except? NULL
+    object nfsdict_owned(PyObject* value)
+
+cdef extern from *:
+    """
+    /* Without a GIL, CPython's own allocator promises any room, also what the system hasn't got. */
+    #ifdef Py_GIL_DISABLED
+    static int nfsdict_has_room(size_t size)
+    {
+        void *volatile room = malloc(size);
+
+        free(room);
+        return room != NULL;
+    }
+    #else
+    #define nfsdict_has_room(size) 1
+    #endif
+    """
+    bint nfsdict_has_room(size_t size)
+
 cdef extern from "sys/uio.h":
     cdef struct iovec:
         void* iov_base
         size_t iov_len
+
+cdef extern from "crc32.h":
+    enum:
+        NFSDICT_CRC32_BLOCK
+        NFSDICT_CRC32_FOLDED
+
+    bint nfsdict_crc32_can_fold() nogil
+    void nfsdict_crc32_fold(
+        const uint8_t* data, size_t size, uint32_t checksum, uint8_t* folded
+    ) nogil
 
 cdef extern from "sha256.h":
     void nfsdict_sha256_select() nogil
@@ -116,9 +168,12 @@ cdef object _missing = MISSING
 nfsdict_sha256_select()
 nfsdict_files_prepare()
 SHA256_IMPLEMENTATION = nfsdict_sha256_implementation().decode()
+cdef bint can_fold = nfsdict_crc32_can_fold()
 
 
 # --- key -> digest -> path ---------------------------------------------------------------------
+
+# Threads: these share nothing. The text that ``value_path`` fills is its own until it returns.
 
 cdef const char* HEX = b"0123456789abcdef"
 
@@ -171,6 +226,11 @@ def value_path(str directory not None, key, str extension not None, /):
 
 # --- the read cache ----------------------------------------------------------------------------
 
+# Threads: all share the dict, and change it at any moment. Its own lock keeps each operation on it
+# whole; what is looked up comes with a reference of our own, see ``cached.h``. The field
+# ``_cache`` is set once, before anybody else has the object, so it needs no reference while it is
+# used: whoever calls a method has one to the object.
+
 cdef class ReadCache:
     """The reading methods of ``NfsDict``: reading a cached value is one lookup in a dict."""
 
@@ -182,9 +242,9 @@ cdef class ReadCache:
         self._cache = {}
 
     def __getitem__(self, key, /):
-        cdef PyObject* found = PyDict_GetItemWithError(self._cache, key)
-        if found is not NULL and found is not <PyObject*> _missing:
-            return <object> found
+        cdef PyObject* found = nfsdict_cached(<PyObject*> self._cache, key, <PyObject*> _missing)
+        if found is not NULL:
+            return nfsdict_owned(found)
         value = self._lookup(key, False)
         if value is _missing:
             raise KeyError(key)
@@ -200,16 +260,16 @@ cdef class ReadCache:
         """
         cdef PyObject* found
         if not fresh:
-            found = PyDict_GetItemWithError(self._cache, key)
-            if found is not NULL and found is not <PyObject*> _missing:
-                return <object> found
+            found = nfsdict_cached(<PyObject*> self._cache, key, <PyObject*> _missing)
+            if found is not NULL:
+                return nfsdict_owned(found)
         value = self._lookup(key, fresh)
         return default if value is _missing else value
 
     def __contains__(self, key, /):
         if not PyUnicode_Check(key):
             return False
-        return PyDict_GetItemWithError(self._cache, key) is not NULL or self._exists(key)
+        return PyDict_Contains(<PyObject*> self._cache, key) or self._exists(key)
 
     def _lookup(self, key, fresh, /):
         raise NotImplementedError
@@ -219,6 +279,9 @@ cdef class ReadCache:
 
 
 # --- signatures and packs: little-endian, whatever the machine -----------------------------------
+
+# Threads: these share only the lists that ``encode_table`` is given: of each the length is taken
+# once, and each key once, with a reference. An ``_Encoder`` never leaves the call that made it.
 
 cdef inline void put32(uint8_t* at, uint32_t number) noexcept nogil:
     cdef int i
@@ -405,7 +468,64 @@ def split_values(bytes section not None, bytes lengths not None, /):
     return values
 
 
+# --- large contents ------------------------------------------------------------------------------
+
+# Threads: these share nothing but the bytes that they are given.
+
+cdef enum:
+    ALIGNMENT = 64
+    # For fewer bytes zlib alone is as fast.
+    FOLDED = 1024
+
+
+def crc32(data, uint32_t checksum=0, /):
+    cdef Py_buffer view
+    cdef size_t whole
+    cdef uint8_t folded[16]
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if not can_fold or view.len < FOLDED:
+            return zlib.crc32(data, checksum)
+        whole = view.len - view.len % NFSDICT_CRC32_BLOCK
+        with nogil:
+            nfsdict_crc32_fold(<const uint8_t*> view.buf, whole, checksum, folded)
+        rest = PyBytes_FromStringAndSize(<const char*> view.buf + whole, view.len - whole)
+        folded_bytes = PyBytes_FromStringAndSize(<const char*> folded, NFSDICT_CRC32_FOLDED)
+        return zlib.crc32(folded_bytes + rest, 0xFFFFFFFF)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef inline size_t unaligned(const char* data) noexcept nogil:
+    """How many bytes lie before the next address that is a multiple of ``ALIGNMENT``."""
+    return -<size_t> data % ALIGNMENT
+
+
+cdef object part_of(bytes owner, size_t start, size_t size):
+    return memoryview(owner)[start : start + size]
+
+
+def aligned(data, /):
+    cdef Py_buffer view
+    cdef bytes room
+    cdef size_t start
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if unaligned(<const char*> view.buf) == 0:
+            return memoryview(data).toreadonly()
+        room = PyBytes_FromStringAndSize(NULL, view.len + ALIGNMENT - 1)
+        start = unaligned(PyBytes_AS_STRING(room))
+        memcpy(PyBytes_AS_STRING(room) + start, view.buf, view.len)
+        return part_of(room, start, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
 # --- files ---------------------------------------------------------------------------------------
+
+# Threads: these share only the lists that they are given. Each path and content is taken once, and
+# ``kept`` and ``contents`` hold references to them while the system reads their bytes without the
+# GIL. ``allocate`` attaches the thread to the interpreter again; its ``bytes`` are nobody else's.
 
 cdef const char* path_bytes(path, list kept) except NULL:
     """The path as the system takes it. The object that owns its bytes is added to ``kept``."""
@@ -427,6 +547,8 @@ cdef const char* path_bytes(path, list kept) except NULL:
 
 cdef char* allocate(size_t size, void** owner) noexcept with gil:
     """Room for a large content, in a new ``bytes``, so that memory holds the content once."""
+    if not nfsdict_has_room(size):
+        return NULL
     try:
         data = PyBytes_FromStringAndSize(NULL, size)
     except (MemoryError, OverflowError):
@@ -436,12 +558,24 @@ cdef char* allocate(size_t size, void** owner) noexcept with gil:
     return PyBytes_AS_STRING(data)
 
 
-cdef bytes content(nfsdict_read_request* request):
-    """Move the content out of the request, as ``bytes``."""
+cdef char* allocate_aligned(size_t size, void** owner) noexcept with gil:
+    """As ``allocate``, at an address that is a multiple of ``ALIGNMENT``, within its owner."""
+    cdef char* room = allocate(size + ALIGNMENT - 1, owner)
+    return NULL if room is NULL else room + unaligned(room)
+
+
+cdef content(nfsdict_read_request* request, bint is_aligned):
+    """Move the content out of the request: ``bytes``, or a view if it was read aligned."""
     cdef PyObject* owner = <PyObject*> request.owner
+    cdef char* start = request.data
     if owner is NULL:
         data = PyBytes_FromStringAndSize(request.data, request.size)
         free(request.data)
+    elif is_aligned:
+        request.owner = request.data = NULL
+        data = <object> owner
+        Py_XDECREF(owner)
+        return part_of(data, start - PyBytes_AS_STRING(data), request.size)
     else:
         request.owner = NULL
         if <size_t> PyBytes_GET_SIZE(<object> owner) != request.size:  # the file was cut meanwhile
@@ -459,7 +593,8 @@ cdef void release(nfsdict_read_request* request):
         Py_XDECREF(<PyObject*> request.owner)
 
 
-def read_files(list paths not None, /):
+cdef list read_all(list paths, bint is_aligned):
+    cdef nfsdict_allocate room = allocate_aligned if is_aligned else allocate
     cdef list kept = []
     cdef Py_ssize_t count = len(paths), i
     cdef list contents = []
@@ -472,13 +607,13 @@ def read_files(list paths not None, /):
             requests[i].path = path_bytes(paths[i], kept)
         with nogil:
             for i in range(count):
-                nfsdict_read_file(&requests[i], allocate)
+                nfsdict_read_file(&requests[i], room)
         try:
             for i in range(count):
                 if requests[i].error != 0:
                     contents.append(requests[i].error)
                     continue
-                data = content(&requests[i])
+                data = content(&requests[i], is_aligned)
                 contents.append((data, signature_bytes(&requests[i].signature)))
         finally:
             for i in range(count):
@@ -486,6 +621,14 @@ def read_files(list paths not None, /):
     finally:
         PyMem_Free(requests)
     return contents
+
+
+def read_files(list paths not None, /):
+    return read_all(paths, False)
+
+
+def read_aligned(list paths not None, /):
+    return read_all(paths, True)
 
 
 def read_stamps(list directories not None, /):
@@ -549,14 +692,39 @@ cdef list parts_of(content):
         return [content]
     if isinstance(content, list):
         parts = list(content)
-        if all([isinstance(part, bytes) for part in parts]):
+        if all([isinstance(part, (bytes, memoryview)) for part in parts]):
             return parts
-    raise TypeError("a file's content is bytes, or a list of them")
+    raise TypeError("a file's content is bytes, or a list of bytes and memoryviews")
 
 
 cdef inline void describe(iovec* part, bytes data) noexcept:
     part.iov_base = PyBytes_AS_STRING(data)
     part.iov_len = PyBytes_GET_SIZE(data)
+
+
+cdef class _Views:
+    """Buffers that are held, so that nobody resizes or frees them, until this object goes."""
+
+    cdef Py_buffer* views
+    cdef size_t count
+
+    def __cinit__(self, size_t room):
+        self.views = <Py_buffer*> PyMem_Malloc((room + 1) * sizeof(Py_buffer))
+        if self.views is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.count):
+            PyBuffer_Release(&self.views[i])
+        PyMem_Free(self.views)
+
+    cdef int describe(self, iovec* part, data) except -1:
+        cdef Py_buffer* view = &self.views[self.count]
+        PyObject_GetBuffer(data, view, PyBUF_SIMPLE)
+        self.count += 1
+        part.iov_base, part.iov_len = view.buf, view.len
+        return 0
 
 
 def write_file(target, data, mode, bint durable, bint synced, /):
@@ -577,31 +745,34 @@ def write_file(target, data, mode, bint durable, bint synced, /):
 
 
 def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
-    cdef list kept = [], contents = [], parts
-    cdef Py_ssize_t count = len(files), total = 0, i
+    cdef list kept = [], targets = [], contents = [], parts
+    cdef Py_ssize_t count, total = 0, i
     cdef list outcomes = []
     cdef nfsdict_write_options options
     cdef nfsdict_writing* writings = NULL
     cdef iovec* part = NULL
     cdef iovec* all_parts = NULL
+    cdef _Views views
     options.mode = -1 if mode is None else mode
     options.durable, options.synced, options.exclusive = durable, synced, exclusive
-    for _, data in files:
+    for target, data in files:  # only once, so that no target gets another one's content
         parts = parts_of(data)
+        targets.append(target)
         contents.append(parts)
         total += len(parts)
+    count = len(targets)
+    views = _Views(total)
     try:
         writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
         all_parts = part = <iovec*> PyMem_Malloc((total + 1) * sizeof(iovec))
         if writings is NULL or all_parts is NULL:
             raise MemoryError
         for i in range(count):
-            target, _ = files[i]
-            writings[i].target = path_bytes(target, kept)
+            writings[i].target = path_bytes(targets[i], kept)
             parts = contents[i]
             writings[i].parts, writings[i].count = part, len(parts)
             for data in parts:
-                describe(part, data)
+                views.describe(part, data)
                 part += 1
         with nogil:
             nfsdict_write_files(writings, count, &options)

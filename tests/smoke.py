@@ -7,6 +7,7 @@ import os
 import platform
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -30,6 +31,8 @@ def main(backend: str) -> None:
     if backend == "compiled":
         file = importlib.import_module("nfsdict._core").__file__
         check(file is not None and not file.endswith(".py"), f"{file} is an extension")
+        gil = getattr(sys, "_is_gil_enabled", lambda: True)()
+        check(gil is not bool(sysconfig.get_config_var("Py_GIL_DISABLED")), "the core needs no GIL")
     with tempfile.TemporaryDirectory() as directory:
         with nfsdict.NfsDict("smoke", directory) as store:
             store["a"] = [1]

@@ -21,14 +21,14 @@ _ORDER = """
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
     coordination.compute coordination.leases coordination.holding coordination
-    repack draw one_key bulk interrupting scan taking upkeep.repair upkeep.verify
+    repack draw watching one_key bulk interrupting scan taking upkeep.repair upkeep.verify
     upkeep.stats upkeep trust kinds
-    state shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack index
-    entries
+    state news shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack
+    index entries
     storage storage.index_files storage.lease_files storage.exclusive storage.claims
     storage.shards storage.values storage.files storage.nfs storage.mounts storage.processes
     storage.clock
-    signed serializers opcodes content
+    signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel batches locks errors layout
     core _core _pure backend
 """

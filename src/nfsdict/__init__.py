@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .buffers import buffers
 from .coordination.claims import Task
 from .coordination.encoding import register_key
 from .coordination.leases import Lease, LeaseInfo
@@ -47,6 +48,7 @@ __all__ = [
     "VerifyReport",
     "WrongSerializerError",
     "__version__",
+    "buffers",
     "json_format",
     "register_key",
     "signed",

@@ -75,6 +75,9 @@ def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
     Raises ValueError if the lengths don't make up the section.
     """
 
+def read_aligned(paths: list[str], /) -> list[tuple[bytes | memoryview, bytes] | int]:
+    """As ``read_files``; a large content is a read-only view at an address as ``aligned`` gives."""
+
 def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
     """For each directory its (mtime, ctime) in ns, by the server's word, or the errno."""
 
@@ -90,6 +93,16 @@ def list_directory(
     its times don't show a change.
     """
 
+def crc32(data: bytes | memoryview, checksum: int = 0, /) -> int:
+    """As ``zlib.crc32``, of a contiguous buffer; other threads run meanwhile if it is large."""
+
+def aligned(data: bytes | memoryview, /) -> memoryview:
+    """These bytes as a read-only view at an address that is a multiple of 64.
+
+    Copies them, unless they lie at such an address; those from ``read_aligned`` do if they are a
+    view, or a part that begins a multiple of 64 bytes after its start.
+    """
+
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """For each path its (content, signature), or the errno that stopped it.
 
@@ -100,12 +113,17 @@ def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """
 
 def write_file(
-    target: str, data: bytes | list[bytes], mode: int | None, durable: bool, synced: bool, /
+    target: str,
+    data: bytes | list[bytes | memoryview],
+    mode: int | None,
+    durable: bool,
+    synced: bool,
+    /,
 ) -> bytes | tuple[int, int]:
     """As ``write_files``, for one file, not exclusively. Returns its outcome."""
 
 def write_files(
-    files: list[tuple[str, bytes | list[bytes]]],
+    files: list[tuple[str, bytes | list[bytes | memoryview]]],
     mode: int | None,
     durable: bool,
     synced: bool,
@@ -114,7 +132,8 @@ def write_files(
 ) -> list[bytes | tuple[int, int]]:
     """Write each (target, content) under a temporary name beside the target, and rename it.
 
-    A content is ``bytes``, or a list of them that are written one after another, uncopied.
+    A content is ``bytes``, or a list of ``bytes`` and contiguous views, which are written one after
+    another, uncopied.
     ``durable`` fsyncs each file; ``synced`` fsyncs each directory, once after a run of targets in
     it. The files get ``mode``, whatever the umask; None leaves it to the umask. ``exclusive`` links
     instead of renaming: EEXIST if there is a file already.

@@ -12,12 +12,14 @@ import mmap
 import os
 import stat
 import struct
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import groupby
 from types import GenericAlias
-from typing import Any, Generic, TypeVar
+from typing import Any, Callable, Generic, TypeVar
 
+_C = TypeVar("_C")
 _V = TypeVar("_V")
 
 _READ_FLAGS = (
@@ -49,6 +51,8 @@ _WRITING, _PUBLISHING, _SYNCING = range(3)
 _LAST = (1 << 63) - 1
 _NANOSECONDS = _LAST - _LAST % 1_000_000_000
 _CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
+_LARGE = 1 << 20  # from this size on, a content is read into room of its own
+_ALIGNMENT = 64
 _PARTS = 16  # for one writev: POSIX promises these (_XOPEN_IOV_MAX), Linux and macOS take 1024
 
 
@@ -225,11 +229,33 @@ def _times(status: os.stat_result) -> tuple[int, int]:
     return _moment(status.st_mtime_ns), _moment(status.st_ctime_ns)
 
 
+def crc32(data: bytes | memoryview, checksum: int = 0, /) -> int:
+    return zlib.crc32(data, checksum)
+
+
+def aligned(data: bytes | memoryview, /) -> memoryview:
+    view = memoryview(data)
+    # What this module has aligned lies in a bytearray or in mapped memory.
+    if not isinstance(view.obj, bytes):
+        return view.toreadonly()
+    import ctypes  # takes long, and few need it
+
+    room = bytearray(view.nbytes + _ALIGNMENT - 1)
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(room)) % _ALIGNMENT
+    part = memoryview(room)[start : start + view.nbytes]
+    part[:] = view
+    return part.toreadonly()
+
+
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
-    return [_read_file(path) for path in paths]
+    return [_read_file(path, _read_all) for path in paths]
 
 
-def _read_file(path: str) -> tuple[bytes, bytes] | int:
+def read_aligned(paths: list[str], /) -> list[tuple[bytes | memoryview, bytes] | int]:
+    return [_read_file(path, _read_all_aligned) for path in paths]
+
+
+def _read_file(path: str, read_all: Callable[[int, int], _C]) -> tuple[_C, bytes] | int:
     try:
         descriptor = os.open(path, _READ_FLAGS)
     except OSError as error:
@@ -239,7 +265,7 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
         # Only regular files are value files; O_NONBLOCK kept a FIFO from blocking the open.
         if not stat.S_ISREG(status.st_mode):
             return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
-        return _read_all(descriptor, status.st_size), _sign(status)
+        return read_all(descriptor, status.st_size), _sign(status)
     except OSError as error:
         return error.errno or errno.EIO
     except MemoryError:
@@ -262,6 +288,28 @@ def _read_all(descriptor: int, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)  # nearly always one part, which join returns uncopied
+
+
+def _read_all_aligned(descriptor: int, size: int) -> bytes | memoryview:
+    if size < _LARGE:
+        return _read_all(descriptor, size)
+    # Whole pages, so aligned; they go back to the system with the last view of them.
+    if hasattr(mmap, "MAP_PRIVATE"):
+        room = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        room = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # only a hint: the faults of small pages cost as much as reading
+            room.madvise(mmap.MADV_HUGEPAGE)
+    view = memoryview(room)
+    done = 0
+    with io.FileIO(descriptor, closefd=False) as file:
+        while done < size:
+            count = file.readinto(view[done : done + _CHUNK])
+            if not count:
+                break
+            done += count
+    return view[:done].toreadonly()
 
 
 def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
@@ -332,14 +380,19 @@ def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, byt
 
 
 def write_file(
-    target: str, data: bytes | list[bytes], mode: int | None, durable: bool, synced: bool, /
+    target: str,
+    data: bytes | list[bytes | memoryview],
+    mode: int | None,
+    durable: bool,
+    synced: bool,
+    /,
 ) -> bytes | tuple[int, int]:
     [outcome] = write_files([(target, data)], mode, durable, synced, False)
     return outcome
 
 
 def write_files(
-    files: list[tuple[str, bytes | list[bytes]]],
+    files: list[tuple[str, bytes | list[bytes | memoryview]]],
     mode: int | None,
     durable: bool,
     synced: bool,
@@ -361,15 +414,20 @@ def write_files(
     return outcomes
 
 
-def _parts(data: bytes | list[bytes]) -> list[bytes]:
+def _parts(data: bytes | list[bytes | memoryview]) -> list[memoryview]:
     parts = [data] if isinstance(data, bytes) else data
-    if not isinstance(parts, list) or not all(isinstance(part, bytes) for part in parts):
-        raise TypeError("a file's content is bytes, or a list of them")
-    return parts
+    if not isinstance(parts, list) or not all(
+        isinstance(part, (bytes, memoryview)) for part in parts
+    ):
+        raise TypeError("a file's content is bytes, or a list of bytes and memoryviews")
+    views = [memoryview(part) for part in parts]
+    if not all(view.c_contiguous for view in views):
+        raise BufferError("a view of a file's content must be contiguous")
+    return [view.cast("B") for view in views if view.nbytes]
 
 
 def _write_file(
-    target: str, parts: list[bytes], mode: int | None, durable: bool, exclusive: bool
+    target: str, parts: list[memoryview], mode: int | None, durable: bool, exclusive: bool
 ) -> bytes | tuple[int, int]:
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
@@ -442,8 +500,8 @@ def _link(temporary: str, target: str, signature: bytes) -> None:
             raise
 
 
-def _write_all(descriptor: int, parts: list[bytes]) -> None:
-    views = [memoryview(part) for part in parts if part]
+def _write_all(descriptor: int, parts: list[memoryview]) -> None:
+    views = list(parts)
     while views:
         done = _writev(descriptor, views[:_PARTS])
         while views and done >= len(views[0]):

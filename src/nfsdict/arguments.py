@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import PurePath
 
 from platformdirs import user_data_dir
-
-_MOST_SECONDS = 1e9  # some 30 years: more than any clock here has to add
 
 
 def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
@@ -66,12 +65,15 @@ def checked_cache_bytes(cache_bytes: int | None) -> int | None:
     return cache_bytes
 
 
-def checked_seconds(name: str, seconds: float, least: float = 0.0) -> float:
-    """A finite number of seconds, at least so many. TypeError or ValueError if it is none."""
+def checked_seconds(name: str, seconds: float, least: float = 0.001) -> float:
+    """A number of seconds, at least so many, and so few that threads can wait for so long.
+
+    TypeError or ValueError if it is none; ``name`` is the argument's.
+    """
     if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
         raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
-    if not least <= seconds <= _MOST_SECONDS:
-        raise ValueError(f"{name} must be {least:g} to {_MOST_SECONDS:g} seconds, not {seconds}")
+    if not least <= seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name} must be finite seconds, at least {least:g}, not {seconds}")
     return float(seconds)
 
 

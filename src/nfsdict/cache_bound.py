@@ -45,7 +45,7 @@ class CacheBound:
             oldest, gone = self._sizes.popitem(last=False)
             self._total -= gone
             if oldest in self._cache:
-                evicted.append(self._cache[oldest])
+                evicted.append(self._cache.get(oldest))  # an interrupting call may remove it
                 self._cache[oldest] = MISSING
         self._cache[key] = value
         self._sizes[key] = size

@@ -15,7 +15,12 @@ _PATIENCE = 32
 
 
 class Draw:
-    """Known keys in random order. Calls share one list of keys until it is used up."""
+    """Known keys in random order. Calls share one list of keys until it is used up.
+
+    Threads take from it without a lock, as any of them may be interrupted: a key can be drawn
+    twice, and another one lost. So the last word, that there is none left, comes from a list of the
+    call's own.
+    """
 
     def __init__(self, scanner: Scanner, cache: Container[str]) -> None:
         self._scanner = scanner
@@ -28,30 +33,28 @@ class Draw:
         A caller looks up each key that it draws, and known keys may be long gone. So after a few
         that others took, a scan finds which keys the store has.
         """
-        yield from self._draw(_PATIENCE)
+        yield from self._draw(self._left, _PATIENCE)
         self._left = self._scanner.known_keys()
-        yield from self._draw(_PATIENCE)
+        yield from self._draw(self._left, _PATIENCE)
         most = _PATIENCE
         while True:
             self._scanner.scan()
-            self._left = self._scanner.known_keys()
             drawn = 0
-            for key in self._draw(most):
+            for key in self._draw(self._scanner.known_keys(), most):
                 drawn += 1
                 yield key
             if drawn < most:
                 return
             most *= 2
 
-    def _draw(self, most: int) -> Iterator[str]:
+    def _draw(self, left: list[str], most: int) -> Iterator[str]:
         """Draw at most this many of the keys that are left."""
-        left = self._left
         while left and most > 0:
-            at = _RANDOM.randrange(len(left))
             try:
+                at = _RANDOM.randrange(len(left))
                 left[at], left[-1] = left[-1], left[at]
                 key = left.pop()
-            except IndexError:
+            except (IndexError, ValueError):
                 continue  # another thread drew the last one
             if key in self._cache:
                 most -= 1

@@ -12,6 +12,7 @@ A store is a directory of 256 shards, ``00`` to ``ff``, that hold the value file
     _index.nfsdict-pkl                              the manifest of the index
     _pack.nfsdict-pkl-<24 hex>                      a pack
     .nfsdict-claim-index-pkl                        held by the process that writes the manifest
+    .nfsdict-claim-pack-pkl                         held by the process that writes a large pack
     _index.pkl                                      the index of release 0.2.1
 """
 
@@ -159,6 +160,7 @@ class IndexPaths:
         self._pack = f"_pack.nfsdict-{kind}-"
         self.manifest = f"{directory}/_index.nfsdict-{kind}"
         self.claim = f"{directory}/{_CLAIM}index-{kind}"
+        self.pack_claim = f"{directory}/{_CLAIM}pack-{kind}"
         self.legacy_index = f"{directory}/_index{extension}"
         """the index of release 0.2.1"""
 

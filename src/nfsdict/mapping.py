@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Generator, Iterable, Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -16,6 +16,7 @@ from .arguments import (
     checked_cache_bytes,
     checked_mode,
     checked_name,
+    checked_seconds,
     checked_workers,
     plain,
 )
@@ -46,6 +47,7 @@ from .trust import warn_of_writers
 from .upkeep.repair import RepairReport, repair
 from .upkeep.verify import VerifyReport, verify
 from .views import Items, Values
+from .watching import Watching
 
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
@@ -77,8 +79,9 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         name: the store's directory, as a relative path below ``base_dir``.
         base_dir: the directory that holds stores; None is
             ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at its beginning is a home directory.
-        serializer: ``"pickle"``, ``"json"``, ``"bytes"``, or an object with ``extension``,
-            ``dumps((key, value))`` and ``loads(data)``. Unpickling runs code: open pickles only
+        serializer: ``"pickle"``, ``"json"``, ``"bytes"``, ``"buffers"`` for arrays (see
+            ``nfsdict.buffers``), or an object with ``extension``, ``dumps((key, value))`` and
+            ``loads(data)``. Unpickling runs code: open pickles only
             where you trust everybody who can write (see ``UntrustedPickleWarning``), or ``signed``.
         lazy: open without listing; keys are listed when first needed, values read when accessed.
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
@@ -92,6 +95,14 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         cache_bytes: at most this many bytes of values are kept in memory, counted by the sizes of
             their files; 0 keeps none, None all. The value loaded first goes first; its key stays
             known. Opening and ``sync`` load values up to this limit.
+        refresh_every: a daemon thread does what ``refresh`` does every so many seconds, so that no
+            cached read is older than that plus the time of a refresh (the first one lists the keys
+            of a lazy dictionary). A refresh that fails is
+            logged, once while others follow that fail too, and the next one comes as usual: until
+            one succeeds, values grow older. The thread ends at ``close``, at the interpreter's exit
+            and when the dictionary is collected. A forked child has none: make a copy there, which
+            has one of its own. The next ``refresh`` still returns the keys that were found changed;
+            their names are kept until then. None starts no thread.
 
     Keys are any ``str``. Lookups return the cached object itself: after changing one in place,
     assign it again, or the change isn't saved.
@@ -102,7 +113,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
 
     Raises:
         ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
-            serializer.
+            serializer; a number that is out of its range.
         NotADirectoryError: a file is in the way of the store's directory.
         FileNotFoundError: ``read_only``, and there is no such store.
         OSError: the system's own error. It is never turned into a KeyError, which means that the
@@ -127,9 +138,13 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         mode: int | None = None,
         workers: int = 16,
         cache_bytes: int | None = None,
+        refresh_every: float | None = None,
     ) -> None:
+        begun = time.monotonic()
         workers = checked_workers(workers)
         cache_bytes = checked_cache_bytes(cache_bytes)
+        if refresh_every is not None:
+            checked_seconds("refresh_every", refresh_every)
         mode = checked_mode(mode)
         name = checked_name(name)
         base = base_directory(base_dir)
@@ -143,14 +158,18 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             "mode": mode,
             "workers": workers,
             "cache_bytes": cache_bytes,
+            "refresh_every": refresh_every,
         }
         self._read_only, self._workers = read_only, workers
-        self._storage = Storage(directory, format.extension, mode, durable)
+        aligned = getattr(format, "aligned", False)
+        self._storage = Storage(directory, format.extension, mode, durable, aligned)
         self._values = self._storage.values
         self._locks = Locks()
         self._entries = Entries(self._values, format, self._locks)
         self._kinds = Kinds(self._storage)
-        self._state = StoreState(Index(), self._cache, self._locks, lazy, cache_bytes)
+        self._state = StoreState(
+            Index(), self._cache, self._locks, lazy, cache_bytes, self._entries.fingerprint
+        )
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
@@ -174,6 +193,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
         self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
         self._bulk = Bulk(self._state, self._writer, self._storage, self._entries, workers)
+        self._watching = Watching(self._scanner, self._state)
         if read_only:
             self._storage.check()
         else:
@@ -184,6 +204,8 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             self._storage.shards.prefetch()
         else:
             self._scanner.scan(telling=False)
+        if refresh_every is not None:
+            self._watching.refresh_every(self, refresh_every, begun)
 
     # --- one key -------------------------------------------------------------------------------
 
@@ -403,7 +425,31 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         if self._locks.interrupted:
             return set()
         with self._locks.guard:
-            return self._state.take_changes()
+            return self._state.news.take()
+
+    def watch(self, interval: float = 1.0) -> Generator[set[str], None, None]:
+        """Be told of what others change: yields the keys that they added, replaced or removed.
+
+        Does what ``refresh`` does at once, and then every ``interval`` seconds, counted from the
+        beginning of one to that of the next. Yields when there are such keys, and only then, so
+        that each set has at least one. What was changed between the call of this method and the
+        first set is told too. While the caller works on a set nothing is done. ``close`` of the
+        dictionary ends the loop at once, from another thread or a signal handler too, and so does
+        ``close`` of the generator, or leaving the loop.
+
+        Each watch tells every change, whatever other watches, ``refresh``, ``refresh_every``,
+        ``sync`` and lookups have found meanwhile, unless this process has changed the key since. A
+        lazy dictionary that has listed nothing yet begins with a listing, which tells only of keys
+        that it knew. In a call that interrupts another one, and while a value is decoded, an empty
+        set is yielded, as such a call can't look.
+
+        A look costs an NFS server what ``refresh`` costs: while nothing changes 4 to 6 calls and up
+        to 100 KiB of replies, as they have the attributes of 256 directories, twice. So a thousand
+        hosts that watch once a second cost it 6,000 calls and 100 MB a second; with a longer
+        ``interval`` in proportion less. An OSError is logged, once while others follow, and
+        the next look comes as usual. ValueError if ``interval`` isn't more than 0 and finite.
+        """
+        return self._watching.watch(self, checked_seconds("interval", interval))
 
     def wait_for(self, key: str, timeout: float | None = None) -> V:
         """Wait until some host has written the key, and return its value.
@@ -466,7 +512,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         done = repair(self._storage, self._entries, self._workers, grace)
         self._writer.discard_index()
         self.sync()
-        self.close()
+        self._writer.flush()
         return done
 
     def pack(self) -> PackReport:
@@ -494,11 +540,13 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             raise failure(errno.EBUSY, self._storage.directory)
 
     def close(self) -> None:
-        """Write the index, if that pays. Never raises OSError.
+        """Write the index, if that pays; end watches, and the thread of ``refresh_every``.
 
-        The dictionary stays usable. Without a close no entry is lost, but the next opening may take
-        longer.
+        Never raises OSError. Waits for a refresh of those that is under way, but 10 s at most. The
+        dictionary stays usable: it can be watched anew, but isn't refreshed by itself any
+        more. Without a close no entry is lost, but the next opening may take longer.
         """
+        self._watching.end()
         if not self._read_only:
             self._writer.flush()
 

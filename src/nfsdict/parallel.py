@@ -158,7 +158,7 @@ def _in_threads(
                 # The first item waits for a second one, or is done in this thread. No more threads
                 # than items are flying, as each keeps memory of its own for what it has read.
                 if sent > 1 and len(pool) < min(threads, len(flying)):
-                    _start(work, 1 if pool else 2, pool)
+                    start(work, 1 if pool else 2, pool)
             if not flying:
                 return
             number = sent - len(flying)
@@ -190,8 +190,8 @@ class _Mine(threading.local):
 _mine = _Mine()
 
 
-def _start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -> None:
-    """Start so many threads, or as many as can be started.
+def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -> None:
+    """Start so many daemon threads, or as many as can be started, and append them to ``pool``.
 
     None while the interpreter shuts down, as a thread started then would never run.
     """

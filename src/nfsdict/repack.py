@@ -133,7 +133,7 @@ class Repack:
         # Decoded as entries, as openings trust packed bytes to be whole.
         for hexdigest, entry in zip(hexdigests, self._entries.read_entries(hexdigests)):
             if isinstance(entry, Entry) and entry.signature == loose.entries[hexdigest].signature:
-                values[entry.key] = entry.data
+                values[entry.key] = bytes(entry.data)
         return values
 
 

@@ -80,13 +80,12 @@ class Scanner:
         """Bring cache and index up to date.
 
         ``relist``: list every shard, whatever its stamp. ``reread``: also read files whatever their
-        signatures, see ``ReadPolicy``. With ``telling``, ``StoreState.take_changes`` reports
-        afterwards what others changed.
+        signatures, see ``ReadPolicy``. With ``telling`` the next ``refresh`` tells what others
+        changed; watches always do.
 
-        Does nothing if the calling thread is decoding a value of this dictionary, or has
-        interrupted another call of it: such a call must do with what is known.
+        Does nothing if the calling thread may not scan (``barred``).
         """
-        if self._locks.decoding.locked() or self._locks.interrupted:
+        if self.barred:
             return
         first = not self._state.index.listed
         scan = Scan(set(self._state.cached_keys()) if first else None, reread)
@@ -99,15 +98,19 @@ class Scanner:
                 self._writer.load_index()
             try:
                 self._scan(scan, first, relist or reread)
-                if not telling:
-                    with self._locks.guard:
-                        self._state.drop_changes(scan)
+                scan.telling = telling
             finally:
                 if first:
                     self._writer.close_packs()
         finally:
             with self._locks.guard:
                 self._state.end_scan(scan)
+
+    @property
+    def barred(self) -> bool:
+        """Whether the calling thread is decoding a value of this dictionary, or has interrupted
+        another call of it: such a call must do with what is known."""
+        return self._locks.decoding.locked() or self._locks.interrupted
 
     def known_keys(self) -> list[str]:
         """The keys known here. If the store was never listed, a scan lists it first."""

@@ -15,7 +15,7 @@ from .core import MISSING
 from .entries import Entries, Entry
 from .errors import CorruptValueError, described
 from .index import pack
-from .index.memory import UNREAD, IndexEntry
+from .index.memory import IndexEntry
 from .layout import NO_STAMP, UNKNOWN, Stamp, file_size
 from .storage.shards import Shards
 
@@ -31,6 +31,9 @@ class ReadPolicy:
     read again unless their signatures prove them the same. Other known files are read too unless
     ``lazy``, up to ``room`` bytes, which the cache has room for; None sets no limit. With
     ``reread`` all known files count as such others.
+
+    Threads count the room down without a lock: of two that do so at once, one may go uncounted.
+    What is read too much then, the cache doesn't keep.
     """
 
     def __init__(
@@ -167,7 +170,7 @@ class ShardScan:
             if found.data is not None and self._packed + len(found.data) <= pack.SECTION:
                 self._packed += len(found.data)
                 self.data[key] = found.data
-            if old is None or _replaced(old, found.entry):
+            if old is None or old.replaced_by(found.entry):
                 self.changed.add(key)
             return
         self._complete = self._complete and found is None
@@ -197,11 +200,5 @@ def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | E
         size = len(entry.data)
         value = entry.value if policy.keeps(entry.key, size) else _NOT_KEPT
         known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
-        found.append(Reading(known, value, entry.data if size <= pack.PACKED else None))
+        found.append(Reading(known, value, bytes(entry.data) if size <= pack.PACKED else None))
     return found
-
-
-def _replaced(old: IndexEntry, new: IndexEntry) -> bool:
-    if old.fingerprint not in (None, UNREAD):
-        return old.fingerprint != new.fingerprint
-    return old.differs(new.signature)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Callable
 
 from .cache_bound import CacheBound
-from .content import Content, fingerprint, size_of
+from .content import Content, size_of
 from .core import MISSING, digest
 from .entries import Entry
 from .errors import UncertainWriteError
@@ -14,6 +14,7 @@ from .in_flight import InFlight, Read, Scan
 from .index.memory import Index, IndexEntry
 from .layout import SHARDS, UNKNOWN, Stamp
 from .locks import Locks
+from .news import News
 from .shard_scan import ReadPolicy, ShardScan
 
 
@@ -21,18 +22,26 @@ class StoreState:
     """``cache`` (key to value, or to MISSING if the value isn't loaded) and the index, in step.
 
     ``lazy``: a scan leaves the values of known keys unread. ``cache_bytes``: the limit on values in
-    the cache. Callers have entered their thread's guard; each method holds the lock ``state`` for a
-    moment. Most methods return the values that they replaced: the caller keeps them until it has
-    released all locks, as dropping the last reference to a value may run its ``__del__``.
+    the cache. ``fingerprint``: that of ``Entries``. Callers have entered their thread's guard; each
+    method holds the lock ``state`` for a moment. Most methods return the values that they replaced:
+    the caller keeps them until it has released all locks, as dropping the last reference to a value
+    may run its ``__del__``.
     """
 
     def __init__(
-        self, index: Index, cache: dict[str, Any], locks: Locks, lazy: bool, cache_bytes: int | None
+        self,
+        index: Index,
+        cache: dict[str, Any],
+        locks: Locks,
+        lazy: bool,
+        cache_bytes: int | None,
+        fingerprint: Callable[[Content], int],
     ) -> None:
         self.index = index
         self._cache = cache
         self.locks = locks
         self.lazy = lazy
+        self._fingerprint = fingerprint
         self._bound = None if cache_bytes is None else CacheBound(cache, cache_bytes)
         # Device and inode of the root that the index describes.
         self._root: tuple[int, int] | None = None
@@ -44,6 +53,7 @@ class StoreState:
         Callers read it before their I/O and pass it back; if it is another one by then, the result
         may be outdated, and the key is marked as unknown"""
         self._in_flight = InFlight()
+        self.news = News(locks)
         # Changes by interrupting calls: digest, key, and whether the key may have a file since.
         self._interrupted: list[tuple[str, str, bool]] = []
 
@@ -75,6 +85,8 @@ class StoreState:
                 # Most often by another lookup. Its object is handed out, as it will be from now on.
                 held = MISSING if fresh else self._cache.get(entry.key, MISSING)
                 return entry.value if held is MISSING else held, None
+            if self.news.watched:
+                self.news.note_lookup(self.index, hexdigest, entry.key, known)
             if read.generation is self.generation:
                 replaced = self._hold(entry.key, entry.value, len(entry.data))
                 self.index.note_read(hexdigest, known)
@@ -89,8 +101,11 @@ class StoreState:
             if self._interrupted:
                 self._settle_interrupted()
             if not read.outdated and read.key not in self._cache:
+                known = IndexEntry(read.key, signature, unread)
+                if self.news.watched:
+                    self.news.note_lookup(self.index, hexdigest, read.key, known)
                 self._cache[read.key] = MISSING
-                self.index.note_written(hexdigest, IndexEntry(read.key, signature, unread))
+                self.index.note_written(hexdigest, known)
                 if read.generation is not self.generation:
                     self._mark_unknown(hexdigest, read.key)
                 self._in_flight.overtake(read.key)
@@ -104,6 +119,8 @@ class StoreState:
                 self._settle_interrupted()
             if read.outdated:
                 return None
+            if self.news.watched:
+                self.news.note_lookup(self.index, hexdigest, key, None)
             if read.generation is self.generation:
                 replaced = self._drop(key)
                 self.index.note_gone(hexdigest, key)
@@ -125,7 +142,7 @@ class StoreState:
 
         ``generation``: the attribute's value from before the write.
         """
-        entry = IndexEntry(key, signature, fingerprint(data))
+        entry = IndexEntry(key, signature, self._fingerprint(data))
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -135,10 +152,11 @@ class StoreState:
             else:
                 replaced = self._bound.hold(key, value, size_of(data))
             self.index.note_written(hexdigest, entry)
-            flight = self._in_flight
-            if flight.reads or flight.scans or flight.unreported:
+            flight, news = self._in_flight, self.news
+            if flight.reads or flight.scans or news.unreported or news.watched:
                 flight.overtake(key)
-                flight.drop_news(key)
+                flight.drop_found(key)
+                news.drop(key)
             # Compared last, as an interrupting call may come at any moment before.
             if generation is not self.generation:
                 self._mark_unknown(hexdigest, key)
@@ -152,7 +170,8 @@ class StoreState:
             replaced = self._drop(key)
             self.index.note_gone(hexdigest, key)
             self._in_flight.overtake(key)
-            self._in_flight.drop_news(key)
+            self._in_flight.drop_found(key)
+            self.news.drop(key)
         return replaced
 
     def invalidate(self, hexdigest: str, key: str) -> Any:
@@ -258,7 +277,7 @@ class StoreState:
             )
             if len(self._cache) <= listed // 8:
                 return listed + sum(
-                    digest(key)[:2] not in self._unmaterialized_shards for key in self._cache
+                    digest(key)[:2] not in self._unmaterialized_shards for key in self.cached_keys()
                 )
         self.materialize_keys()
         return len(self._cache)
@@ -300,9 +319,10 @@ class StoreState:
             self._in_flight.begin_scan(scan)
 
     def end_scan(self, scan: Scan) -> None:
-        """Note that the scan has ended. The next ``take_changes`` reports what it found."""
+        """Note that the scan has ended, and what it found as news."""
         with self.locks.state:
             self._in_flight.end_scan(scan)
+            self.news.add(scan.found, to_refresh=scan.telling)
 
     def begin_look(self, shard: str) -> tuple[int, dict[str, IndexEntry]]:
         """The number of a new look at this shard, and the entries known of it now, by digest."""
@@ -392,16 +412,6 @@ class StoreState:
         for key in keys:
             hexdigest = digest(key)
             if key in self._cache and self.index.shard(hexdigest).find(hexdigest, key) is None:
-                replaced.append(self._cache[key])
+                replaced.append(self._cache.get(key))
                 self._mark_unknown(hexdigest, key)
         return replaced
-
-    def take_changes(self) -> set[str]:
-        """The keys that others changed, found by scans that have ended since the last call."""
-        with self.locks.state:
-            return self._in_flight.take_changes()
-
-    def drop_changes(self, scan: Scan) -> None:
-        """Don't report what this scan found."""
-        with self.locks.state:
-            scan.found = set()

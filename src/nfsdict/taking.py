@@ -6,6 +6,7 @@ import errno
 import logging
 from typing import Any
 
+from .content import holds
 from .core import MISSING, digest
 from .entries import Entries, Entry
 from .errors import UncertainWriteError
@@ -65,7 +66,7 @@ class Taking:
         if content is None:
             raise self._gone()
         entry = self._entry
-        if entry is None or entry.data != content[0]:
+        if entry is None or not holds(content[0], entry.data):
             entry = self._entries.load_taken(self.hexdigest, content)
         self._removing = content
         try:
@@ -107,7 +108,7 @@ class Taking:
         if not back and self._removing is not None:
             # The file was removed and its value not handed out. Or an interrupted call has put it
             # back already, and then ``add`` changes nothing.
-            self._storage.exclusive.add(self.hexdigest, self._removing[0])
+            self._storage.exclusive.add(self.hexdigest, [self._removing[0]])
         self._taking = False
 
 

@@ -125,7 +125,7 @@ def test_when_the_first_fails_the_next_one_makes_it(d):
 
 def test_a_creator_that_asks_for_its_own_key_is_told(d):
     with pytest.raises(RuntimeError, match="'key'"):
-        d.get_or_create("key", lambda: d.get_or_create("key", never))
+        d.get_or_create("key", lambda: d.get_or_create("key", never, timeout=1))
     assert d.get_or_create("key", lambda: d.get_or_create("another", lambda: 1) + 1) == 2
 
 
@@ -172,6 +172,19 @@ def test_one_who_waits_gets_a_value_that_somebody_else_puts(d, opened):
     slow.go_on.set()
     maker.join()
     assert opened()["key"] == "early"
+
+
+def test_a_value_that_was_written_before_the_lease_was_had_is_taken(d, opened, monkeypatch):
+    Leases = importlib.import_module("nfsdict.coordination.leases").Leases
+    original = Leases.acquire
+
+    def acquire(*arguments, **options):
+        opened(lazy=True)["key"] = "other"
+        return original(*arguments, **options)
+
+    monkeypatch.setattr(Leases, "acquire", acquire)
+    assert d.get_or_create("key", never) == "other"
+    assert files(d) == []
 
 
 def test_whoever_finishes_second_gets_the_first_value(d, opened, monkeypatch):
@@ -283,7 +296,7 @@ def test_a_damaged_value_is_made_anew(d, opened):
     d["key"] = "old"
     [path] = d.path.glob("??/*.pkl")
     path.write_bytes(b"damaged")
-    assert opened(lazy=True).get_or_create("key", lambda: "new") == "new"
+    assert opened(lazy=True).get_or_create("key", lambda: "new", timeout=5) == "new"
     assert opened(lazy=True)["key"] == "new"
 
 

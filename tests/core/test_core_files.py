@@ -11,12 +11,14 @@ import stat
 import struct
 import tempfile
 import threading
+from array import array
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.needed import needed
 from support.twins import agreed
 
 SIGNATURE = struct.Struct("<QQqq")
@@ -200,6 +202,59 @@ def test_a_large_file(twins, tmp_path):
         assert_written(signature, target)
 
 
+@pytest.mark.parametrize("size", [0, 5, (1 << 20) - 1, 1 << 20, 5_000_000])
+def test_reading_aligned(twins, zoo, size):
+    """As ``read_files``, but for where large contents lie."""
+    path = zoo / "regular"
+    path.write_bytes(random.Random(size).getrandbits(8 * size).to_bytes(size, "big"))
+    paths = [str(zoo / name) for name in ("regular", "missing", "link", "directory", "fifo")]
+    for twin in twins:
+        [(content, signature), *errors] = twin.read_aligned(paths)
+        assert content == path.read_bytes() and signature == signature_of(path)
+        assert errors == [errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO]
+        if size < 1 << 20:
+            assert type(content) is bytes
+            continue
+        assert type(content) is memoryview and content.readonly
+        np = needed("numpy")
+        assert np.frombuffer(content, "u1").ctypes.data % 64 == 0
+
+
+def test_views_are_written(twins, tmp_path):
+    """From where they lie, between bytes, whatever their items are."""
+    target = str(tmp_path / "views")
+    numbers = array("d", [1.5, 2.5])
+    parts = [
+        b"start",
+        memoryview(bytearray(b"view"))[1:3],
+        b"",
+        memoryview(numbers),
+        memoryview(b""),
+    ]
+    parts += [memoryview(bytes([number])) for number in range(100)]
+    for twin in twins:
+        [signature] = twin.write_files([(target, parts)], None, False, False, False)
+        assert_written(signature, target)
+        expected = b"startie" + numbers.tobytes() + bytes(range(100))
+        assert Path(target).read_bytes() == expected
+        assert twin.write_file(target, parts, None, False, False)[8:16] == signature[8:16]
+
+
+def test_views_that_cannot_be_written(twins, tmp_path):
+    target = str(tmp_path / "views")
+    released = memoryview(bytearray(3))
+    released.release()
+    refused = [(memoryview(b"abc")[::2], BufferError), (released, ValueError)]
+    refused += [(part, TypeError) for part in (bytearray(b"x"), "text", None)]
+    for part, error in refused:
+        for twin in twins:
+            with pytest.raises(error):
+                twin.write_files([(target, [b"a", part])], None, True, True, False)
+            with pytest.raises(error):
+                twin.write_file(target, [part], None, True, True)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_large_file_that_is_cut_while_it_is_read(twins, tmp_path):
     path = tmp_path / "large"
     size = 4 << 20
@@ -215,9 +270,10 @@ def test_a_large_file_that_is_cut_while_it_is_read(twins, tmp_path):
     cutter.start()
     try:
         for twin in twins * 100:
-            [(content, signature)] = twin.read_files([str(path)])
+            read = random.choice([twin.read_files, twin.read_aligned])
+            [(content, signature)] = read([str(path)])
             assert len(content) <= SIGNATURE.unpack(signature)[1] <= size
-            assert not content.strip(b"\0")
+            assert not bytes(content).strip(b"\0")
     finally:
         ended.set()
         cutter.join()

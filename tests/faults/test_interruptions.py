@@ -669,6 +669,38 @@ def test_workers_who_start_together_draw_different_entries(opened, reads):
     assert len(reads) <= 2 * 20 + 5
 
 
+def test_popitem_finds_what_other_threads_lost(opened, monkeypatch):
+    """Two that draw at the same moment can lose a key of the list that they share."""
+    d = opened()
+    d["k"] = 1
+
+    class Random:
+        def randrange(self, count):
+            assert count
+            d._draw._left.clear()
+            return 0
+
+    monkeypatch.setattr(importlib.import_module("nfsdict.draw"), "_RANDOM", Random())
+    assert d.popitem() == ("k", 1)
+
+
+def test_popitem_beside_one_that_draws_the_last_key(opened, monkeypatch):
+    d = opened()
+    d["k"] = 1
+
+    class Shared(list):
+        """Seems to have a key when it is looked at first; then another thread has drawn it."""
+
+        looks = 0
+
+        def __len__(self):
+            self.looks += 1
+            return int(self.looks == 1)
+
+    d._draw._left = Shared()
+    assert d.popitem() == ("k", 1)
+
+
 def test_popitem_lists_nothing_while_keys_are_known(opened, lists):
     d = opened(durable=False)
     d.update({f"key {n}": n for n in range(300)})

@@ -54,6 +54,45 @@ for key in "abc":
         assert after < SIZE + SLACK
 
 
+# A put has nothing beside the array, a get nothing but it.
+BUFFERS = """
+import gc, os, pickle
+class Array:
+    def __init__(self, memory):
+        self.memory = memory
+    def __reduce_ex__(self, protocol):
+        return Array, (pickle.PickleBuffer(self.memory),)
+"""
+
+
+@pytest.mark.parametrize("serializer", ["nfsdict.buffers()", SIGNED.format("buffers")])
+def test_an_array_is_not_copied(nfsdict, tmp_path, serializer):
+    script = f"""{BUFFERS}
+d = nfsdict.NfsDict("s", base, {serializer}, lazy=True, durable=False)
+d["warm"] = Array(bytearray(5 * MIB))
+assert len(d.get("warm", fresh=True).memory) == 5 * MIB
+value = Array(bytearray(os.urandom({SIZE} * MIB)))
+peak(lambda: d.__setitem__("a", value))
+peak(lambda: d.update(b=value))
+peak(lambda: d.add("c", value))
+del d
+d = nfsdict.NfsDict("s", base, {serializer}, lazy=True, durable=False)
+d["warm"]
+for key in "abc":
+    assert len(peak(lambda: d[key]).memory) == {SIZE} * MIB
+    popped = d.pop(key)
+    assert popped.memory == value.memory
+    del popped
+"""
+    *puts, first, second, third = peaks(script, tmp_path)
+    for most, after in puts:
+        assert most < SLACK
+        assert after < SLACK
+    for most, after in (first, second, third):
+        assert most < SIZE + SLACK
+        assert after < SIZE + SLACK
+
+
 # --- the whole store ------------------------
 
 OF_ALL = 64

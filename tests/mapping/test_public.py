@@ -32,6 +32,7 @@ PUBLIC = [
     "VerifyReport",
     "WrongSerializerError",
     "__version__",
+    "buffers",
     "json_format",
     "register_key",
     "signed",

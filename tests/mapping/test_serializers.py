@@ -45,7 +45,7 @@ def pickled(serializers):
     return serializers.serializer_named("pickle")
 
 
-@pytest.mark.parametrize("name", ["pickle", "json"])
+@pytest.mark.parametrize("name", ["pickle", "json", "buffers"])
 @given(key=keys, value=values)
 def test_round_trip(serializers, name, key, value):
     serializer = serializers.serializer_named(name)

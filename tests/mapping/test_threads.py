@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.aging import age
+
 # Python 3.12 and newer warn of what is tested here: a fork beside other threads.
 forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 KEYS = ["a", "b", "c", "d"]
@@ -299,3 +301,50 @@ def test_a_lookup_that_a_refresh_overtakes_is_not_forgotten(nfsdict, tmp_path, m
     go.set()
     refresh.join()
     assert "k" not in d
+
+
+def test_an_interrupting_call_beside_lookups_that_end(nfsdict):
+    """It notes a change without a lock, while other threads' lookups begin and end."""
+    in_flight = importlib.import_module("nfsdict.in_flight").InFlight()
+    in_flight.reads["k"] = reads = set()
+    done = threading.Event()
+
+    def look():
+        others = [importlib.import_module("nfsdict.in_flight").Read("k", None) for _ in range(50)]
+        while not done.is_set():
+            reads.update(others)
+            reads.difference_update(others)
+
+    def change():
+        try:
+            for _ in range(5000):
+                in_flight.overtake_interrupting("k")
+        finally:
+            done.set()
+
+    run_threads(look, change)
+
+
+def test_a_change_while_the_keys_are_counted(opened, monkeypatch):
+    """By an interrupting call, which waits for no lock."""
+    writer = opened()
+    writer.update({str(number): number for number in range(100)})
+    writer.close()
+    age(writer.path)
+    opened().pack()
+    store = opened(lazy=True)
+    assert len(store) == 100
+    state = importlib.import_module("nfsdict.state")
+    digest = state.digest
+    store["new"] = 1
+    new = iter(range(1000))
+
+    def changing(key):
+        other = f"other {next(new)}"
+        store._state.record_interrupting(digest(other), other, there=False)
+        store._cache[other] = 1
+        return digest(key)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(state, "digest", changing)
+        len(store)

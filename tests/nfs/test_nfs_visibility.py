@@ -6,7 +6,7 @@ import importlib
 import os
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -146,38 +146,37 @@ def in_one_tick(lab: Lab, shard: str, first: Callable, second: Callable) -> bool
     return (before.st_mtime_ns, before.st_ctime_ns) == (after.st_mtime_ns, after.st_ctime_ns)
 
 
-def one_shard(package) -> list[str]:
-    """Keys that lie in one shard."""
-    digest = importlib.import_module("nfsdict.core").digest
-    return [key for key in map(str, range(40_000)) if digest(key)[:2] == "00"]
-
-
-def test_there_are_enough_keys_in_one_shard(package) -> None:
-    assert len(one_shard(package)) > 100
-
-
 class Copies:
     """Puts what B prepared in place within one tick: files made elsewhere, renamed on the server.
 
     A put over NFS takes longer than a tick of some clocks. What is renamed is what B's put wrote.
     """
 
-    def __init__(self, lab: Lab, there, keys: list[str]) -> None:
+    def __init__(self, package, lab: Lab, there) -> None:
+        self._digest = importlib.import_module("nfsdict.core").digest
+        self._there = there
         self._shard = lab.server / "store" / "00"
         self._aside = lab.server / "aside"
         self._aside.mkdir()
-        self._names = {}
-        for key in keys:
-            there[key] = f"value of {key}"
-            [path] = self._shard.glob("*.pkl")
-            os.rename(path, self._aside / path.name)
-            self._names[key] = path.name
+
+    def pairs(self) -> Iterator[tuple[str, str]]:
+        """New keys of the shard, by two. Few pairs meet in a tick on a busy machine, so many."""
+        numbers = map(str, range(400_000))
+        keys = (key for key in numbers if self._digest(key)[:2] == self._shard.name)
+        for first, second in zip(keys, keys):
+            for key in (first, second):
+                self._there[key] = f"value of {key}"
+                self.remove(key)
+            yield first, second
 
     def put(self, key: str) -> None:
-        os.rename(self._aside / self._names[key], self._shard / self._names[key])
+        os.rename(self._aside / self._name(key), self._shard / self._name(key))
 
     def remove(self, key: str) -> None:
-        os.rename(self._shard / self._names[key], self._aside / self._names[key])
+        os.rename(self._shard / self._name(key), self._aside / self._name(key))
+
+    def _name(self, key: str) -> str:
+        return f"{self._digest(key)}.pkl"
 
     def settle(self) -> None:
         """Let what was done so far be older than any tick."""
@@ -199,11 +198,10 @@ def test_a_miss_between_two_changes_of_one_tick_is_not_remembered(
     lab: Lab, package, a, b, read, pause
 ) -> None:
     """A misses a key between two changes in one tick; whenever it asks again it finds it."""
-    keys = one_shard(package)[:300]  # few pairs meet in a tick on a busy machine
-    copies = Copies(lab, b(lazy=True), keys)
+    copies = Copies(package, lab, b(lazy=True))
     here = a(lazy=True)
     racy = 0
-    for first, second in zip(keys[::2], keys[1::2]):
+    for first, second in copies.pairs():
         copies.settle()
 
         def miss(first=first, second=second):
@@ -225,14 +223,13 @@ def test_a_listing_between_two_changes_of_one_tick_is_not_remembered(
     lab: Lab, package, a, b, how
 ) -> None:
     """A lists the shard between two changes in one tick; whatever lists it next sees both."""
-    keys = one_shard(package)[:300]  # few pairs meet in a tick on a busy machine
-    copies = Copies(lab, b(lazy=True), keys)
+    copies = Copies(package, lab, b(lazy=True))
     here = a(lazy=how == "lazy refresh")
     len(here)
     shard = lab.a / "store" / "00"
     racy = 0
     put: set[str] = set()
-    for first, second in zip(keys[::2], keys[1::2]):
+    for first, second in copies.pairs():
         copies.settle()
 
         def look(first=first):
@@ -277,11 +274,10 @@ def test_a_listing_between_two_changes_of_one_tick_is_not_remembered(
 @pytest.mark.nfs(version=("3", "4.2"), export=("tmpfs", "ext4"))
 def test_a_key_renamed_away_in_one_tick_is_missed_by_a_fresh_get(lab: Lab, package, a, b) -> None:
     """As ``pop`` on another host does it: the file lives on under its private name."""
-    keys = one_shard(package)[:300]  # few pairs meet in a tick on a busy machine
-    copies = Copies(lab, b(lazy=True), keys)
+    copies = Copies(package, lab, b(lazy=True))
     here = a(lazy=True)
     racy = 0
-    for first, second in zip(keys[::2], keys[1::2]):
+    for first, second in copies.pairs():
         copies.put(second)
         copies.settle()
 

@@ -111,8 +111,11 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
     wrap("values", "signature_of", lambda found, _: sign(found))
     wrap("values", "write_file", lambda found, *_: signed(found))
     wrap("files", "write_files", lambda found, *_: list(map(signed, found)))
-    wrap(
-        "files",
-        "read_files",
-        lambda found, _: [one if isinstance(one, int) else (one[0], sign(one[1])) for one in found],
-    )
+    for name in ("read_files", "read_aligned"):
+        wrap(
+            "files",
+            name,
+            lambda found, _: [
+                one if isinstance(one, int) else (one[0], sign(one[1])) for one in found
+            ],
+        )

@@ -36,6 +36,8 @@ def opening() -> None:
     NfsDict("x", serializer=nfsdict.signed("bytes", key=b""))
     NfsDict("x", serializer=nfsdict.signed(Vectors(), key=b""))
     NfsDict("x", serializer=nfsdict.json_format(indent=2, sort_keys=True))
+    NfsDict("x", serializer="buffers")
+    NfsDict("x", serializer=nfsdict.signed(nfsdict.buffers("zstd"), key=b""))
     NfsDict("x", serializer="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", serializer=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", mode="660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -93,6 +95,9 @@ def whole() -> None:
         d["k"] = [1, "any"]
         d.update(a=1, b="x")
     assert_type(d.refresh(), set[str])
+    assert_type(next(d.watch()), set[str])
+    for keys in NfsDict("x", refresh_every=5).watch(interval=0.5):
+        assert_type(keys, set[str])
     assert_type(d.verify(), nfsdict.VerifyReport)
     assert_type(d.repair(), nfsdict.RepairReport)
     assert_type(d.pack(), nfsdict.PackReport)

@@ -76,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     )
     store.add_argument(
         "--serializer",
-        metavar="auto|pickle|json|bytes",
+        metavar="auto|pickle|json|bytes|buffers",
         default=AUTO,
         help="how the store's values are written (default: %(default)s, found from its files; "
         "pickle for a new store)",

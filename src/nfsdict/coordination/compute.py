@@ -125,10 +125,10 @@ class ComputeOnce:
         stale: bool,
     ) -> Any:
         """See ``NfsDict.get_or_create``. ``key`` is an exact ``str``."""
-        lease = checked_seconds("lease", lease, 0.001)
+        lease = checked_seconds("lease", lease)
         end = _deadline(timeout)
         if max_age is not None:
-            max_age = checked_seconds("max_age", max_age)
+            max_age = checked_seconds("max_age", max_age, 0)
         sought = _Sought(self, store, key, max_age)
         if sought.look(fresh=False) or (sought.old is not MISSING and sought.look(fresh=True)):
             return sought.value
@@ -232,7 +232,7 @@ class ComputeOnce:
 def _deadline(timeout: float | None) -> float | None:
     if timeout is None:
         return None
-    return time.monotonic() + checked_seconds("timeout", timeout)
+    return time.monotonic() + checked_seconds("timeout", timeout, 0)
 
 
 def _left(end: float | None) -> float | None:

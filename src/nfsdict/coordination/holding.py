@@ -146,12 +146,12 @@ class Renewer:
     """
 
     def __init__(self) -> None:
-        # Its ``put`` may interrupt itself, as a finalizer does.
-        self._new: SimpleQueue[Hold] = SimpleQueue()
         self._forget_thread()
         _renewers.add(self)
 
     def _forget_thread(self) -> None:
+        # Its ``put`` may interrupt itself, as a finalizer does.
+        self._new: SimpleQueue[Hold] = SimpleQueue()
         self._running = False
         self._lock = threading.RLock()
 

@@ -30,6 +30,7 @@ import random
 import time
 import weakref
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
@@ -202,9 +203,9 @@ class Leases:
 
         ``unless`` is called after each pause: None, without a lease, if it returns True.
         """
-        duration = checked_seconds("duration", duration, 0.001)
+        duration = checked_seconds("duration", duration)
         if timeout is not None:
-            timeout = checked_seconds("timeout", timeout)
+            timeout = checked_seconds("timeout", timeout, 0)
         end = None if timeout is None else time.monotonic() + timeout
         watch = Watch(self._files, digest(key))
         waits = pauses()
@@ -238,7 +239,7 @@ class Leases:
         Tries once, with one look after the file is made: that look alone decides who holds it. What
         the watch has seen before tells which leases are dead.
         """
-        return self._contend(key, checked_seconds("duration", duration, 0.001), watch)
+        return self._contend(key, checked_seconds("duration", duration), watch)
 
     def _contend(self, key: str, duration: float, watch: Watch) -> Lease | None:
         """Make a file, and see whether others did. None if another one goes first."""
@@ -254,7 +255,8 @@ class Leases:
         try:
             self._files.create(name, json.dumps(content).encode())
             if _is_alone(name, watch) and hold.held:
-                watch.sweep(name)
+                with suppress(OSError):  # they are dead, and others see that, too
+                    watch.sweep(name)
                 lease = Lease(key, hold, self._renewer)
                 self._renewer.watch(hold)
                 return lease

@@ -86,6 +86,12 @@ class IndexEntry:
             return self.signature != signature
         return not same_but_for_ctime(self.signature, signature)
 
+    def replaced_by(self, new: IndexEntry) -> bool:
+        """Whether ``new``, just read, shows that the file was written or replaced since."""
+        if self.fingerprint not in (None, UNREAD):
+            return self.fingerprint != new.fingerprint
+        return self.differs(new.signature)
+
 
 class ShardIndex:
     """One shard: what was listed, in compact form, and in ``overlay`` what changed since."""
@@ -276,7 +282,7 @@ class Index:
         shard_index.persisted_stamp = before.persisted_stamp
         shard_index.dirty_keys = before.dirty_keys
         shard_index.fill(entries, before, racy, overtaken)
-        for key in tuple(overtaken):  # an interrupting call may add to them
+        for key in list(overtaken):  # in one step, as an interrupting call may add to them
             if key in before.overlay:
                 shard_index.overlay[key] = before.overlay[key]
                 shard_index.dirty_keys.add(key)

@@ -20,13 +20,21 @@ class Storage:
         extension: the end of the value files' names, given by the serializer.
         mode: permission bits for files; None leaves them to the umask.
         durable: whether a change survives a power cut (fsync of file and directory).
+        aligned: whether large files are read by the core's ``read_aligned``.
     """
 
-    def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
+    def __init__(
+        self,
+        directory: str,
+        extension: str,
+        mode: int | None,
+        durable: bool,
+        aligned: bool = False,
+    ) -> None:
         self.directory = directory
         self.extension = extension
         self.rules = NfsRules(directory)
-        self.files = Files(self.rules, directory, mode, durable)
+        self.files = Files(self.rules, directory, mode, durable, aligned)
         self.values = ValueFiles(self.rules, self.files, extension)
         self.shards = Shards(self.rules, self.files, extension)
         claims = Claims(self.rules, self.files)

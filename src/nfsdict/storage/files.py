@@ -9,14 +9,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from ..content import Content
-from ..core import read_files, write_files
+from ..content import Content, Data
+from ..core import read_aligned, read_files, write_files
 from ..errors import UncertainWriteError, failure
 from ..layout import NEW_DIRECTORY, random_name, temporary_name
 from .nfs import DIRECTORY_FLAGS, STALE, TRIES, NfsRules, is_directory
 
 T = TypeVar("T")
-Found = tuple[bytes, bytes]
+Found = tuple[Data, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
 WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
 WRITE_FLAGS |= getattr(os, "O_BINARY", 0)
@@ -41,14 +41,23 @@ class Files:
     """The files and directories of one store, by path. Safe for threads.
 
     ``mode`` has the permission bits for files; directories get the same, and x where r is. None
-    leaves all to the umask. ``durable``: whether changes survive a power cut.
+    leaves all to the umask. ``durable``: whether changes survive a power cut. ``aligned``: whether
+    large files are read by ``read_aligned``.
     """
 
-    def __init__(self, rules: NfsRules, directory: str, mode: int | None, durable: bool) -> None:
+    def __init__(
+        self,
+        rules: NfsRules,
+        directory: str,
+        mode: int | None,
+        durable: bool,
+        aligned: bool = False,
+    ) -> None:
         self._rules = rules
         self.directory = directory
         self.mode = mode
         self.durable = durable
+        self._aligned = aligned
         self.may_change = False
         """whether the store was opened to be written"""
 
@@ -174,7 +183,7 @@ class Files:
         missing. Names out of a fresh listing need no more.
         """
         contents: list[Found | OSError | None] = []
-        for path, content in zip(paths, read_files(list(paths))):
+        for path, content in zip(paths, self._read(list(paths))):
             for number in range(TRIES):
                 if not isinstance(content, int):
                     break
@@ -182,12 +191,15 @@ class Files:
                     self._rules.after_stale(path, number)
                 elif not self._rules.lease_ended(content, path):
                     break
-                [content] = read_files([path])
+                [content] = self._read([path])
             if not isinstance(content, int):
                 contents.append(content)
             else:
                 contents.append(None if content == errno.ENOENT else failure(content, path))
         return contents
+
+    def _read(self, paths: list[str]) -> Sequence[Found | int]:
+        return read_aligned(paths) if self._aligned else read_files(paths)
 
     def is_there(self, path: str) -> bool:
         """Whether lstat finds the path. Other errors are raised: ``os.path.lexists`` would take

@@ -97,7 +97,7 @@ class LeaseFiles:
     def contents(self, leases: Sequence[LeaseName]) -> list[bytes]:
         """What the holders wrote; nothing for one that is gone or can't be read."""
         found = self._files.read_paths([self._path(str(lease)) for lease in leases])
-        return [content[0] if isinstance(content, tuple) else b"" for content in found]
+        return [bytes(content[0]) if isinstance(content, tuple) else b"" for content in found]
 
     def create(self, lease: LeaseName, content: bytes) -> None:
         """Make the file of this new lease, and the directory if need be. OSError if that fails."""

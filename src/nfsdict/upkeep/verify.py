@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..batches import batches
-from ..content import fingerprint
 from ..core import digest
 from ..entries import Entries, Entry
 from ..errors import CorruptValueError, described
@@ -61,7 +60,7 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
     def listed(shard: str) -> _Listed:
         listing = storage.shards.list(shard)
         believed = {
-            key: fingerprint(data) for key, data in _believed(packs, shard, listing).items()
+            key: entries.fingerprint(data) for key, data in _believed(packs, shard, listing).items()
         }
         return _Listed(listing.signatures, believed, listing.temporary, listing.unrecognized)
 
