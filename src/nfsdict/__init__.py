@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from .buffers import buffers
+from .coordination.claims import Task
+from .coordination.encoding import register_key
+from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
 from .errors import (
     BatchError,
     CorruptValueError,
+    LeaseLostError,
     NfsDictError,
     ReadOnlyError,
     UncertainWriteError,
@@ -28,6 +32,9 @@ __all__ = [
     "BACKEND",
     "BatchError",
     "CorruptValueError",
+    "Lease",
+    "LeaseInfo",
+    "LeaseLostError",
     "NfsDict",
     "NfsDictError",
     "PackReport",
@@ -35,6 +42,7 @@ __all__ = [
     "ReadOnlyError",
     "RepairReport",
     "Serializer",
+    "Task",
     "UncertainWriteError",
     "UntrustedPickleWarning",
     "VerifyReport",
@@ -42,5 +50,6 @@ __all__ = [
     "__version__",
     "buffers",
     "json_format",
+    "register_key",
     "signed",
 ]

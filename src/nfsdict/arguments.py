@@ -65,12 +65,16 @@ def checked_cache_bytes(cache_bytes: int | None) -> int | None:
     return cache_bytes
 
 
-def checked_seconds(name: str, seconds: float) -> float:
-    """A number of seconds to wait. ValueError unless it is more than 0 and threads can wait so
-    long; ``name`` is the argument's."""
-    if not 0 < seconds <= threading.TIMEOUT_MAX:
-        raise ValueError(f"{name} must be seconds, more than 0 and finite, not {seconds}")
-    return seconds
+def checked_seconds(name: str, seconds: float, least: float = 0.001) -> float:
+    """A number of seconds, at least so many, and so few that threads can wait for so long.
+
+    TypeError or ValueError if it is none; ``name`` is the argument's.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
+    if not least <= seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name} must be finite seconds, at least {least:g}, not {seconds}")
+    return float(seconds)
 
 
 def plain(key: str) -> str:

@@ -8,6 +8,7 @@ A store is a directory of 256 shards, ``00`` to ``ff``, that hold the value file
     ab/.nfsdict-claim-<digest>                      held by an ``add`` where hard links are refused
     ab/<digest>.pkl.damaged-<12 hex>                a damaged value file that ``repair`` put aside
     .nfsdict-directory-<24 hex>                     a shard that hasn't got its permission bits yet
+    .nfsdict-leases/<lease>, <lease>.<number>       who holds the lease of a key: see ``LeaseName``
     _index.nfsdict-pkl                              the manifest of the index
     _pack.nfsdict-pkl-<24 hex>                      a pack
     .nfsdict-claim-index-pkl                        held by the process that writes the manifest
@@ -92,6 +93,55 @@ def claim_path(path: str) -> str:
     """The path of the claim that an ``add`` of this value file holds."""
     shard = os.path.dirname(path)
     return f"{shard}/{_CLAIM}{digest_of(path)}"
+
+
+# --- leases ------------------------------------------------------------------------------------
+
+LEASES = TEMPORARY + "leases"
+"""the directory of the lease files"""
+_LEASE = re.compile(
+    rf"([0-9a-f]{{{_DIGEST}}})-(\d{{1,18}})-(\d{{1,18}})-([0-9a-f]*)-(\d{{1,18}})-(\d{{1,18}})"
+    rf"-([0-9a-f]{{{2 * _RANDOM}}})(?:\.(\d{{1,18}}))?"
+)
+
+
+class LeaseName(NamedTuple):
+    """The name of a lease file. It says all that others must know, so that nobody has to open it.
+
+    A second file, which has the same name, a dot and a number, appears with the first renewal. Each
+    renewal renames it to the next number.
+    """
+
+    hexdigest: str
+    """of the key"""
+    generation: int
+    duration_ms: int
+    """unless it is renewed within so many ms, others may take over"""
+    host: str
+    """of the holder, and the process's number and start: see ``storage.processes``"""
+    process: int
+    start: int
+    nonce: str
+    """random: no name is used a second time"""
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+    def renewed(self, number: int) -> str:
+        """The name of the second file after so many renewals."""
+        return f"{self}.{number}"
+
+
+def lease_of(name: str) -> tuple[LeaseName, int | None] | None:
+    """The lease to which this file belongs, and the number after its name; None if to none."""
+    found = _LEASE.fullmatch(name)
+    if not found:
+        return None
+    hexdigest, generation, duration, host, process, start, nonce, number = found.groups()
+    lease = LeaseName(
+        hexdigest, int(generation), int(duration), host, int(process), int(start), nonce
+    )
+    return lease, None if number is None else int(number)
 
 
 # --- index -------------------------------------------------------------------------------------

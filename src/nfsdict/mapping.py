@@ -21,6 +21,10 @@ from .arguments import (
     plain,
 )
 from .bulk import Bulk
+from .coordination.claims import Claims
+from .coordination.compute import ComputeOnce
+from .coordination.leases import Leases
+from .coordination.methods import Coordination
 from .core import MISSING, ReadCache, digest
 from .draw import Draw
 from .entries import Entries
@@ -63,7 +67,7 @@ T = TypeVar("T")
 _RAISE: Any = object()
 
 
-class NfsDict(ReadCache[V], MutableMapping[str, V]):
+class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
     Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
@@ -197,6 +201,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         )
         self._taker = Taker(self._state, self._writer, self._storage, self._entries)
         self._draw = Draw(self._scanner, self._cache)
+        self._leases = Leases(self._storage)
+        self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
+        self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
         self._bulk = Bulk(
             self._state, self._writer, self._storage, self._entries, self._loads, workers
         )
@@ -516,7 +523,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
         A temporary file is removed when it is older than ``grace`` seconds by the server's clock,
         so that a write under way keeps its own; if it holds a value that a ``pop`` or a write left
-        there, the value is given back to its key. A damaged file gets ``.damaged-…`` after its
+        there, the value is given back to its key. The same goes for leases that weren't renewed for
+        so long, and for twice their durations. A damaged file gets ``.damaged-…`` after its
         name, which no scan takes. Files that can't be read here but may be whole stay. EBUSY if
         other processes go on writing the index.
         """

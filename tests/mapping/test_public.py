@@ -16,6 +16,9 @@ PUBLIC = [
     "BACKEND",
     "BatchError",
     "CorruptValueError",
+    "Lease",
+    "LeaseInfo",
+    "LeaseLostError",
     "NfsDict",
     "NfsDictError",
     "PackReport",
@@ -23,6 +26,7 @@ PUBLIC = [
     "ReadOnlyError",
     "RepairReport",
     "Serializer",
+    "Task",
     "UncertainWriteError",
     "UntrustedPickleWarning",
     "VerifyReport",
@@ -30,6 +34,7 @@ PUBLIC = [
     "__version__",
     "buffers",
     "json_format",
+    "register_key",
     "signed",
 ]
 

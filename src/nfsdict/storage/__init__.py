@@ -6,6 +6,7 @@ from .claims import Claims
 from .exclusive import Exclusive
 from .files import Files
 from .index_files import IndexFiles
+from .lease_files import LeaseFiles
 from .nfs import NfsRules
 from .shards import Shards
 from .values import ValueFiles
@@ -38,6 +39,7 @@ class Storage:
         self.shards = Shards(self.rules, self.files, extension)
         claims = Claims(self.rules, self.files)
         self.exclusive = Exclusive(self.rules, self.files, self.values, claims)
+        self.leases = LeaseFiles(self.rules, self.files)
         self.index = IndexFiles(self.rules, self.files, claims, extension)
 
     def check(self) -> None:

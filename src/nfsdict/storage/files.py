@@ -19,6 +19,8 @@ from .nfs import DIRECTORY_FLAGS, STALE, TRIES, NfsRules, is_directory
 T = TypeVar("T")
 Found = tuple[Data, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
+WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+WRITE_FLAGS |= getattr(os, "O_BINARY", 0)
 # Errors of file systems that have no fsync for directories.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
 # Seconds to wait until the server's clock ticks. On Linux it does 100 to 1000 times a second.
@@ -259,6 +261,13 @@ class Files:
             self.sweep(temporary)  # even if open failed: it may be the reply that was lost
         self._rules.clock.observe(time_ns)
         return time_ns
+
+    def server_time_ns(self) -> int:
+        """The server's time; a lower bound of it if nothing can be written."""
+        if self.may_change:
+            with suppress(OSError):
+                return self.probe_clock()
+        return self._rules.clock.lower_bound()
 
     def sweep(self, path: str) -> None:
         """Remove a temporary file, or an empty directory that never got its name."""

@@ -16,13 +16,11 @@ from typing import Callable
 from ..errors import failure
 from ..layout import IndexPaths, mtime_of, random_name, temporary_name
 from .claims import Claims
-from .files import Files
+from .files import WRITE_FLAGS, Files
 from .nfs import READ_FLAGS, NfsRules
 
 log = logging.getLogger("nfsdict")
 
-_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-_WRITE |= getattr(os, "O_BINARY", 0)
 # Short, as breaking the claim of a process that still works costs only time.
 INDEX_CLAIM_NS = 60_000_000_000
 # Up to this many bytes of a new pack are held in memory. A smaller pack that is abandoned causes no
@@ -124,7 +122,7 @@ class PackFileWriter:
     def _spill(self) -> None:
         if self._descriptor is None:
             mode = 0o666 if self._mode is None else self._mode
-            self._descriptor = os.open(self._temporary, _WRITE, mode)
+            self._descriptor = os.open(self._temporary, WRITE_FLAGS, mode)
             if self._mode is not None:
                 os.fchmod(self._descriptor, self._mode)
         view = memoryview(b"".join(self._parts))

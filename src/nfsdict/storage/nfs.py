@@ -53,12 +53,16 @@ from typing import Callable, TypeVar
 
 from ..core import list_changes, list_directory
 from ..errors import failure
+from ..layout import Stamp, stamp_of
 from .clock import ServerClock
 from .mounts import NFS, NO_SYNC_NEEDED, TRUSTED, lists_attributes, mounted_as
 
 log = logging.getLogger("nfsdict")
 
 T = TypeVar("T")
+Names = tuple[Stamp, list[str]]
+"""A directory's stamp, and the names in it."""
+
 Listed = tuple[int, int, list[tuple[str, int, bytes, int]]]
 """A directory's mtime and ctime in ns, and its entries; see the core's ``list_directory``."""
 
@@ -237,6 +241,23 @@ class NfsRules:
             raise failure(found, directory)
         self.clock.observe(found[1])
         return found
+
+    def names(self, directory: str, known: Names, strict: bool) -> Names:
+        """The directory's stamp, and if ``strict`` all names that are there during this call: see
+        ``list_twice``. ``known`` again while the directory has its stamp. Not retried."""
+        descriptor = os.open(directory, DIRECTORY_FLAGS)
+        try:
+            stamp = stamp_of(os.fstat(descriptor))
+            self.clock.observe(stamp.ctime)
+            if stamp == known[0]:
+                return known
+            if self.over_nfs():
+                if strict:
+                    _read_anew(descriptor, "")  # see _read_names
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            return stamp, os.listdir(descriptor)
+        finally:
+            os.close(descriptor)
 
     def lists_attributes(self) -> bool:
         """Whether listings bring attributes on this mount. Found out once, and logged."""
