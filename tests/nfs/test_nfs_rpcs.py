@@ -89,6 +89,23 @@ def test_a_miss_just_after_a_change_lists_twice_and_once_more_later(lab: Lab, d,
 
 
 @pytest.mark.nfs(version=BOTH)
+def test_a_first_miss_in_an_emptied_store_takes_5_a_shard(lab: Lab, package) -> None:
+    """Whether another serializer has entries there only a listing of each shard tells; once."""
+    there = package.NfsDict("emptied", lab.b, durable=False)
+    there.update({str(number): number for number in range(300)})
+    there.clear()
+    shards = len(list(there.path.glob("??")))
+    time.sleep(SETTLED)
+    d = package.NfsDict("emptied", lab.a, lazy=True)
+    with lab.rpcs("a") as rpcs:
+        assert d.get("absent") is None
+    assert 2 * shards < rpcs.total <= 5 * shards
+    with lab.rpcs("a") as rpcs:
+        assert d.get("absent") is None
+    assert rpcs.total <= 2
+
+
+@pytest.mark.nfs(version=BOTH)
 def test_a_cached_read_takes_none(lab: Lab, d, keys) -> None:
     with lab.rpcs("a") as rpcs:
         for _ in range(10):
