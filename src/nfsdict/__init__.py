@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .buffers import buffers
+from .coordination.claims import Task
 from .coordination.encoding import register_key
 from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
@@ -41,6 +42,7 @@ __all__ = [
     "ReadOnlyError",
     "RepairReport",
     "Serializer",
+    "Task",
     "UncertainWriteError",
     "UntrustedPickleWarning",
     "VerifyReport",

@@ -100,6 +100,16 @@ def test_an_exception_gives_a_task_back(opened, elsewhere):
     assert lease_files(d) == [] and dict(opened()) == {}
 
 
+def test_a_task_that_was_given_back_is_free_at_once(opened, monkeypatch):
+    d = opened()
+    d["k"] = "v"
+    fail(d)
+    other = opened()
+    monkeypatch.setattr(type(other._scanner), "scan", None)  # not needed to find it
+    with other.claim() as task:
+        assert task.attempt == 2
+
+
 def test_what_failed_too_often_is_set_aside(opened, caplog):
     d = opened()
     d["k"] = "v"

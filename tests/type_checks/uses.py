@@ -114,6 +114,19 @@ def failing(d: NfsDict[int]) -> None:
         assert_type(error.failed, dict[str, OSError])
 
 
+def working(d: NfsDict[int]) -> None:
+    task = d.claim(60.0, max_attempts=1)
+    assert_type(task, "nfsdict.Task[int] | None")
+    if task is not None:
+        with task:
+            assert_type(task.key, str)
+            assert_type(task.value, int)
+            assert_type(task.lease, nfsdict.Lease)
+    assert_type(d.failed(), list[str])
+    d.retry("k")
+    d.retry(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
 def memoizing(d: NfsDict[Any]) -> None:
     @d.memoize()
     def train(rate: float, layers: int = 3) -> list[int]:

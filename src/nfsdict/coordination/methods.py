@@ -235,8 +235,8 @@ class Coordination(Generic[V]):
         worker at a time; by two if one of them can't reach the server and doesn't know yet that its
         lease is lost.
 
-        Before it returns None it has asked the server for keys that others added, which the next
-        ``refresh`` still reports. None doesn't mean that all is done: others may be at work, or
+        None means that a scan of the store, begun after the call by this or another worker, found
+        no entry that could be claimed. It doesn't mean that all is done: others may be at work, or
         have died and not be known to be dead. This dictionary knows it when it has seen their lease
         unchanged for its duration, so it must be asked again.
 
