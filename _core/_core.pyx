@@ -109,6 +109,7 @@ cdef extern from "files.h":
 
     ctypedef struct nfsdict_writing:
         const char* target
+        char* temporary
         iovec* parts
         size_t count
         nfsdict_signature signature
@@ -127,9 +128,17 @@ cdef extern from "files.h":
         int64_t ctime_ns
         nfsdict_signature signature
 
+    ctypedef struct nfsdict_known:
+        uint8_t digest[32]
+        nfsdict_signature signature
+        int same
+
     ctypedef struct nfsdict_listing:
         const char* path
-        bint forget
+        int forget
+        nfsdict_known* known
+        size_t known_count
+        const char* extension
         int64_t mtime_ns
         int64_t ctime_ns
         nfsdict_entry* entries
@@ -138,11 +147,17 @@ cdef extern from "files.h":
 
     void nfsdict_files_prepare() nogil
     void nfsdict_stat(nfsdict_stat_request* request) nogil
+    int nfsdict_identify(const char* path, uint64_t* device, uint64_t* inode) nogil
     void nfsdict_list(nfsdict_listing* listing) nogil
     void nfsdict_listing_free(nfsdict_listing* listing) nogil
     void nfsdict_read_file(nfsdict_read_request* request, nfsdict_allocate allocate) nogil
 
+    int NFSDICT_WHOLE
+    int NFSDICT_PREPARE
+    int NFSDICT_PUBLISH
+
     ctypedef struct nfsdict_write_options:
+        int part
         int mode
         int durable
         int synced
@@ -178,10 +193,8 @@ cdef bint can_fold = nfsdict_crc32_can_fold()
 cdef const char* HEX = b"0123456789abcdef"
 
 
-cdef int hex_digest(object key, char* text) except -1:
-    """Write the 64 hex digits of the key's SHA-256 to ``text``."""
-    cdef uint8_t raw[32]
-    cdef int i
+cdef int raw_digest(object key, uint8_t* raw) except -1:
+    """Write the 32 bytes of the key's SHA-256 to ``raw``."""
     cdef bytes encoded
     if not PyUnicode_Check(key):
         raise TypeError(f"keys are str, not {type(key).__name__}")
@@ -190,6 +203,14 @@ cdef int hex_digest(object key, char* text) except -1:
     else:
         encoded = str.encode(key, "utf-8", "surrogatepass")
         nfsdict_sha256(<const uint8_t*> PyBytes_AS_STRING(encoded), len(encoded), raw)
+    return 0
+
+
+cdef int hex_digest(object key, char* text) except -1:
+    """Write the 64 hex digits of the key's SHA-256 to ``text``."""
+    cdef uint8_t raw[32]
+    cdef int i
+    raw_digest(key, raw)
     for i in range(32):
         text[2 * i] = HEX[raw[i] >> 4]
         text[2 * i + 1] = HEX[raw[i] & 15]
@@ -654,15 +675,25 @@ def read_stamps(list directories not None, /):
     return stamps
 
 
-def list_directory(directory, bint forget, /):
-    cdef list kept = [], entries = []
-    cdef nfsdict_listing listing
+def identify(path, /):
+    cdef list kept = []
+    cdef const char* text = path_bytes(path, kept)
+    cdef uint64_t device, inode
+    cdef int error
+    with nogil:
+        error = nfsdict_identify(text, &device, &inode)
+    if error != 0:
+        return error
+    return device, inode
+
+
+cdef object listed(nfsdict_listing* listing):
+    """The listing as Python's objects; it is freed."""
+    cdef list entries = []
     cdef nfsdict_entry* entry
     cdef size_t i
-    listing.path = path_bytes(directory, kept)
-    listing.forget = forget
     with nogil:
-        nfsdict_list(&listing)
+        nfsdict_list(listing)
     try:
         if listing.error != 0:
             return listing.error
@@ -676,7 +707,49 @@ def list_directory(directory, bint forget, /):
             ))
         return listing.mtime_ns, listing.ctime_ns, entries
     finally:
-        nfsdict_listing_free(&listing)
+        nfsdict_listing_free(listing)
+
+
+def list_directory(directory, int forget, /):
+    cdef list kept = []
+    cdef nfsdict_listing listing
+    listing.path = path_bytes(directory, kept)
+    listing.forget = forget
+    listing.known, listing.known_count = NULL, 0
+    return listed(&listing)
+
+
+def list_changes(
+    directory, int forget, list keys not None, bytes signatures not None, extension, /
+):
+    cdef list kept = []
+    cdef nfsdict_listing listing
+    cdef nfsdict_known* known
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(signatures)
+    cdef Py_ssize_t count = len(keys), i
+    if len(signatures) != SIGNATURE * count:
+        raise ValueError("a signature for each key, and no more")
+    listing.path = path_bytes(directory, kept)
+    listing.extension = path_bytes(extension, kept)
+    listing.forget = forget
+    known = <nfsdict_known*> PyMem_Malloc((count + 1) * sizeof(nfsdict_known))
+    if known is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            raw_digest(keys[i], known[i].digest)
+            known[i].signature.inode = take64(at)
+            known[i].signature.size = take64(at + 8)
+            known[i].signature.mtime_ns = <int64_t> take64(at + 16)
+            known[i].signature.ctime_ns = <int64_t> take64(at + 24)
+            at += SIGNATURE
+        listing.known, listing.known_count = known, count
+        found = listed(&listing)
+        if isinstance(found, int):
+            return found
+        return *found, [i for i in range(count) if not known[i].same]
+    finally:
+        PyMem_Free(known)
 
 
 cdef object outcome(nfsdict_writing* writing):
@@ -734,7 +807,7 @@ def write_file(target, data, mode, bint durable, bint synced, /):
     cdef iovec part
     if not isinstance(data, bytes):
         return write_files([(target, data)], mode, durable, synced, False)[0]
-    options.mode = -1 if mode is None else mode
+    options.part, options.mode = NFSDICT_WHOLE, -1 if mode is None else mode
     options.durable, options.synced, options.exclusive = durable, synced, False
     writing.target = path_bytes(target, kept)
     describe(&part, data)
@@ -744,17 +817,21 @@ def write_file(target, data, mode, bint durable, bint synced, /):
     return outcome(&writing)
 
 
-def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
+cdef object prepared(nfsdict_writing* writing):
+    if writing.error != 0:
+        return writing.error
+    return PyUnicode_DecodeFSDefault(writing.temporary), signature_bytes(&writing.signature)
+
+
+cdef list write_all(list files, nfsdict_write_options* options):
+    """Write these files whole, or prepare them; their outcomes."""
     cdef list kept = [], targets = [], contents = [], parts
     cdef Py_ssize_t count, total = 0, i
     cdef list outcomes = []
-    cdef nfsdict_write_options options
     cdef nfsdict_writing* writings = NULL
     cdef iovec* part = NULL
     cdef iovec* all_parts = NULL
     cdef _Views views
-    options.mode = -1 if mode is None else mode
-    options.durable, options.synced, options.exclusive = durable, synced, exclusive
     for target, data in files:  # only once, so that no target gets another one's content
         parts = parts_of(data)
         targets.append(target)
@@ -775,10 +852,55 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
                 views.describe(part, data)
                 part += 1
         with nogil:
-            nfsdict_write_files(writings, count, &options)
-        for i in range(count):
-            outcomes.append(outcome(&writings[i]))
+            nfsdict_write_files(writings, count, options)
+        try:
+            for i in range(count):
+                if options.part == NFSDICT_PREPARE:
+                    outcomes.append(prepared(&writings[i]))
+                else:
+                    outcomes.append(outcome(&writings[i]))
+        finally:
+            for i in range(count):
+                free(writings[i].temporary)
     finally:
         PyMem_Free(all_parts)
+        PyMem_Free(writings)
+    return outcomes
+
+
+def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
+    cdef nfsdict_write_options options
+    options.part, options.mode = NFSDICT_WHOLE, -1 if mode is None else mode
+    options.durable, options.synced, options.exclusive = durable, synced, exclusive
+    return write_all(files, &options)
+
+
+def prepare_files(list files not None, mode, bint durable, /):
+    cdef nfsdict_write_options options
+    options.part, options.mode = NFSDICT_PREPARE, -1 if mode is None else mode
+    options.durable, options.synced, options.exclusive = durable, False, False
+    return write_all(files, &options)
+
+
+def publish_files(list files not None, bint synced, /):
+    cdef list kept = [], outcomes = []
+    cdef Py_ssize_t count = len(files), i
+    cdef nfsdict_write_options options
+    cdef nfsdict_writing* writings
+    options.part, options.mode = NFSDICT_PUBLISH, -1
+    options.durable, options.synced, options.exclusive = False, synced, False
+    writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
+    if writings is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            temporary, target = files[i]
+            writings[i].temporary = <char*> path_bytes(temporary, kept)
+            writings[i].target = path_bytes(target, kept)
+        with nogil:
+            nfsdict_write_files(writings, count, &options)
+        for i in range(count):
+            outcomes.append((writings[i].step, writings[i].error) if writings[i].error else None)
+    finally:
         PyMem_Free(writings)
     return outcomes

@@ -21,11 +21,12 @@ _ORDER = """
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
     coordination.compute coordination.leases coordination.holding coordination
-    repack draw watching one_key bulk interrupting scan taking upkeep.repair upkeep.verify
-    upkeep.stats upkeep trust kinds
-    state news shard_scan in_flight index.writer index.stack index.memory cache_bound index.pack
-    index entries
-    storage storage.index_files storage.lease_files storage.exclusive storage.claims
+    repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.repair
+    upkeep.verify upkeep.stats upkeep trust kinds
+    state news shard_scan in_flight
+    index.writer index.stack index.memory index.shard cache_bound index.pack index
+    entries
+    storage storage.index_files storage.lease_files storage.spool storage.exclusive storage.claims
     storage.shards storage.values storage.files storage.nfs storage.mounts storage.processes
     storage.clock
     signed serializers buffers opcodes builtin_serializer content

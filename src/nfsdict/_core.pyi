@@ -81,16 +81,31 @@ def read_aligned(paths: list[str], /) -> list[tuple[bytes | memoryview, bytes] |
 def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
     """For each directory its (mtime, ctime) in ns, by the server's word, or the errno."""
 
+def identify(path: str, /) -> tuple[int, int] | int:
+    """Device and inode of what has the path, or the errno. An NFS client isn't made to ask."""
+
 def list_directory(
-    directory: str, forget: bool, /
+    directory: str, forget: int, /
 ) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
     """The directory's (mtime, ctime, entries) by the server's word, times in ns; or the errno.
 
     The times are from before the listing. Each entry is (name, mode, signature, ctime in ns), by
     lstat. If lstat fails, as for a damaged inode, mode and ctime are 0 and the signature is 32
     zeros. An entry that lstat doesn't find is left out. ESTALE, EBADF, EACCES and ENOMEM from lstat
-    are errors of the whole listing. With ``forget`` an NFS client reads the directory anew, even if
-    its times don't show a change.
+    are errors of the whole listing. ``forget`` is how often, one time after another, an NFS client
+    reads the directory anew, even if its times don't show a change; the last reading counts. With 0
+    it may answer from memory.
+    """
+
+def list_changes(
+    directory: str, forget: int, keys: list[str], signatures: bytes, extension: str, /
+) -> tuple[int, int, list[tuple[str, int, bytes, int]], list[int]] | int:
+    """As ``list_directory``, without the files that are known and the same.
+
+    ``keys`` are known, in the order of their digests, and each has 32 bytes of ``signatures``. A
+    regular file is the same if its name is a known key's digest and the extension, and its
+    signature the key's. 32 zeros are no file's. Returned last are the positions of keys of which no
+    file is the same, in order. Raises ValueError unless each key has one signature.
     """
 
 def crc32(data: bytes | memoryview, checksum: int = 0, /) -> int:
@@ -141,4 +156,19 @@ def write_files(
     The outcome of each is its signature, whose ctime is from before the rename or link; or (step,
     errno). Step 0: it failed before the rename or link. 1: at the rename or link. After either the
     temporary file was removed. 2: at the directory's fsync.
+    """
+
+def prepare_files(
+    files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
+) -> list[tuple[str, bytes] | int]:
+    """The first part of ``write_files``: write each (target, content) under a temporary name.
+
+    For each its temporary path beside the target and its signature, or the errno; then there is no
+    file. The caller publishes the files or removes them.
+    """
+
+def publish_files(files: list[tuple[str, str]], synced: bool, /) -> list[tuple[int, int] | None]:
+    """The second part of ``write_files``: rename each (temporary path, target) in one directory.
+
+    For each None, or (step, errno) as of ``write_files``.
     """

@@ -340,8 +340,16 @@ def _read_stamp(directory: str) -> tuple[int, int] | int:
     return _times(status)
 
 
+def identify(path: str, /) -> tuple[int, int] | int:
+    try:
+        status = os.stat(_text(path))  # there is no statx, so an NFS client may ask its server
+    except OSError as error:
+        return error.errno or errno.EIO
+    return status.st_dev, status.st_ino
+
+
 def list_directory(
-    directory: str, forget: bool, /
+    directory: str, forget: int, /
 ) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
     _text(directory)
     try:
@@ -353,14 +361,40 @@ def list_directory(
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
-            if forget and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            with os.scandir(descriptor) as entries:
-                return (*_times(status), _attributes(entries))
+            for _ in range(max(forget, 1)):
+                if forget and hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                with os.scandir(descriptor) as entries:
+                    found = _attributes(entries)
+            return (*_times(status), found)
         finally:
             os.close(descriptor)
     except OSError as error:
         return error.errno or errno.EIO
+
+
+def list_changes(
+    directory: str, forget: int, keys: list[str], signatures: bytes, extension: str, /
+) -> tuple[int, int, list[tuple[str, int, bytes, int]], list[int]] | int:
+    if len(signatures) != _SIGNATURE.size * len(keys):
+        raise ValueError("a signature for each key, and no more")
+    positions = {digest(key) + _text(extension): position for position, key in enumerate(keys)}
+    found = list_directory(directory, forget)
+    if isinstance(found, int):
+        return found
+    mtime, ctime, listed = found
+    others = dict.fromkeys(positions.values())
+    entries = []
+    for entry in listed:
+        name, mode, signature, _ = entry
+        position = positions.get(name)
+        if position is not None and stat.S_ISREG(mode):
+            start = _SIGNATURE.size * position
+            if signatures[start : start + _SIGNATURE.size] == signature:
+                others.pop(position, None)
+                continue
+        entries.append(entry)
+    return mtime, ctime, entries, list(others)
 
 
 def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, bytes, int]]:
@@ -426,12 +460,52 @@ def _parts(data: bytes | list[bytes | memoryview]) -> list[memoryview]:
     return [view.cast("B") for view in views if view.nbytes]
 
 
+def prepare_files(
+    files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
+) -> list[tuple[str, bytes] | int]:
+    contents = [(target, _parts(data)) for target, data in files]
+    return [_prepare_file(target, parts, mode, durable) for target, parts in contents]
+
+
+def publish_files(files: list[tuple[str, str]], synced: bool, /) -> list[tuple[int, int] | None]:
+    outcomes: list[tuple[int, int] | None] = []
+    paths = [(_text(temporary), _text(target)) for temporary, target in files]
+    for directory, run in groupby(paths, lambda file: os.path.dirname(file[1])):
+        published = [_publish_file(temporary, target, None) for temporary, target in run]
+        if synced and None in published:
+            error = _sync_directory(directory)
+            if error:
+                published = [outcome or (_SYNCING, error) for outcome in published]
+        outcomes += published
+    return outcomes
+
+
 def _write_file(
     target: str, parts: list[memoryview], mode: int | None, durable: bool, exclusive: bool
 ) -> bytes | tuple[int, int]:
+    prepared: list[str] = []
+    try:
+        outcome = _prepare_file(target, parts, mode, durable, prepared)
+        if isinstance(outcome, int):
+            return _WRITING, outcome
+        temporary, signature = outcome
+        return _publish_file(temporary, target, signature if exclusive else None) or signature
+    except BaseException:
+        for temporary in prepared:
+            _discard(temporary)
+        raise
+
+
+def _prepare_file(
+    target: str,
+    parts: list[memoryview],
+    mode: int | None,
+    durable: bool,
+    prepared: list[str] | None = None,
+) -> tuple[str, bytes] | int:
+    """See ``prepare_files``. The temporary path is noted in ``prepared`` as well, if given."""
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
-    step = _WRITING
     descriptor = None
     opened: list[int] = []
     try:
@@ -450,13 +524,9 @@ def _write_file(
         # NFS may report a failed write as late as here. Close before rename: NFSv3
         # charges a GETATTR for the other order.
         _close(opened)
-        step = _PUBLISHING
-        if exclusive:
-            _link(temporary, target, signature)
-            _discard(temporary)
-        else:
-            os.replace(temporary, target)
-        return signature
+        if prepared is not None:
+            prepared.append(temporary)
+        return temporary, signature
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to report
             _close(opened)
@@ -466,7 +536,23 @@ def _write_file(
             _discard(temporary)
         if not isinstance(error, OSError):
             raise
-        return step, number or errno.EIO
+        return number or errno.EIO
+
+
+def _publish_file(temporary: str, target: str, exclusive: bytes | None) -> tuple[int, int] | None:
+    """Rename the file, or link it if its signature is given; then None, or (step, errno)."""
+    try:
+        if exclusive is not None:
+            _link(temporary, target, exclusive)
+            _discard(temporary)
+        else:
+            os.replace(temporary, target)
+        return None
+    except BaseException as error:
+        _discard(temporary)
+        if not isinstance(error, OSError):
+            raise
+        return _PUBLISHING, error.errno or errno.EIO
 
 
 def _close(opened: list[int]) -> None:

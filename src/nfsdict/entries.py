@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple, TypeVar
 from .builtin_serializer import Damaged, Foreign
 from .content import Content, Data, fingerprint
 from .core import digest
-from .errors import CorruptValueError
+from .errors import CorruptValueError, described
 from .layout import same_but_for_ctime
 from .locks import Locks
 from .serializers import Serializer
@@ -36,6 +36,28 @@ class Entry(NamedTuple):
     def fingerprint(self) -> int:
         """The fingerprint of the file's bytes; see ``Entries.fingerprint``."""
         return self.fingerprint_of(self.data)
+
+
+def _contained(decode: Callable[..., T], *arguments: Any) -> T:
+    """Decode. What a value's own code raises that is no Exception, such as SystemExit, comes out as
+    RuntimeError: it mustn't end the work on all other values.
+
+    If a signal handler has raised it, decoding again doesn't, and it goes on as it is. So does
+    KeyboardInterrupt always.
+    """
+    try:
+        return decode(*arguments)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as first:
+        try:
+            decode(*arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as again:
+            if type(again) is type(first):
+                raise RuntimeError(f"its code raises {described(again)}") from again
+        raise
 
 
 def _as_it_is(value: Any) -> Any:
@@ -75,18 +97,30 @@ class Entries:
         """The entry of this digest, from a file that was taken. Raises as ``find_entry``."""
         return self._load(hexdigest, content)
 
-    def read_entries(self, hexdigests: Sequence[str]) -> list[Entry | Exception | None]:
-        """The entry of each digest; None if it has no file; or the error, which isn't raised."""
-        entries: list[Entry | Exception | None] = []
-        for hexdigest, content in zip(hexdigests, self._values.read_many(hexdigests)):
-            if not isinstance(content, tuple):
-                entries.append(content)
-                continue
-            try:
-                entries.append(self._load(hexdigest, content))
-            except Exception as error:  # a pickle runs anybody's code
-                entries.append(error)
-        return entries
+    def read_entries(
+        self, hexdigests: Sequence[str], keep: Callable[[str, Entry | Exception | None], T]
+    ) -> list[T]:
+        """What ``keep`` returns for each digest and its entry.
+
+        It gets None if there is no file, or the error, which isn't raised. What a value's code
+        raises that is no Exception, such as SystemExit, is a RuntimeError here. A value is decoded
+        after the one before was dropped, unless that is part of what ``keep`` returned.
+        """
+        contents = self._values.read_many(hexdigests)
+        return [
+            keep(hexdigest, self._entry_or_error(hexdigest, content))
+            for hexdigest, content in zip(hexdigests, contents)
+        ]
+
+    def _entry_or_error(
+        self, hexdigest: str, content: Found | OSError | None
+    ) -> Entry | Exception | None:
+        if not isinstance(content, tuple):
+            return content
+        try:
+            return _contained(self._load, hexdigest, content)
+        except Exception as error:  # a pickle runs anybody's code
+            return error
 
     def unpack(self, packed: dict[str, bytes]) -> dict[str, Any]:
         """Decode packed files, given by key: the values, by key.
@@ -94,7 +128,7 @@ class Entries:
         Those that can't be decoded are left out; callers read them from their files.
         """
         try:
-            pairs = self._decode(self._load_all, packed.values())
+            pairs = _contained(self._decode, self._load_all, packed.values())
             if list(pairs) == list(packed):
                 return dict(zip(packed, pairs.values()))  # the index has these keys already
         except Exception:  # a pickle runs anybody's code
@@ -102,7 +136,7 @@ class Entries:
         values = {}
         for key, data in packed.items():
             try:
-                found, value = self._decode(self._loads, data)
+                found, value = _contained(self._decode, self._loads, data)
             except Exception:
                 continue
             if found == key:

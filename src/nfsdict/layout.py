@@ -21,6 +21,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 SHARDS = [f"{number:02x}" for number in range(256)]
@@ -226,6 +227,11 @@ def signature_at(signatures: bytes, position: int) -> bytes:
     return signatures[SIGNATURE_BYTES * position : SIGNATURE_BYTES * (position + 1)]
 
 
+def split_signatures(signatures: bytes) -> Iterator[bytes]:
+    """Each of a row of signatures."""
+    return (signature for (signature,) in struct.iter_unpack(f"{SIGNATURE_BYTES}s", signatures))
+
+
 def inode_of(signature: bytes) -> int:
     """The inode's number."""
     return int.from_bytes(signature[_INODE], "little")
@@ -241,9 +247,19 @@ def mtime_of(signature: bytes) -> int:
     return int.from_bytes(signature[_MTIME], "little", signed=True)
 
 
+def ctime_of(signature: bytes) -> int:
+    """The ctime in ns."""
+    return int.from_bytes(signature[_CTIME], "little", signed=True)
+
+
+def latest_mtime(signatures: Iterable[bytes]) -> int:
+    """The latest mtime in ns of all these; 0 if there are none."""
+    return max((one[2] for one in _SIGNATURE.iter_unpack(b"".join(signatures))), default=0)
+
+
 def latest_of(signature: bytes) -> int:
     """The later one of mtime and ctime in ns."""
-    return max(mtime_of(signature), int.from_bytes(signature[_CTIME], "little", signed=True))
+    return max(mtime_of(signature), ctime_of(signature))
 
 
 def same_but_for_ctime(one: bytes, other: bytes) -> bool:

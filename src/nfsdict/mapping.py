@@ -34,10 +34,12 @@ from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .kinds import Kinds
 from .layout import digest_of
+from .loads import Loads
 from .locks import Locks
 from .one_key import OneKey
 from .progress import Progress
-from .repack import PackReport, Repack
+from .read_ahead import ReadAhead
+from .repack import PackReport, Repack, pack_loads
 from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
@@ -109,7 +111,8 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
 
     Threads may share one instance. For each key the order of changes in the cache is that on disk.
     A copy in a forked child works on, but doesn't write the index. A pickled or copied dictionary
-    opens the same store anew, lazily.
+    opens the same store anew, lazily. It calls its class with this class's arguments, so a subclass
+    that takes others defines ``__reduce__``.
 
     Raises:
         ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
@@ -120,7 +123,8 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             key has no file.
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
         WrongSerializerError: the store holds only entries of other serializers. Raised by the
-            opening, or when lazy by the first miss or listing.
+            opening, or when lazy by the first miss or listing. To find out, a store without any
+            entry of this serializer is listed whole, once.
         TypeError: a key that isn't a ``str``, when writing; when reading or removing, such a key
             counts as missing. A ``mode`` that isn't an int.
     """
@@ -166,13 +170,14 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         self._values = self._storage.values
         self._locks = Locks()
         self._entries = Entries(self._values, format, self._locks)
-        self._kinds = Kinds(self._storage)
+        self._kinds = Kinds(self._storage, workers)
         self._state = StoreState(
             Index(), self._cache, self._locks, lazy, cache_bytes, self._entries.fingerprint
         )
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
+        self._loads = Loads(directory)
         self._scanner = Scanner(
             self._state,
             self._writer,
@@ -180,19 +185,28 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             self._entries,
             self._kinds,
             Progress(name, progress_bar),
+            self._loads,
             may_probe_clock=not read_only,
             workers=workers,
         )
         self._interrupting = Interrupting(self._state, self._storage, self._entries)
+        self._ahead = ReadAhead(self._state, self._storage, self._entries)
         self._one_key = OneKey(
-            self._state, self._writer, self._storage, self._entries, self._interrupting
+            self._state,
+            self._writer,
+            self._storage,
+            self._entries,
+            self._interrupting,
+            self._ahead,
         )
         self._taker = Taker(self._state, self._writer, self._storage, self._entries)
         self._draw = Draw(self._scanner, self._cache)
         self._leases = Leases(self._storage)
         self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
         self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
-        self._bulk = Bulk(self._state, self._writer, self._storage, self._entries, workers)
+        self._bulk = Bulk(
+            self._state, self._writer, self._storage, self._entries, self._loads, workers
+        )
         self._watching = Watching(self._scanner, self._state)
         if read_only:
             self._storage.check()
@@ -348,6 +362,11 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         serialized and written in batches of 64 MiB. If the serializer refuses a value, its error is
         raised, naming the key, and nothing of that batch is written; earlier batches are. If some
         keys can't be written, all others are, and BatchError names those that failed.
+
+        After a load, call ``pack``: the next opening then reads one file. From 2,000 values of
+        32 KiB at most on, an update puts their bytes aside in a temporary file of the store until
+        then, as the values that it has just written prove nothing for 3 s; so ``pack``, and
+        ``close`` where it pays, list the directories that were written and read no value again.
         """
         pairs = dict(other)
         pairs.update(kwargs)
@@ -366,13 +385,15 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
-        Damaged value files are removed too. Temporary files, and files that aren't nfsdict's, stay.
-        If some files can't be removed, all others are, and BatchError names those that failed.
+        Damaged value files are removed too. Temporary files, entries of other serializers and files
+        that aren't nfsdict's stay. If some files can't be removed, all others are, and BatchError
+        names those that failed.
         """
         self._writable()
         if self._locks.interrupted:
             self._interrupting.clear()
             return
+        self._check_serializer()
         failed = self._bulk.remove_all()
         if failed:
             raise BatchError(failed)
@@ -406,16 +427,18 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
     def sync(self) -> None:
         """Re-read everything from disk. When lazy: list the keys, and read values when accessed.
 
-        Afterwards this dictionary has what the store held when the call began, or newer. The next
-        ``refresh`` doesn't report changes found here. OSError if a directory can't be listed; what
-        is known of it stays.
+        Every directory is listed with the attributes of its files. What a pack has of a file that
+        still has the same signature is decoded anew from there; other files are read, and all of
+        them where an NFS client's listing brings no attributes. Afterwards this dictionary has what
+        the store held when the call began, or newer. The next ``refresh`` doesn't report changes
+        found here. OSError if a directory can't be listed; what is known of it stays.
         """
         self._scanner.scan(reread=True, telling=False)
 
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
-        Costs at most 6 calls to an NFS server if nothing changed, or one for each of up to 256
+        Costs at most 4 calls to an NFS server if nothing changed, or one for each of up to 256
         directories where a listing brings no attributes. Each directory that changed is listed, and
         its new files are read. Values that were read before are read again if they were replaced.
         A lazy dictionary that has listed nothing yet lists everything, and returns only those of
@@ -521,7 +544,8 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         Openings do that by themselves when it pays. The next opening of the whole store then reads
         that file instead of one for each key. Every directory is listed, so that files that were
         written in place are packed anew. Takes 3 s more if something was changed within the last
-        3 s, as so young signatures prove nothing. OSError if the file can't be written; EBUSY if
+        3 s, as so young signatures prove nothing. Values that an ``update`` of 2,000 keys or more
+        has written aren't read again. OSError if the file can't be written; EBUSY if
         other processes go on writing the index.
         """
         self._writable()
@@ -532,6 +556,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             self._writer,
             self._storage.index,
             self._entries,
+            self._loads,
             self._workers,
         )()
 
@@ -542,19 +567,31 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
     def close(self) -> None:
         """Write the index, if that pays; end watches, and the thread of ``refresh_every``.
 
+        After an ``update`` of 2,000 keys or more it lists the directories that were written, and
+        packs the values, as ``pack`` does: if 3 s have passed since, or if the load took 30 s or
+        more, when it waits for the rest of the 3 s. A lazy dictionary that has listed nothing yet
+        leaves that to ``pack``.
+
         Never raises OSError. Waits for a refresh of those that is under way, but 10 s at most. The
         dictionary stays usable: it can be watched anew, but isn't refreshed by itself any
         more. Without a close no entry is lost, but the next opening may take longer.
         """
         self._watching.end()
         if not self._read_only:
+            pack_loads(self._scanner, self._state, self._loads)
             self._writer.flush()
 
     # --- the rest of a mapping -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over a copy of the keys, as lookups and other threads may change them."""
-        return iter(self._scanner.known_keys())
+        """Iterate over a copy of the keys, as lookups and other threads may change them.
+
+        A loop that looks up each key as it gets it reads values that aren't in memory from packs,
+        where these have them and the key's directory hasn't changed: a few reads in place of one
+        for each key. Such values are those of a moment within the loop. Likewise ``values`` and
+        ``items``.
+        """
+        return self._ahead.over(self._scanner.known_keys())
 
     def __len__(self) -> int:
         self._list_once()

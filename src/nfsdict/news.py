@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .index.memory import Index, IndexEntry
+from .index.memory import Index
+from .index.shard import IndexEntry
 from .locks import Locks
 
 

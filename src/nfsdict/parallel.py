@@ -20,7 +20,8 @@ B = TypeVar("B")
 _CHUNK = 64
 # Items taken ahead for each thread, so that it has work while a slow item is waited for.
 _AHEAD = 2
-# Bytes of files that are read ahead. The decoded values take about as much memory again.
+# Bytes of files that are read ahead. One value of each batch is decoded at a time beside them; how
+# large that is, its class decides.
 IN_FLIGHT = 24 << 20
 # Threads are started once the calls have waited for this many seconds, and for as long as they have
 # computed. If calls don't wait, as on a warm local disk, threads make an opening two to seven times

@@ -103,6 +103,12 @@ class Json(BuiltinSerializer):
     0.2.1 that hold them are still read. Lone surrogates are written as escapes. If a high surrogate
     is followed by a low one, JSON would read their escapes as one character. Such a text is written
     as release 0.2.1 does, in bytes that aren't valid UTF-8.
+
+    Beside a large value and its file's content, memory holds the text, as the ``json`` module
+    writes and reads no less than a whole ``str``.
+
+    What this process can't decode is no damage: the errors of Python's limits on an integer's
+    digits (ValueError) and on nesting (RecursionError) come out as they are.
     """
 
     extension = ".json"
@@ -136,14 +142,20 @@ class Json(BuiltinSerializer):
     def loads(self, data: bytes, /) -> Any:
         try:
             return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise Damaged(f"no JSON: {error}") from error
+        except ValueError as error:
+            flaw = self.flaw(data)
+            if flaw:
+                raise Damaged(flaw) from error
+            raise
 
     def flaw(self, data: bytes, /) -> str | None:
         try:
-            self.loads(data)
-        except Damaged as error:
-            return str(error)
+            # Digits stay text: how many of them may be converted is no matter of the bytes.
+            json.loads(data, parse_int=str)
+        except ValueError as error:
+            return f"no JSON: {error}"
+        except RecursionError:
+            pass  # nobody knows
         return None
 
 

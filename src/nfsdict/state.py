@@ -11,7 +11,8 @@ from .core import MISSING, digest
 from .entries import Entry
 from .errors import UncertainWriteError
 from .in_flight import InFlight, Read, Scan
-from .index.memory import Index, IndexEntry
+from .index.memory import Index
+from .index.shard import IndexEntry, Kept, ShardIndex
 from .layout import SHARDS, UNKNOWN, Stamp
 from .locks import Locks
 from .news import News
@@ -95,6 +96,32 @@ class StoreState:
             self._in_flight.overtake(entry.key)
         return entry.value, replaced
 
+    def record_unpacked(
+        self, hexdigest: str, key: str, value: Any, signature: bytes
+    ) -> tuple[Any, Any]:
+        """Note a value that a pack has, with the signature that the file had a moment ago.
+
+        Returns the value and the one replaced; MISSING and None, with nothing noted, if the file
+        may be another one by what is known here, or if a lookup or a scan is under way that may
+        know more. Those aren't overtaken, as the value may be older than they are.
+        """
+        generation = self.generation
+        with self.locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            known = self.index.shard(hexdigest).find(hexdigest, key)
+            if known is None or not known.proven or known.signature != signature:
+                return MISSING, None
+            if self._in_flight.scans or key in self._in_flight.reads:
+                return MISSING, None
+            if self._cache.get(key) is not MISSING:
+                return MISSING, None
+            replaced = self._hold(key, value, known.size)
+            if generation is not self.generation:
+                self._mark_unknown(hexdigest, key)
+                return MISSING, (value, replaced)
+        return value, replaced
+
     def record_seen(self, hexdigest: str, read: Read, signature: bytes, unread: int) -> None:
         """Note that the digest's file exists. It wasn't read."""
         with self.locks.state:
@@ -137,12 +164,15 @@ class StoreState:
         signature: bytes,
         data: Content,
         generation: object,
+        entry: IndexEntry | None = None,
     ) -> Any:
         """Note that this digest's file was written with ``data``. Returns the value replaced.
 
-        ``generation``: the attribute's value from before the write.
+        ``generation``: the attribute's value from before the write. ``entry``: what is known of the
+        file; else that it has this signature.
         """
-        entry = IndexEntry(key, signature, self._fingerprint(data))
+        if entry is None:
+            entry = IndexEntry(key, signature, self._fingerprint(data))
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -260,6 +290,10 @@ class StoreState:
         """Whether the cache has all these keys. It may lack some that the index has."""
         return all(key in self._cache for key in keys)
 
+    def lacks(self, key: str) -> bool:
+        """Whether the key is known and its value isn't loaded. Takes no lock."""
+        return self._cache.get(key) is MISSING
+
     def cached_keys(self) -> list[str]:
         """The keys in the cache. Takes no lock."""
         return list(self._cache)
@@ -291,6 +325,11 @@ class StoreState:
         """The stamp of each shard, as it was listed; NO_STAMP if it isn't known."""
         with self.locks.state:
             return {shard: self.index.shard(shard).stamp for shard in SHARDS}
+
+    def stamp(self, shard: str) -> Stamp:
+        """The stamp of this shard, as it was listed; NO_STAMP if it isn't known."""
+        with self.locks.state:
+            return self.index.shard(shard).stamp
 
     def distrust(self, shards: set[str]) -> None:
         """Have the next scan list these shards, whatever their stamps."""
@@ -324,10 +363,10 @@ class StoreState:
             self._in_flight.end_scan(scan)
             self.news.add(scan.found, to_refresh=scan.telling)
 
-    def begin_look(self, shard: str) -> tuple[int, dict[str, IndexEntry]]:
-        """The number of a new look at this shard, and the entries known of it now, by digest."""
+    def begin_look(self, shard: str) -> tuple[int, ShardIndex]:
+        """The number of a new look at this shard, and what is known of it now."""
         with self.locks.state:
-            return self._in_flight.begin_look(), self.index.shard(shard).entries()
+            return self._in_flight.begin_look(), self.index.shard(shard).copy()
 
     def room(self) -> int | None:
         """How many bytes of values still fit into the cache; None if there is no limit."""
@@ -372,15 +411,26 @@ class StoreState:
             if not self._in_flight.apply_look(found.shard, found.number):
                 return None
             replaced = [self._drop(key) for key in found.gone - scan.overtaken]
+            replaced.append(self._apply_unpacked(found.unpacked, scan.overtaken))
+            for key, size in found.unchanged:
+                if key not in scan.overtaken:
+                    replaced.append(self._apply_value(found, key, size, scan.reread))
             for hexdigest, entry in found.entries.items():
                 if entry.key not in scan.overtaken:
-                    replaced.append(self._apply_value(found, entry, scan.reread))
+                    replaced.append(self._apply_value(found, entry.key, entry.size, scan.reread))
                     if found.clean:
                         self.index.note_read(hexdigest, entry)
             if not found.clean:
                 self.index.replace(
-                    found.shard, found.stamp, found.entries, scan.server_time_ns, scan.overtaken
+                    found.shard,
+                    found.stamp,
+                    found.entries,
+                    scan.server_time_ns,
+                    scan.overtaken,
+                    Kept(found.before, found.without),
                 )
+            if self.lazy and scan.known_before is not None:
+                self._unmaterialized_shards.add(found.shard)  # keys that are as the packs have them
             if not scan.reread:
                 self.index.mark_dirty(found.shard, found.data)
             replaced.extend(self._apply_uncertain(found.gone & scan.overtaken))
@@ -389,14 +439,21 @@ class StoreState:
             scan.found |= changed if scan.known_before is None else changed & scan.known_before
         return replaced
 
-    def _apply_value(self, found: ShardScan, entry: IndexEntry, reread: bool) -> Any:
-        """Put this entry's value into the cache, or only its key. Returns the value replaced."""
-        key = entry.key
+    def _apply_unpacked(self, values: dict[str, Any], overtaken: set[str]) -> list[Any]:
+        """Put these values into a cache without a limit. Returns the values replaced."""
+        for key in list(overtaken):  # in one step, as an interrupting call may add to them
+            values.pop(key, None)
+        replaced = [self._cache.get(key) for key in values]
+        self._cache.update(values)
+        return replaced
+
+    def _apply_value(self, found: ShardScan, key: str, size: int, reread: bool) -> Any:
+        """Put this key's value into the cache, or only the key. Returns the value replaced."""
         held = self._cache.get(key, MISSING) is not MISSING
         # A lazy dictionary reads an unknown file only for its key, and keeps no value.
         if key in found.values and (not self.lazy or (held and not reread)):
             hold = self._hold if held or reread else self._hold_if_room
-            return hold(key, found.values[key], entry.size)
+            return hold(key, found.values[key], size)
         if reread or key in found.unread:
             return self._hold(key, MISSING, 0)
         self._cache.setdefault(key, MISSING)

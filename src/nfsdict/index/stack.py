@@ -30,6 +30,7 @@ from itertools import repeat
 from typing import Callable, TypeVar
 
 from ..errors import failure
+from ..layout import split_signatures
 from ..storage.index_files import IndexFiles, PackClaim
 from .pack import NO_SHARD, ManifestEntry, Pack, PackShard, PackWriter, merged
 
@@ -135,6 +136,17 @@ class PackStack:
             pairs = zip(packed.keys, values)
             found.update({key: value for key, value in pairs if value is not None})
         return found
+
+    def proven_values(self, shard: str, known: dict[str, bytes]) -> dict[str, bytes]:
+        """Those of ``packed_values`` that were read under the ``known`` signatures, by key."""
+        signatures: dict[str, bytes] = {}
+        for packed in self.shards(shard):
+            signatures.update(zip(packed.keys, split_signatures(packed.signatures)))
+        return {
+            key: value
+            for key, value in self.packed_values(shard).items()
+            if known.get(key) == signatures[key]
+        }
 
     def close_packs(self) -> None:
         """Close the packs. Their tables and values can't be read any more."""

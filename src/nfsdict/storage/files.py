@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
 from ..content import Content, Data
-from ..core import read_aligned, read_files, write_files
+from ..core import prepare_files, publish_files, read_aligned, read_files, write_files
 from ..errors import UncertainWriteError, failure
 from ..layout import NEW_DIRECTORY, random_name, temporary_name
 from .nfs import DIRECTORY_FLAGS, STALE, TRIES, NfsRules, is_directory
@@ -22,6 +23,8 @@ WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(o
 WRITE_FLAGS |= getattr(os, "O_BINARY", 0)
 # Errors of file systems that have no fsync for directories.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
+# Seconds to wait until the server's clock ticks. On Linux it does 100 to 1000 times a second.
+_TICKS = (0.0, 0.002, 0.004, 0.008, 0.016)
 
 
 def give_bits(path: str, bits: int) -> None:
@@ -78,7 +81,8 @@ class Files:
     def create(self) -> None:
         """Make the store's directory and its parents, unless they are there.
 
-        NotADirectoryError if a file is in the way. From here on the store may be changed.
+        NotADirectoryError if a file is in the way. If the store's directory lacks bits of ``mode``,
+        its owner gives it them. From here on the store may be changed.
         """
         missing = []
         path = self.directory
@@ -92,6 +96,10 @@ class Files:
                 self.make_directory(path)
         except FileExistsError as error:
             raise failure(errno.ENOTDIR, path) from error
+        if self.bits and not missing:
+            with suppress(OSError):  # only its owner may
+                if self.bits & ~os.stat(self.directory).st_mode:
+                    give_bits(self.directory, self.bits)
         self.may_change = True
 
     def make_directory(self, path: str) -> None:
@@ -222,6 +230,23 @@ class Files:
         Without ``sync`` the directories aren't fsynced; the caller uses ``sync_parents``.
         """
         return write_files(files, self.mode, self.durable, sync and self.syncs(), exclusive)
+
+    def prepare(self, files: list[tuple[str, Content]]) -> list[tuple[str, bytes] | int]:
+        """The core's ``prepare_files`` with this store's options."""
+        return prepare_files(files, self.mode, self.durable)
+
+    def publish(self, files: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
+        """The core's ``publish_files`` with this store's options."""
+        return publish_files(files, self.syncs())
+
+    def await_tick(self, time_ns: int) -> bool:
+        """Wait until the server's clock shows a later time than this, 30 ms at most. Whether it
+        does: clocks of some file systems tick every second. OSError if it can't be told."""
+        for pause in _TICKS:
+            time.sleep(pause)
+            if self.probe_clock() > time_ns:
+                return True
+        return False
 
     def probe_clock(self) -> int:
         """The server's time in ns: the mtime of a file made for this and removed again."""

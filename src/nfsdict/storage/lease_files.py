@@ -11,9 +11,9 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple, TypeVar
 
-from ..layout import LEASES, NO_STAMP, LeaseName, lease_of
+from ..layout import LEASES, NO_STAMP, LeaseName, lease_of, mtime_of
 from .files import WRITE_FLAGS, Files
-from .nfs import Attributes, Contains, Names, NfsRules
+from .nfs import Contains, Listed, Names, NfsRules
 
 T = TypeVar("T")
 States = dict[LeaseName, frozenset[str]]
@@ -70,11 +70,11 @@ class LeaseFiles:
     def times(self) -> dict[LeaseName, LeaseTimes]:
         """When each lease was made and last renewed."""
         times: dict[LeaseName, LeaseTimes] = {}
-        none: Attributes = []
-        for name, status in self._asked(self._rules.attributes, none):
+        none: Listed = (0, 0, [])
+        for name, mode, signature, renewed in self._asked(self._rules.list_twice, none)[2]:
             lease = lease_of(name)
-            if lease and status:
-                one = LeaseTimes(status.st_mtime_ns, status.st_ctime_ns, [self._path(name)])
+            if lease and mode:  # 0 if its attributes can't be told
+                one = LeaseTimes(mtime_of(signature), renewed, [self._path(name)])
                 self._rules.clock.observe(one.renewed)
                 other = times.get(lease[0], one)
                 times[lease[0]] = LeaseTimes(

@@ -57,7 +57,7 @@ def repair(storage: Storage, entries: Entries, workers: int, grace: float) -> Re
     for path in report.damaged:
         try:
             # Read again: another process may have written the value anew since ``verify``.
-            [entry] = entries.read_entries([digest_of(path)])
+            [entry] = entries.read_entries([digest_of(path)], lambda name, entry: entry)
             if isinstance(entry, CorruptValueError) and not entry.foreign:
                 aside = storage.exclusive.quarantine(path, entry.signature)
                 if aside:

@@ -78,7 +78,9 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
         damaged: dict[str, str] = {}
         unreadable: dict[str, str] = {}
         contradicted: dict[str, str] = {}
-        for name, entry in zip(names, entries.read_entries(names)):
+
+        def note(name: str, entry: Entry | Exception | None) -> None:
+            nonlocal whole
             if isinstance(entry, Entry):
                 whole += 1
                 # A file replaced since the listing has another signature: the index isn't believed.
@@ -93,6 +95,8 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
                 (unreadable if entry.foreign else damaged)[entry.path] = entry.reason
             elif entry is not None:
                 unreadable[storage.values.path_of(name)] = described(entry)
+
+        entries.read_entries(names, note)
         return VerifyReport(whole, damaged, unreadable, contradicted)
 
     storage.shards.find_root(whole_path=True)
