@@ -21,7 +21,8 @@ def start(nfsdict, tmp_path):
     """Start a program of the page in the shared directory; its process."""
 
     def start(name, *arguments):
-        (tmp_path / name).write_text(PROGRAMS[name])
+        if not (tmp_path / name).exists():  # one that has started may be reading it
+            (tmp_path / name).write_text(PROGRAMS[name])
         return subprocess.Popen(
             [sys.executable, "-W", "error", name, str(tmp_path), *arguments],
             cwd=tmp_path,
