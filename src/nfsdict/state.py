@@ -353,7 +353,7 @@ class StoreState:
             self._settle_interrupted()
             if root != self._root:
                 self._root = root
-                self.index.distrust()
+                self.index.forget_stamps()
             self.generation = object()
             self._in_flight.begin_scan(scan)
 

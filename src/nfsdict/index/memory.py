@@ -58,6 +58,8 @@ class Index:
         self._shards = {shard: ShardIndex(NO_STAMP, [], b"") for shard in SHARDS}
         self.listed = False
         """whether a scan has listed the whole store; else it knows only keys that were looked up"""
+        # Shards of which the packs' stamps prove nothing, until they are listed.
+        self._distrusted: set[str] = set()
 
     def __len__(self) -> int:
         """Roughly the number of known keys: some count twice, and some that are gone count."""
@@ -85,6 +87,8 @@ class Index:
                 shard_index.overlay[key] = (
                     None if gone else IndexEntry(key, one.signature(at), None)
                 )
+        if shard in self._distrusted:
+            shard_index.stamp = NO_STAMP
         for key, known in known_here.items():
             if known is None:
                 self.note_gone(digest(key), key)
@@ -146,11 +150,18 @@ class Index:
                 shard_index.dirty_keys.add(key)
                 shard_index.stamp = NO_STAMP
         self._shards[shard] = shard_index
+        self._distrusted.discard(shard)
 
-    def distrust(self, shards: Iterable[str] = SHARDS) -> None:
-        """Have the next scan list these shards, whatever their stamps."""
+    def forget_stamps(self) -> None:
+        """Have the next scan list every shard whose stamp the packs don't give."""
+        for shard_index in self._shards.values():
+            shard_index.stamp = NO_STAMP
+
+    def distrust(self, shards: Iterable[str]) -> None:
+        """Have the next scan list these shards, whatever stamps it or the packs give them."""
         for shard in shards:
             self._shards[shard].stamp = NO_STAMP
+            self._distrusted.add(shard)
 
     # --- what the packs on disk don't say yet --------------------------------------------------
 
