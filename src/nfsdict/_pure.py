@@ -12,6 +12,7 @@ import mmap
 import os
 import stat
 import struct
+import time
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import groupby
@@ -49,6 +50,7 @@ _WRITING, _PUBLISHING, _SYNCING = range(3)
 _LAST = (1 << 63) - 1
 _NANOSECONDS = _LAST - _LAST % 1_000_000_000
 _CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
+_PAUSE = 0.0005  # seconds
 _PARTS = 16  # for one writev: POSIX promises these (_XOPEN_IOV_MAX), Linux and macOS take 1024
 
 
@@ -470,3 +472,15 @@ def _sync_directory(path: str) -> int:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):
             return error.errno or errno.EIO
     return 0
+
+
+def outlast(started: list[int], ended: list[bool], /) -> None:
+    while started and not ended:
+        try:  # for an exception as the inner loop turns
+            while not ended:
+                try:
+                    time.sleep(_PAUSE)
+                except BaseException:
+                    pass
+        except BaseException:
+            pass

@@ -276,20 +276,20 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         """
         if self._may_exist(key):
             key = self._changing(key)
-            taking = self._taker.begin(key)
+            taking, undo = self._taker.begin(key)
             try:
                 value = self._taker.take_entry(taking)
                 if value is not MISSING:
                     return value
             except BaseException:
-                # Nested, not a loop: a second signal may raise as soon as the first has.
-                try:
-                    self._taker.put_back(taking)
-                except BaseException:
+                if taking.begun:
+                    # Nothing can raise before the thread is started; see ``Undo``.
                     try:
-                        self._taker.put_back(taking)
+                        undo.start()
                     except BaseException:
-                        self._taker.put_back(taking)
+                        pass
+                    undo.wait()
+                    undo.finish()
                 raise
             self._check_serializer()
         if default is _RAISE:
@@ -527,27 +527,23 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         next ``refresh`` still reports. A damaged entry (logged) is skipped, and stays. Otherwise as
         ``pop``.
         """
-        taking = None
-        try:
-            for key in self._draw:
-                self._writable()
-                taking = self._taker.begin(key)
-                try:
-                    value = self._taker.take_entry(taking)
-                except CorruptValueError:
-                    self._taker.put_back(taking)
-                    continue
+        for key in self._draw:
+            self._writable()
+            taking, undo = self._taker.begin(key)
+            try:
+                value = self._taker.take_entry(taking)
                 if value is not MISSING:
                     return key, value  # if MISSING, another process was faster
-        except BaseException:
-            try:  # as in pop
-                self._taker.put_back(taking)
-            except BaseException:
-                try:
-                    self._taker.put_back(taking)
-                except BaseException:
-                    self._taker.put_back(taking)
-            raise
+            except BaseException as error:
+                if taking.begun:  # as in pop
+                    try:
+                        undo.start()
+                    except BaseException:
+                        pass
+                    undo.wait()
+                    undo.finish()
+                if not isinstance(error, CorruptValueError):
+                    raise
         raise KeyError(f"no entry in {self._storage.directory}")
 
     @property

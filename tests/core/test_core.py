@@ -45,6 +45,7 @@ def parameters(function):
         ("parse_table", "table, /"),
         ("split_values", "section, lengths, /"),
         ("read_stamps", "directories, /"),
+        ("outlast", "started, ended, /"),
         ("list_directory", "directory, forget, /"),
         ("read_files", "paths, /"),
         ("write_file", "target, data, mode, durable, synced, /"),

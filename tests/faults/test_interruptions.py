@@ -829,7 +829,7 @@ def test_two_signals_in_an_update_leave_nothing_that_writes(opened, interrupts, 
     assert dict(d) == dict(opened(workers=1))
 
 
-def interrupting_twice(monkeypatch, first, second):
+def interrupting_at(monkeypatch, numbers):
     """The calls of ``os`` of these numbers are interrupted after they were made."""
     made = []
 
@@ -839,7 +839,7 @@ def interrupting_twice(monkeypatch, first, second):
                 return original(*arguments, **options)
             finally:
                 made.append(call)
-                if len(made) in (first, second):
+                if len(made) in numbers:
                     signal.raise_signal(signal.SIGALRM)
 
         return interrupted
@@ -857,7 +857,7 @@ def test_a_pop_that_is_interrupted_and_its_undoing_too(opened, interrupts, monke
         for second in range(first + 1, first + 12):
             d["k"] = (first, second)
             with monkeypatch.context() as patch:
-                made = interrupting_twice(patch, first, second)
+                made = interrupting_at(patch, (first, second))
                 try:
                     assert d.pop("k") if call == "pop" else d.popitem()
                 except Interrupted:
@@ -870,6 +870,79 @@ def test_a_pop_that_is_interrupted_and_its_undoing_too(opened, interrupts, monke
         if len(made) < first:
             break
     assert pairs > 20
+
+
+@pytest.mark.parametrize("call", ["pop", "popitem"])
+def test_a_pop_that_is_interrupted_again_and_again(opened, interrupts, monkeypatch, call):
+    """From a certain call of the system on each one is interrupted, those of the undoing too."""
+    d = opened()
+    for first in range(1, 100):
+        d["k"] = first
+        with monkeypatch.context() as patch:
+            made = interrupting_at(patch, range(first, 1000))
+            try:
+                assert d.pop("k") if call == "pop" else d.popitem()
+            except Interrupted:
+                pass
+            else:
+                break
+            finally:
+                made.extend([None] * 1000)  # and no more
+        assert opened().get("k") == d["k"] == first
+        assert left_behind(d) == []
+    assert 3 < first < 100
+
+
+@swallowed
+@pytest.mark.skipif(not NAMES_WHAT_RETURNS, reason="what returns may be lost")
+@pytest.mark.parametrize("call", ["pop", "popitem"])
+def test_a_pop_beside_a_timer_that_goes_off_again_and_again(opened, interrupts, call):
+    def at_once(number, frame):
+        raise Interrupted
+
+    signal.signal(signal.SIGALRM, at_once)
+    d = opened(durable=False)
+    interrupted = number = 0
+    while interrupted < 40:
+        number += 1
+        d["k"] = number
+        value = None
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 5e-4), 5e-5)
+                value = d.pop("k") if call == "pop" else d.popitem()[1]
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupted:
+            pass
+        quiet()
+        if value is None:
+            interrupted += 1
+            assert opened(lazy=True).get("k") == d["k"] == number
+        assert left_behind(d) == []
+
+
+def quiet():
+    """Return when no signal is left, and no thread: the pure core may let an exception of so fast a
+    timer go on before the thread has put the entry back."""
+    while True:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            until = time.monotonic() + 0.01
+            while time.monotonic() < until:
+                time.sleep(0.001)
+            return
+        except Interrupted:
+            pass
+
+
+@pytest.mark.parametrize("call", ["pop", "popitem"])
+def test_a_pop_is_undone_where_no_thread_can_be_started(opened, interrupts, monkeypatch, call):
+    def refused(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(importlib.import_module("nfsdict.taking"), "start_new_thread", refused)
+    test_a_pop_that_is_interrupted_and_its_undoing_too(opened, interrupts, monkeypatch, call)
 
 
 def test_what_ends_with_the_interpreter_uses_the_dictionary(nfsdict, tmp_path):
