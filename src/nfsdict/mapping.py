@@ -144,7 +144,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         self._storage = Storage(directory, format.extension, mode, durable)
         self._values = self._storage.values
         self._locks = Locks()
-        self._entries = Entries(self._values, format, self._locks)
+        self._entries = Entries(self._values, format)
         self._kinds = Kinds(self._storage)
         self._state = StoreState(Index(), self._cache, self._locks, lazy, cache_bytes)
         self._writer = IndexWriter(

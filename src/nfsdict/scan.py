@@ -18,6 +18,7 @@ from .in_flight import Scan
 from .index.writer import IndexWriter
 from .kinds import Kinds
 from .layout import SHARDS, Stamp
+from .locks import is_decoding
 from .parallel import in_parallel
 from .progress import Progress
 from .shard_scan import ReadPolicy, ShardScan, read
@@ -83,10 +84,10 @@ class Scanner:
         signatures, see ``ReadPolicy``. With ``telling``, ``StoreState.take_changes`` reports
         afterwards what others changed.
 
-        Does nothing if the calling thread is decoding a value of this dictionary, or has
+        Does nothing if the calling thread is decoding a value of this store, or has
         interrupted another call of it: such a call must do with what is known.
         """
-        if self._locks.decoding.locked() or self._locks.interrupted:
+        if is_decoding(self._storage.directory) or self._locks.interrupted:
             return
         first = not self._state.index.listed
         scan = Scan(set(self._state.cached_keys()) if first else None, reread)

@@ -200,7 +200,7 @@ def test_a_signal_between_a_block_and_the_release_of_its_guard(nfsdict, monkeypa
     module = importlib.import_module("nfsdict.locks")
     monkeypatch.setattr(module, "_WITH_IS_ATOMIC", False)
     locks = module.Locks()
-    guard = getattr(locks, which)
+    guard = locks.guard if which == "guard" else module.decoding("a store of its own")
 
     def inside():
         return guard.locked()
@@ -486,6 +486,51 @@ def test_a_value_that_refers_to_its_dictionary(opened):
     [again] = opened_again
     assert len(again) == 50
     assert again["key 3"].d["key 4"].d.path == d.path
+
+
+class Scans:
+    """A value that refers to its dictionary, and scans it while it is unpickled."""
+
+    def __init__(self, d, how):
+        self.d, self.how = d, how
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        SCANS[self.how](self.d)
+
+
+SCANS = {
+    "len": len,
+    "iteration": list,
+    "values": lambda d: list(d.values()),
+    "refresh": lambda d: d.refresh(),
+    "sync": lambda d: d.sync(),
+    "opening": lambda d: type(d)("s", d.path.parent),
+    "another store": lambda d: type(d)("t", d.path.parent),
+}
+
+
+@pytest.mark.parametrize("how", list(SCANS))
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_value_that_scans_its_dictionary(opened, monkeypatch, how, workers):
+    """What it refers to is another object each time: it was opened anew."""
+    monkeypatch.setattr(importlib.import_module("nfsdict.parallel"), "_WAITED", -1.0)
+    d = opened(lazy=True, workers=workers)
+    d.update({f"key {n}": Scans(d, how) for n in range(3)})
+    if how == "another store":  # which refers to this one
+        other = opened(name="t", lazy=True, workers=workers)
+        other.update({f"key {n}": Scans(d, "opening") for n in range(3)})
+
+    def work():
+        again = opened(workers=workers)
+        assert len(again) == len(list(again.values())) == 3
+        again.sync()
+        lazy = opened(lazy=True, workers=workers)
+        assert len(list(lazy)) == 3 and len(list(lazy.values())) == 3
+        assert lazy.refresh() == set()
+        assert lazy.pop("key 1").d.path == d.path
+
+    within(60, work)
 
 
 def test_what_is_unpickled_or_copied_opens_lazily(opened, lists, reads):
