@@ -491,10 +491,14 @@ def test_a_value_that_refers_to_its_dictionary(opened):
 class Scans:
     """A value that refers to its dictionary, and scans it while it is unpickled."""
 
+    loaded = 0
+
     def __init__(self, d, how):
         self.d, self.how = d, how
 
     def __setstate__(self, state):
+        Scans.loaded += 1
+        assert Scans.loaded < 300, "without end"
         self.__dict__.update(state)
         SCANS[self.how](self.d)
 
@@ -516,19 +520,21 @@ def test_a_value_that_scans_its_dictionary(opened, monkeypatch, how, workers):
     """What it refers to is another object each time: it was opened anew."""
     monkeypatch.setattr(importlib.import_module("nfsdict.parallel"), "_WAITED", -1.0)
     d = opened(lazy=True, workers=workers)
-    d.update({f"key {n}": Scans(d, how) for n in range(3)})
+    d.update({f"key {n}": Scans(d, how) for n in range(5)})
     if how == "another store":  # which refers to this one
         other = opened(name="t", lazy=True, workers=workers)
-        other.update({f"key {n}": Scans(d, "opening") for n in range(3)})
+        other.update({f"key {n}": Scans(d, "opening") for n in range(5)})
 
     def work():
+        Scans.loaded = 0
         again = opened(workers=workers)
-        assert len(again) == len(list(again.values())) == 3
+        assert len(again) == len(list(again.values())) == 5
         again.sync()
         lazy = opened(lazy=True, workers=workers)
-        assert len(list(lazy)) == 3 and len(list(lazy.values())) == 3
+        assert len(list(lazy)) == 5 and len(list(lazy.values())) == 5
         assert lazy.refresh() == set()
         assert lazy.pop("key 1").d.path == d.path
+        assert Scans.loaded < 200
 
     within(60, work)
 
