@@ -219,6 +219,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
                     hexdigest, key, value, signature, data, generation
                 )
             except BaseException as error:
+                # At first without a call, as after RecursionError there may be no stack for one.
+                if not isinstance(error, OSError) and key in self._cache:
+                    replaced = replaced, self._cache[key]
+                    self._cache[key] = MISSING
                 replaced = replaced, self._state.invalidate_if_uncertain(hexdigest, key, error)
                 raise
         del replaced
@@ -265,7 +269,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
         If there is no entry: ``default``, or KeyError without one. The value is read and decoded
         before the entry is removed. If that or the removal fails, the entry stays and the error is
-        raised, even with a ``default``. After any other exception, such as KeyboardInterrupt or one
+        raised, even with a ``default``. An entry that took its place between the two is decoded
+        when it is removed already: if that fails it is put back, unless the key has got a newer one
+        meanwhile. After any other exception, such as KeyboardInterrupt or one
         that a signal handler raises, the entry is put back under its key before the exception goes
         on.
 

@@ -217,6 +217,50 @@ def test_a_signal_between_a_block_and_the_release_of_its_guard(nfsdict, monkeypa
         assert other.submit(locks.shard("ab").acquire, timeout=5).result(10)
 
 
+CHANGES = {
+    "put": lambda d: d.__setitem__("k", "new"),
+    "update": lambda d: d.update(k="new"),
+    "add": lambda d: d.add("k", "new"),
+    "del": lambda d: d.__delitem__("k"),
+    "pop": lambda d: d.pop("k"),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_change_for_which_the_stack_is_too_small(opened, change):
+    """At each depth: what was done on the disk, the cache doesn't contradict."""
+
+    def at(depth):
+        if depth:
+            at(depth - 1)
+        else:
+            CHANGES[change](d)
+
+    d = opened(durable=False)
+    outcomes = set()
+    for depth in range(70):
+        d["k"] = "old"
+        limit = sys.getrecursionlimit()
+        try:
+            sys.setrecursionlimit(inside() + 75)
+            at(depth)
+            outcomes.add("done")
+        except RecursionError:
+            outcomes.add("refused")
+        finally:
+            sys.setrecursionlimit(limit)
+        assert d.get("k") == opened(lazy=True).get("k"), depth
+    assert outcomes == {"done", "refused"}
+
+
+def inside():
+    """How many calls the caller is inside of."""
+    frame, count = sys._getframe(1), 0
+    while frame is not None:
+        frame, count = frame.f_back, count + 1
+    return count
+
+
 # --- other people's code --------------------------------------------------------------------
 
 
