@@ -271,14 +271,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         before the entry is removed. If that or the removal fails, the entry stays and the error is
         raised, even with a ``default``. An entry that took its place between the two is decoded
         when it is removed already: if that fails it is put back, unless the key has got a newer one
-        meanwhile. After any other exception, such as KeyboardInterrupt or one
-        that a signal handler raises, the entry is put back under its key before the exception goes
-        on.
+        meanwhile. After any other exception, such as KeyboardInterrupt or one that a signal
+        handler raises, the entry is put back under its key before the exception goes on.
 
         If the process is killed during the call, or the server is lost (UncertainWriteError), the
         entry can be left under a private name; ``repair`` gives it back. If this process stands
         still for so long that another one's ``repair`` gives the entry back, it gets
-        UncertainWriteError.
+        UncertainWriteError. Where the file system has neither hard links nor a rename that replaces
+        nothing, giving back, here and in ``repair``, can overwrite what another process assigns
+        meanwhile.
         """
         if self._may_exist(key):
             key = self._changing(key)
@@ -453,7 +454,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
         A temporary file is removed when it is older than ``grace`` seconds by the server's clock,
         so that a write under way keeps its own; if it holds a value that a ``pop`` or a write left
-        there, the value is given back to its key. A damaged file gets ``.damaged-…`` after its
+        there, the value is given back to its key (see ``pop``). A damaged file gets ``.damaged-…`` after its
         name, which no scan takes. Files that can't be read here but may be whole stay. EBUSY if
         other processes go on writing the index.
         """
