@@ -34,9 +34,9 @@ def core() -> list[Extension]:
 
     extension = Extension(
         "nfsdict._core",
-        sources=["_core/_core.pyx", "_core/files.c", "_core/sha256.c"],
+        sources=["_core/_core.pyx", "_core/crc32.c", "_core/files.c", "_core/sha256.c"],
         include_dirs=["_core"],
-        depends=["_core/cached.h", "_core/files.h", "_core/sha256.h"],
+        depends=["_core/cached.h", "_core/crc32.h", "_core/files.h", "_core/sha256.h"],
         extra_compile_args=["-O3", "-pthread"],
         extra_link_args=["-pthread"],
     )

@@ -11,16 +11,19 @@ The contract of both is ``_core.pyi``.
 # - Arguments that are ``str`` or ``bytes`` can't change. A list can, and may be any thread's: each
 #   access to one checks its bounds (so there is no ``boundscheck=False`` above) and gives a
 #   reference of our own. A list that another thread shortens meanwhile ends in IndexError.
-# - ``MISSING``, ``HEX``, and Cython's constants are set while the module is initialised, and only
-#   read afterwards. Cython has one set for the process, and refuses to initialise the module in a
-#   second interpreter. (A set for each module would have to be found at each call, and ``cdef``
-#   variables, and functions that take the GIL back, aren't part of it yet.)
+# - Other buffers are held while they are read. Who changes their bytes meanwhile gets a checksum,
+#   or a file, of some of each, as with a GIL.
+# - ``MISSING``, ``HEX``, ``can_fold``, and Cython's constants are set while the module is
+#   initialised, and only read afterwards. Cython has one set for the process, and refuses to
+#   initialise the module in a second interpreter. (A set for each module would have to be found at
+#   each call, and ``cdef`` variables, and functions that take the GIL back, aren't part of it yet.)
 # - ``sha256.c`` shares a pointer to the implementation, which it reads and writes atomically.
 #   ``files.c`` shares a count of forks, which only a child that was just forked changes, while it
 #   has one thread; the random bytes for temporary names are each thread's own. Its requests and
 #   their buffers are local to the call that made them.
 # - All else is local.
 
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
@@ -38,6 +41,7 @@ from libc.stdlib cimport free
 from libc.string cimport memcpy, strlen
 
 import os
+import zlib
 from types import GenericAlias
 
 cdef extern from "pythread.h":
@@ -83,6 +87,16 @@ cdef extern from "sys/uio.h":
         void* iov_base
         size_t iov_len
 
+cdef extern from "crc32.h":
+    enum:
+        NFSDICT_CRC32_BLOCK
+        NFSDICT_CRC32_FOLDED
+
+    bint nfsdict_crc32_can_fold() nogil
+    void nfsdict_crc32_fold(
+        const uint8_t* data, size_t size, uint32_t checksum, uint8_t* folded
+    ) nogil
+
 cdef extern from "sha256.h":
     void nfsdict_sha256_select() nogil
     void nfsdict_sha256(const uint8_t* data, size_t size, uint8_t* digest) nogil
@@ -107,6 +121,7 @@ cdef extern from "files.h":
 
     ctypedef struct nfsdict_writing:
         const char* target
+        char* temporary
         iovec* parts
         size_t count
         nfsdict_signature signature
@@ -125,9 +140,17 @@ cdef extern from "files.h":
         int64_t ctime_ns
         nfsdict_signature signature
 
+    ctypedef struct nfsdict_known:
+        uint8_t digest[32]
+        nfsdict_signature signature
+        int same
+
     ctypedef struct nfsdict_listing:
         const char* path
-        bint forget
+        int forget
+        nfsdict_known* known
+        size_t known_count
+        const char* extension
         int64_t mtime_ns
         int64_t ctime_ns
         nfsdict_entry* entries
@@ -136,11 +159,17 @@ cdef extern from "files.h":
 
     void nfsdict_files_prepare() nogil
     void nfsdict_stat(nfsdict_stat_request* request) nogil
+    int nfsdict_identify(const char* path, uint64_t* device, uint64_t* inode) nogil
     void nfsdict_list(nfsdict_listing* listing) nogil
     void nfsdict_listing_free(nfsdict_listing* listing) nogil
     void nfsdict_read_file(nfsdict_read_request* request, nfsdict_allocate allocate) nogil
 
+    int NFSDICT_WHOLE
+    int NFSDICT_PREPARE
+    int NFSDICT_PUBLISH
+
     ctypedef struct nfsdict_write_options:
+        int part
         int mode
         int durable
         int synced
@@ -166,6 +195,7 @@ cdef object _missing = MISSING
 nfsdict_sha256_select()
 nfsdict_files_prepare()
 SHA256_IMPLEMENTATION = nfsdict_sha256_implementation().decode()
+cdef bint can_fold = nfsdict_crc32_can_fold()
 
 
 # --- key -> digest -> path ---------------------------------------------------------------------
@@ -175,10 +205,8 @@ SHA256_IMPLEMENTATION = nfsdict_sha256_implementation().decode()
 cdef const char* HEX = b"0123456789abcdef"
 
 
-cdef int hex_digest(object key, char* text) except -1:
-    """Write the 64 hex digits of the key's SHA-256 to ``text``."""
-    cdef uint8_t raw[32]
-    cdef int i
+cdef int raw_digest(object key, uint8_t* raw) except -1:
+    """Write the 32 bytes of the key's SHA-256 to ``raw``."""
     cdef bytes encoded
     if not PyUnicode_Check(key):
         raise TypeError(f"keys are str, not {type(key).__name__}")
@@ -187,6 +215,14 @@ cdef int hex_digest(object key, char* text) except -1:
     else:
         encoded = str.encode(key, "utf-8", "surrogatepass")
         nfsdict_sha256(<const uint8_t*> PyBytes_AS_STRING(encoded), len(encoded), raw)
+    return 0
+
+
+cdef int hex_digest(object key, char* text) except -1:
+    """Write the 64 hex digits of the key's SHA-256 to ``text``."""
+    cdef uint8_t raw[32]
+    cdef int i
+    raw_digest(key, raw)
     for i in range(32):
         text[2 * i] = HEX[raw[i] >> 4]
         text[2 * i + 1] = HEX[raw[i] & 15]
@@ -465,6 +501,59 @@ def split_values(bytes section not None, bytes lengths not None, /):
     return values
 
 
+# --- large contents ------------------------------------------------------------------------------
+
+# Threads: these share nothing but the bytes that they are given.
+
+cdef enum:
+    ALIGNMENT = 64
+    # For fewer bytes zlib alone is as fast.
+    FOLDED = 1024
+
+
+def crc32(data, uint32_t checksum=0, /):
+    cdef Py_buffer view
+    cdef size_t whole
+    cdef uint8_t folded[16]
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if not can_fold or view.len < FOLDED:
+            return zlib.crc32(data, checksum)
+        whole = view.len - view.len % NFSDICT_CRC32_BLOCK
+        with nogil:
+            nfsdict_crc32_fold(<const uint8_t*> view.buf, whole, checksum, folded)
+        rest = PyBytes_FromStringAndSize(<const char*> view.buf + whole, view.len - whole)
+        folded_bytes = PyBytes_FromStringAndSize(<const char*> folded, NFSDICT_CRC32_FOLDED)
+        return zlib.crc32(folded_bytes + rest, 0xFFFFFFFF)
+    finally:
+        PyBuffer_Release(&view)
+
+
+cdef inline size_t unaligned(const char* data) noexcept nogil:
+    """How many bytes lie before the next address that is a multiple of ``ALIGNMENT``."""
+    return -<size_t> data % ALIGNMENT
+
+
+cdef object part_of(bytes owner, size_t start, size_t size):
+    return memoryview(owner)[start : start + size]
+
+
+def aligned(data, /):
+    cdef Py_buffer view
+    cdef bytes room
+    cdef size_t start
+    PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
+    try:
+        if unaligned(<const char*> view.buf) == 0:
+            return memoryview(data).toreadonly()
+        room = PyBytes_FromStringAndSize(NULL, view.len + ALIGNMENT - 1)
+        start = unaligned(PyBytes_AS_STRING(room))
+        memcpy(PyBytes_AS_STRING(room) + start, view.buf, view.len)
+        return part_of(room, start, view.len)
+    finally:
+        PyBuffer_Release(&view)
+
+
 # --- files ---------------------------------------------------------------------------------------
 
 # Threads: these share only the lists that they are given. Each path and content is taken once, and
@@ -502,12 +591,24 @@ cdef char* allocate(size_t size, void** owner) noexcept with gil:
     return PyBytes_AS_STRING(data)
 
 
-cdef bytes content(nfsdict_read_request* request):
-    """Move the content out of the request, as ``bytes``."""
+cdef char* allocate_aligned(size_t size, void** owner) noexcept with gil:
+    """As ``allocate``, at an address that is a multiple of ``ALIGNMENT``, within its owner."""
+    cdef char* room = allocate(size + ALIGNMENT - 1, owner)
+    return NULL if room is NULL else room + unaligned(room)
+
+
+cdef content(nfsdict_read_request* request, bint is_aligned):
+    """Move the content out of the request: ``bytes``, or a view if it was read aligned."""
     cdef PyObject* owner = <PyObject*> request.owner
+    cdef char* start = request.data
     if owner is NULL:
         data = PyBytes_FromStringAndSize(request.data, request.size)
         free(request.data)
+    elif is_aligned:
+        request.owner = request.data = NULL
+        data = <object> owner
+        Py_XDECREF(owner)
+        return part_of(data, start - PyBytes_AS_STRING(data), request.size)
     else:
         request.owner = NULL
         if <size_t> PyBytes_GET_SIZE(<object> owner) != request.size:  # the file was cut meanwhile
@@ -525,7 +626,8 @@ cdef void release(nfsdict_read_request* request):
         Py_XDECREF(<PyObject*> request.owner)
 
 
-def read_files(list paths not None, /):
+cdef list read_all(list paths, bint is_aligned):
+    cdef nfsdict_allocate room = allocate_aligned if is_aligned else allocate
     cdef list kept = []
     cdef Py_ssize_t count = len(paths), i
     cdef list contents = []
@@ -538,13 +640,13 @@ def read_files(list paths not None, /):
             requests[i].path = path_bytes(paths[i], kept)
         with nogil:
             for i in range(count):
-                nfsdict_read_file(&requests[i], allocate)
+                nfsdict_read_file(&requests[i], room)
         try:
             for i in range(count):
                 if requests[i].error != 0:
                     contents.append(requests[i].error)
                     continue
-                data = content(&requests[i])
+                data = content(&requests[i], is_aligned)
                 contents.append((data, signature_bytes(&requests[i].signature)))
         finally:
             for i in range(count):
@@ -552,6 +654,14 @@ def read_files(list paths not None, /):
     finally:
         PyMem_Free(requests)
     return contents
+
+
+def read_files(list paths not None, /):
+    return read_all(paths, False)
+
+
+def read_aligned(list paths not None, /):
+    return read_all(paths, True)
 
 
 def read_stamps(list directories not None, /):
@@ -577,15 +687,25 @@ def read_stamps(list directories not None, /):
     return stamps
 
 
-def list_directory(directory, bint forget, /):
-    cdef list kept = [], entries = []
-    cdef nfsdict_listing listing
+def identify(path, /):
+    cdef list kept = []
+    cdef const char* text = path_bytes(path, kept)
+    cdef uint64_t device, inode
+    cdef int error
+    with nogil:
+        error = nfsdict_identify(text, &device, &inode)
+    if error != 0:
+        return error
+    return device, inode
+
+
+cdef object listed(nfsdict_listing* listing):
+    """The listing as Python's objects; it is freed."""
+    cdef list entries = []
     cdef nfsdict_entry* entry
     cdef size_t i
-    listing.path = path_bytes(directory, kept)
-    listing.forget = forget
     with nogil:
-        nfsdict_list(&listing)
+        nfsdict_list(listing)
     try:
         if listing.error != 0:
             return listing.error
@@ -599,7 +719,49 @@ def list_directory(directory, bint forget, /):
             ))
         return listing.mtime_ns, listing.ctime_ns, entries
     finally:
-        nfsdict_listing_free(&listing)
+        nfsdict_listing_free(listing)
+
+
+def list_directory(directory, int forget, /):
+    cdef list kept = []
+    cdef nfsdict_listing listing
+    listing.path = path_bytes(directory, kept)
+    listing.forget = forget
+    listing.known, listing.known_count = NULL, 0
+    return listed(&listing)
+
+
+def list_changes(
+    directory, int forget, list keys not None, bytes signatures not None, extension, /
+):
+    cdef list kept = []
+    cdef nfsdict_listing listing
+    cdef nfsdict_known* known
+    cdef const uint8_t* at = <const uint8_t*> PyBytes_AS_STRING(signatures)
+    cdef Py_ssize_t count = len(keys), i
+    if len(signatures) != SIGNATURE * count:
+        raise ValueError("a signature for each key, and no more")
+    listing.path = path_bytes(directory, kept)
+    listing.extension = path_bytes(extension, kept)
+    listing.forget = forget
+    known = <nfsdict_known*> PyMem_Malloc((count + 1) * sizeof(nfsdict_known))
+    if known is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            raw_digest(keys[i], known[i].digest)
+            known[i].signature.inode = take64(at)
+            known[i].signature.size = take64(at + 8)
+            known[i].signature.mtime_ns = <int64_t> take64(at + 16)
+            known[i].signature.ctime_ns = <int64_t> take64(at + 24)
+            at += SIGNATURE
+        listing.known, listing.known_count = known, count
+        found = listed(&listing)
+        if isinstance(found, int):
+            return found
+        return *found, [i for i in range(count) if not known[i].same]
+    finally:
+        PyMem_Free(known)
 
 
 cdef object outcome(nfsdict_writing* writing):
@@ -615,14 +777,39 @@ cdef list parts_of(content):
         return [content]
     if isinstance(content, list):
         parts = list(content)
-        if all([isinstance(part, bytes) for part in parts]):
+        if all([isinstance(part, (bytes, memoryview)) for part in parts]):
             return parts
-    raise TypeError("a file's content is bytes, or a list of them")
+    raise TypeError("a file's content is bytes, or a list of bytes and memoryviews")
 
 
 cdef inline void describe(iovec* part, bytes data) noexcept:
     part.iov_base = PyBytes_AS_STRING(data)
     part.iov_len = PyBytes_GET_SIZE(data)
+
+
+cdef class _Views:
+    """Buffers that are held, so that nobody resizes or frees them, until this object goes."""
+
+    cdef Py_buffer* views
+    cdef size_t count
+
+    def __cinit__(self, size_t room):
+        self.views = <Py_buffer*> PyMem_Malloc((room + 1) * sizeof(Py_buffer))
+        if self.views is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        cdef size_t i
+        for i in range(self.count):
+            PyBuffer_Release(&self.views[i])
+        PyMem_Free(self.views)
+
+    cdef int describe(self, iovec* part, data) except -1:
+        cdef Py_buffer* view = &self.views[self.count]
+        PyObject_GetBuffer(data, view, PyBUF_SIMPLE)
+        self.count += 1
+        part.iov_base, part.iov_len = view.buf, view.len
+        return 0
 
 
 def write_file(target, data, mode, bint durable, bint synced, /):
@@ -632,7 +819,7 @@ def write_file(target, data, mode, bint durable, bint synced, /):
     cdef iovec part
     if not isinstance(data, bytes):
         return write_files([(target, data)], mode, durable, synced, False)[0]
-    options.mode = -1 if mode is None else mode
+    options.part, options.mode = NFSDICT_WHOLE, -1 if mode is None else mode
     options.durable, options.synced, options.exclusive = durable, synced, False
     writing.target = path_bytes(target, kept)
     describe(&part, data)
@@ -642,22 +829,28 @@ def write_file(target, data, mode, bint durable, bint synced, /):
     return outcome(&writing)
 
 
-def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
+cdef object prepared(nfsdict_writing* writing):
+    if writing.error != 0:
+        return writing.error
+    return PyUnicode_DecodeFSDefault(writing.temporary), signature_bytes(&writing.signature)
+
+
+cdef list write_all(list files, nfsdict_write_options* options):
+    """Write these files whole, or prepare them; their outcomes."""
     cdef list kept = [], targets = [], contents = [], parts
     cdef Py_ssize_t count, total = 0, i
     cdef list outcomes = []
-    cdef nfsdict_write_options options
     cdef nfsdict_writing* writings = NULL
     cdef iovec* part = NULL
     cdef iovec* all_parts = NULL
-    options.mode = -1 if mode is None else mode
-    options.durable, options.synced, options.exclusive = durable, synced, exclusive
+    cdef _Views views
     for target, data in files:  # only once, so that no target gets another one's content
         parts = parts_of(data)
         targets.append(target)
         contents.append(parts)
         total += len(parts)
     count = len(targets)
+    views = _Views(total)
     try:
         writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
         all_parts = part = <iovec*> PyMem_Malloc((total + 1) * sizeof(iovec))
@@ -668,12 +861,19 @@ def write_files(list files not None, mode, bint durable, bint synced, bint exclu
             parts = contents[i]
             writings[i].parts, writings[i].count = part, len(parts)
             for data in parts:
-                describe(part, data)
+                views.describe(part, data)
                 part += 1
         with nogil:
-            nfsdict_write_files(writings, count, &options)
-        for i in range(count):
-            outcomes.append(outcome(&writings[i]))
+            nfsdict_write_files(writings, count, options)
+        try:
+            for i in range(count):
+                if options.part == NFSDICT_PREPARE:
+                    outcomes.append(prepared(&writings[i]))
+                else:
+                    outcomes.append(outcome(&writings[i]))
+        finally:
+            for i in range(count):
+                free(writings[i].temporary)
     finally:
         PyMem_Free(all_parts)
         PyMem_Free(writings)
@@ -694,3 +894,41 @@ def outlast(list started not None, list ended not None, /):
             PyThread_acquire_lock_timed(lock, 500, 0)
     PyThread_release_lock(lock)
     PyThread_free_lock(lock)
+
+
+def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
+    cdef nfsdict_write_options options
+    options.part, options.mode = NFSDICT_WHOLE, -1 if mode is None else mode
+    options.durable, options.synced, options.exclusive = durable, synced, exclusive
+    return write_all(files, &options)
+
+
+def prepare_files(list files not None, mode, bint durable, /):
+    cdef nfsdict_write_options options
+    options.part, options.mode = NFSDICT_PREPARE, -1 if mode is None else mode
+    options.durable, options.synced, options.exclusive = durable, False, False
+    return write_all(files, &options)
+
+
+def publish_files(list files not None, bint synced, /):
+    cdef list kept = [], outcomes = []
+    cdef Py_ssize_t count = len(files), i
+    cdef nfsdict_write_options options
+    cdef nfsdict_writing* writings
+    options.part, options.mode = NFSDICT_PUBLISH, -1
+    options.durable, options.synced, options.exclusive = False, synced, False
+    writings = <nfsdict_writing*> PyMem_Malloc((count + 1) * sizeof(nfsdict_writing))
+    if writings is NULL:
+        raise MemoryError
+    try:
+        for i in range(count):
+            temporary, target = files[i]
+            writings[i].temporary = <char*> path_bytes(temporary, kept)
+            writings[i].target = path_bytes(target, kept)
+        with nogil:
+            nfsdict_write_files(writings, count, &options)
+        for i in range(count):
+            outcomes.append((writings[i].step, writings[i].error) if writings[i].error else None)
+    finally:
+        PyMem_Free(writings)
+    return outcomes

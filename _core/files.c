@@ -2,7 +2,7 @@
  *
  * Raw descriptors throughout: a buffered file object costs NFSv4 a GETATTR and a DELEGRETURN more.
  */
-#define _GNU_SOURCE /* statx */
+#define _GNU_SOURCE /* statx, madvise */
 #include "files.h"
 
 #include <dirent.h>
@@ -12,7 +12,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
+#ifdef __linux__
+#include <sys/sysmacros.h> /* makedev */
+#endif
 #include <unistd.h>
 #ifdef __APPLE__
 #include <sys/random.h>
@@ -26,6 +30,8 @@
 
 /* From this size on, copying a content costs more than asking the caller for room. */
 #define LARGE (1 << 20)
+/* From this size on, large pages are worth a system call. */
+#define HUGE (4 << 20)
 /* Parts for one writev: POSIX promises 16 (_XOPEN_IOV_MAX), Linux and macOS take 1024. */
 #define PARTS 16
 
@@ -64,6 +70,21 @@ static void sign(nfsdict_signature *signature, const struct stat *status)
     signature->ctime_ns = nanoseconds(CTIME(status).tv_sec, CTIME(status).tv_nsec);
 }
 
+/* Have Linux give large pages to this room, which nobody has touched yet: the faults of small ones
+   cost as much as reading. Only a hint; NumPy gives the same for arrays from this size on. */
+static void advise(char *room, size_t size)
+{
+#ifdef MADV_HUGEPAGE
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    const size_t skipped = -(size_t)room & (page - 1);
+
+    if (size >= HUGE)
+        madvise(room + skipped, size - skipped, MADV_HUGEPAGE);
+#else
+    (void)room, (void)size;
+#endif
+}
+
 /* Fills request->data from the open descriptor; 0 or an errno. */
 static int read_all(int descriptor, nfsdict_read_request *request, nfsdict_allocate allocate)
 {
@@ -80,6 +101,7 @@ static int read_all(int descriptor, nfsdict_read_request *request, nfsdict_alloc
     request->data = size < LARGE ? malloc(size != 0 ? size : 1) : allocate(size, &request->owner);
     if (request->data == NULL)
         return ENOMEM;
+    advise(request->data, size);
     while (request->size < size) {
         ssize_t got = read(descriptor, request->data + request->size, size - request->size);
         if (got == 0)
@@ -152,6 +174,28 @@ void nfsdict_stat(nfsdict_stat_request *request)
     request->error = stat_by_open(request);
 }
 
+int nfsdict_identify(const char *path, uint64_t *device, uint64_t *inode)
+{
+    struct stat status;
+
+#ifdef AT_STATX_DONT_SYNC
+    struct statx found;
+    /* Neither number of an inode ever changes. Asked for times, the client would ask the server. */
+    if (statx(AT_FDCWD, path, AT_STATX_DONT_SYNC, STATX_INO, &found) == 0) {
+        *device = makedev(found.stx_dev_major, found.stx_dev_minor);
+        *inode = found.stx_ino;
+        return 0;
+    }
+    if (errno != ENOSYS && errno != EPERM) /* as in nfsdict_stat */
+        return errno;
+#endif
+    if (stat(path, &status) != 0)
+        return errno;
+    *device = (uint64_t)status.st_dev;
+    *inode = (uint64_t)status.st_ino;
+    return 0;
+}
+
 /* Whether an error of fstatat concerns the whole directory, so that no entry can be read: it was
    replaced, it may not be searched, or the system has run out of something. Other errors concern
    one entry, such as one with a damaged inode. */
@@ -160,7 +204,50 @@ static int concerns_all(int error)
     return error == ESTALE || error == EBADF || error == EACCES || error == ENOMEM;
 }
 
-/* Add one entry, unless it has just been removed; 0 or an errno. */
+/* One more than the value of a hexadecimal digit, in lower case as in names; 0 for another
+   character. A table, as the digits of a digest can't be predicted. */
+static const uint8_t digits[256] = {
+    ['0'] = 1, ['1'] = 2,  ['2'] = 3,  ['3'] = 4,  ['4'] = 5,  ['5'] = 6,  ['6'] = 7,  ['7'] = 8,
+    ['8'] = 9, ['9'] = 10, ['a'] = 11, ['b'] = 12, ['c'] = 13, ['d'] = 14, ['e'] = 15, ['f'] = 16,
+};
+
+/* The known file of this name, or NULL. */
+static nfsdict_known *find_known(const nfsdict_listing *listing, const char *name)
+{
+    uint8_t digest[32];
+    size_t low = 0, high = listing->known_count;
+
+    if (high == 0)
+        return NULL;
+    for (size_t i = 0; i < sizeof digest; i++) {
+        unsigned first = digits[(uint8_t)name[2 * i]];
+        unsigned second = first == 0 ? 0 : digits[(uint8_t)name[2 * i + 1]];
+        if (second == 0)
+            return NULL;
+        digest[i] = (uint8_t)((first - 1) << 4 | (second - 1));
+    }
+    if (strcmp(name + 2 * sizeof digest, listing->extension) != 0)
+        return NULL;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = memcmp(digest, listing->known[middle].digest, sizeof digest);
+        if (order == 0)
+            return &listing->known[middle];
+        if (order < 0)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return NULL;
+}
+
+static int same_signature(const nfsdict_signature *one, const nfsdict_signature *other)
+{
+    return one->inode == other->inode && one->size == other->size
+           && one->mtime_ns == other->mtime_ns && one->ctime_ns == other->ctime_ns;
+}
+
+/* Add one entry, unless it is known and the same, or has just been removed; 0 or an errno. */
 static int add_entry(nfsdict_listing *listing, int directory, const char *name)
 {
     struct stat status;
@@ -169,6 +256,13 @@ static int add_entry(nfsdict_listing *listing, int directory, const char *name)
         if (errno == ENOENT || concerns_all(errno))
             return errno == ENOENT ? 0 : errno;
         memset(&status, 0, sizeof status);
+    }
+    nfsdict_signature signature;
+    sign(&signature, &status);
+    nfsdict_known *known = S_ISREG(status.st_mode) ? find_known(listing, name) : NULL;
+    if (known != NULL && same_signature(&known->signature, &signature)) {
+        known->same = 1;
+        return 0;
     }
     if (listing->count == listing->room) {
         size_t room = 2 * listing->room + 16;
@@ -184,22 +278,27 @@ static int add_entry(nfsdict_listing *listing, int directory, const char *name)
         return ENOMEM;
     entry->mode = (uint32_t)status.st_mode;
     entry->ctime_ns = nanoseconds(CTIME(&status).tv_sec, CTIME(&status).tv_nsec);
-    sign(&entry->signature, &status);
+    entry->signature = signature;
     listing->count++;
     return 0;
 }
 
-static int list_all(nfsdict_listing *listing, DIR *stream)
+static void drop_entries(nfsdict_listing *listing)
 {
-    struct stat status;
+    for (size_t i = 0; i < listing->count; i++)
+        free(listing->entries[i].name);
+    listing->count = 0;
+}
+
+/* Add all entries; 0 or an errno. */
+static int list_once(nfsdict_listing *listing, DIR *stream)
+{
     struct dirent *found;
     int directory = dirfd(stream);
     int error;
 
-    if (fstat(directory, &status) != 0)
-        return errno;
-    listing->mtime_ns = nanoseconds(MTIME(&status).tv_sec, MTIME(&status).tv_nsec);
-    listing->ctime_ns = nanoseconds(CTIME(&status).tv_sec, CTIME(&status).tv_nsec);
+    for (size_t i = 0; i < listing->known_count; i++)
+        listing->known[i].same = 0;
 #ifdef POSIX_FADV_DONTNEED
     if (listing->forget)
         posix_fadvise(directory, 0, 0, POSIX_FADV_DONTNEED);
@@ -211,6 +310,24 @@ static int list_all(nfsdict_listing *listing, DIR *stream)
             return error;
     }
     return errno;
+}
+
+static int list_all(nfsdict_listing *listing, DIR *stream)
+{
+    struct stat status;
+    int error;
+
+    if (fstat(dirfd(stream), &status) != 0)
+        return errno;
+    listing->mtime_ns = nanoseconds(MTIME(&status).tv_sec, MTIME(&status).tv_nsec);
+    listing->ctime_ns = nanoseconds(CTIME(&status).tv_sec, CTIME(&status).tv_nsec);
+    error = list_once(listing, stream);
+    for (int again = 1; error == 0 && again < listing->forget; again++) {
+        drop_entries(listing);
+        rewinddir(stream);
+        error = list_once(listing, stream);
+    }
+    return error;
 }
 
 void nfsdict_list(nfsdict_listing *listing)
@@ -233,8 +350,7 @@ void nfsdict_list(nfsdict_listing *listing)
 
 void nfsdict_listing_free(nfsdict_listing *listing)
 {
-    for (size_t i = 0; i < listing->count; i++)
-        free(listing->entries[i].name);
+    drop_entries(listing);
     free(listing->entries);
 }
 
@@ -374,14 +490,15 @@ static int link_file(const nfsdict_writing *writing, int directory, const char *
     return error;
 }
 
-/* Write one file. The target is relative to the directory's descriptor, or any path with
-   AT_FDCWD. */
-static void write_file(nfsdict_writing *writing, int directory, const char *target,
-                       const nfsdict_write_options *options)
+/* Write the file under a temporary name, which is to be freed; NULL after an error. The target is
+   relative to the directory's descriptor, or any path with AT_FDCWD. */
+static void prepare_file(nfsdict_writing *writing, int directory, const char *target,
+                         const nfsdict_write_options *options)
 {
     char *temporary = temporary_name(target);
 
     writing->step = NFSDICT_WRITING;
+    writing->temporary = NULL;
     if (temporary == NULL) {
         writing->error = errno;
         return;
@@ -401,14 +518,42 @@ static void write_file(nfsdict_writing *writing, int directory, const char *targ
     if (close(descriptor) != 0 && writing->error == 0)
         writing->error = errno;
     if (writing->error == 0) {
-        writing->step = NFSDICT_PUBLISHING;
-        writing->error = options->exclusive
-                             ? link_file(writing, directory, temporary, target)
-                             : renameat(directory, temporary, directory, target) != 0 ? errno : 0;
+        writing->temporary = temporary;
+        return;
     }
-    if (writing->error != 0 || options->exclusive)
-        unlinkat(directory, temporary, 0);
+    unlinkat(directory, temporary, 0);
     free(temporary);
+}
+
+/* Give the file its name; both names are relative to the directory's descriptor. */
+static void publish_file(nfsdict_writing *writing, int directory, const char *temporary,
+                         const char *target, int exclusive)
+{
+    writing->step = NFSDICT_PUBLISHING;
+    writing->error = exclusive ? link_file(writing, directory, temporary, target)
+                     : renameat(directory, temporary, directory, target) != 0 ? errno
+                                                                              : 0;
+    if (writing->error != 0 || exclusive)
+        unlinkat(directory, temporary, 0);
+}
+
+/* Do what the options ask for with one file, whose names have so many bytes of a directory's path
+   before them that are left out. */
+static void write_file(nfsdict_writing *writing, int directory, size_t skipped,
+                       const nfsdict_write_options *options)
+{
+    const char *target = writing->target + skipped;
+
+    if (options->part == NFSDICT_PUBLISH) {
+        publish_file(writing, directory, writing->temporary + skipped, target, 0);
+        return;
+    }
+    prepare_file(writing, directory, target, options);
+    if (writing->error != 0 || options->part == NFSDICT_PREPARE)
+        return;
+    publish_file(writing, directory, writing->temporary, target, options->exclusive);
+    free(writing->temporary);
+    writing->temporary = NULL;
 }
 
 static int open_directory(const char *target)
@@ -446,10 +591,14 @@ static void write_run(nfsdict_writing *writings, size_t count, const nfsdict_wri
     int published = 0;
 
     for (size_t i = 0; i < count; i++) {
-        writings[i].step = NFSDICT_WRITING;
+        writings[i].step = options->part == NFSDICT_PUBLISH ? NFSDICT_PUBLISHING : NFSDICT_WRITING;
         writings[i].error = error;
         if (error == 0)
-            write_file(&writings[i], directory, writings[i].target + skipped, options);
+            write_file(&writings[i], directory, skipped, options);
+        else if (options->part == NFSDICT_PUBLISH)
+            unlink(writings[i].temporary);
+        else
+            writings[i].temporary = NULL;
         published |= writings[i].error == 0;
     }
     if (!synced || directory < 0)

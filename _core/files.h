@@ -34,6 +34,7 @@ enum { NFSDICT_WRITING, NFSDICT_PUBLISHING, NFSDICT_SYNCING };
 
 typedef struct {
     const char *target;
+    char *temporary; /* of a prepared file; to be freed if nfsdict_write_files has set it */
     struct iovec *parts; /* of the content, one after another; changed by the write */
     size_t count;
     nfsdict_signature signature;
@@ -55,6 +56,10 @@ typedef struct {
 /* A directory's times, by the server's word. */
 void nfsdict_stat(nfsdict_stat_request *request);
 
+/* Which directory has the path, by what the client remembers of the name: no call to the server.
+   0 or an errno. */
+int nfsdict_identify(const char *path, uint64_t *device, uint64_t *inode);
+
 /* An entry of a directory. All numbers are 0 if its attributes can't be read. */
 typedef struct {
     char *name;
@@ -63,9 +68,19 @@ typedef struct {
     nfsdict_signature signature;
 } nfsdict_entry;
 
+/* A value file that is known. */
+typedef struct {
+    uint8_t digest[32];
+    nfsdict_signature signature;
+    int same; /* whether the listing has it with this signature */
+} nfsdict_known;
+
 typedef struct {
     const char *path;
-    int forget; /* have the client read the directory anew, even if its times show no change */
+    int forget; /* so often the client reads the directory anew, even if its times show no change */
+    nfsdict_known *known; /* sorted by their digests; those that are the same aren't listed */
+    size_t known_count;
+    const char *extension; /* of the known files' names, after the digest */
     int64_t mtime_ns; /* the directory's times from before it was read */
     int64_t ctime_ns;
     nfsdict_entry *entries; /* to be freed by nfsdict_listing_free, after an error too */
@@ -78,8 +93,13 @@ typedef struct {
 void nfsdict_list(nfsdict_listing *listing);
 void nfsdict_listing_free(nfsdict_listing *listing);
 
+/* What of a write is done by one call: files are prepared under temporary names and then get their
+   own, or one of both. */
+enum { NFSDICT_WHOLE, NFSDICT_PREPARE, NFSDICT_PUBLISH };
+
 /* How files are written. */
 typedef struct {
+    int part;
     int mode;      /* permission bits, -1: what the umask leaves */
     int durable;   /* fsync each file */
     int synced;    /* fsync each directory, once after the last of a run of targets in it */
@@ -89,7 +109,8 @@ typedef struct {
 /* To be called once, before files are written. */
 void nfsdict_files_prepare(void);
 
-/* Write each file under a temporary name beside its target, and publish it. */
+/* Write each file under a temporary name beside its target, and publish it. Prepare only: without
+   synced and exclusive. Publish only: without exclusive. */
 void nfsdict_write_files(nfsdict_writing *writings, size_t count,
                          const nfsdict_write_options *options);
 

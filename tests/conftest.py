@@ -86,7 +86,9 @@ def lists(nfsdict, monkeypatch):
     calls = []
     original = Shards.list
     monkeypatch.setattr(
-        Shards, "list", lambda self, shard: calls.append(shard) or original(self, shard)
+        Shards,
+        "list",
+        lambda self, shard, *known: calls.append(shard) or original(self, shard, *known),
     )
     return calls
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from .buffers import buffers
+from .coordination.claims import Task
+from .coordination.encoding import register_key
+from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
 from .errors import (
     BatchError,
     CorruptValueError,
+    LeaseLostError,
     NfsDictError,
     ReadOnlyError,
     UncertainWriteError,
@@ -27,6 +32,9 @@ __all__ = [
     "BACKEND",
     "BatchError",
     "CorruptValueError",
+    "Lease",
+    "LeaseInfo",
+    "LeaseLostError",
     "NfsDict",
     "NfsDictError",
     "PackReport",
@@ -34,11 +42,14 @@ __all__ = [
     "ReadOnlyError",
     "RepairReport",
     "Serializer",
+    "Task",
     "UncertainWriteError",
     "UntrustedPickleWarning",
     "VerifyReport",
     "WrongSerializerError",
     "__version__",
+    "buffers",
     "json_format",
+    "register_key",
     "signed",
 ]

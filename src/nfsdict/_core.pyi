@@ -75,19 +75,47 @@ def split_values(section: bytes, lengths: bytes, /) -> list[bytes | None]:
     Raises ValueError if the lengths don't make up the section.
     """
 
+def read_aligned(paths: list[str], /) -> list[tuple[bytes | memoryview, bytes] | int]:
+    """As ``read_files``; a large content is a read-only view at an address as ``aligned`` gives."""
+
 def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
     """For each directory its (mtime, ctime) in ns, by the server's word, or the errno."""
 
+def identify(path: str, /) -> tuple[int, int] | int:
+    """Device and inode of what has the path, or the errno. An NFS client isn't made to ask."""
+
 def list_directory(
-    directory: str, forget: bool, /
+    directory: str, forget: int, /
 ) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
     """The directory's (mtime, ctime, entries) by the server's word, times in ns; or the errno.
 
     The times are from before the listing. Each entry is (name, mode, signature, ctime in ns), by
     lstat. If lstat fails, as for a damaged inode, mode and ctime are 0 and the signature is 32
     zeros. An entry that lstat doesn't find is left out. ESTALE, EBADF, EACCES and ENOMEM from lstat
-    are errors of the whole listing. With ``forget`` an NFS client reads the directory anew, even if
-    its times don't show a change.
+    are errors of the whole listing. ``forget`` is how often, one time after another, an NFS client
+    reads the directory anew, even if its times don't show a change; the last reading counts. With 0
+    it may answer from memory.
+    """
+
+def list_changes(
+    directory: str, forget: int, keys: list[str], signatures: bytes, extension: str, /
+) -> tuple[int, int, list[tuple[str, int, bytes, int]], list[int]] | int:
+    """As ``list_directory``, without the files that are known and the same.
+
+    ``keys`` are known, in the order of their digests, and each has 32 bytes of ``signatures``. A
+    regular file is the same if its name is a known key's digest and the extension, and its
+    signature the key's. 32 zeros are no file's. Returned last are the positions of keys of which no
+    file is the same, in order. Raises ValueError unless each key has one signature.
+    """
+
+def crc32(data: bytes | memoryview, checksum: int = 0, /) -> int:
+    """As ``zlib.crc32``, of a contiguous buffer; other threads run meanwhile if it is large."""
+
+def aligned(data: bytes | memoryview, /) -> memoryview:
+    """These bytes as a read-only view at an address that is a multiple of 64.
+
+    Copies them, unless they lie at such an address; those from ``read_aligned`` do if they are a
+    view, or a part that begins a multiple of 64 bytes after its start.
     """
 
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
@@ -100,12 +128,17 @@ def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
     """
 
 def write_file(
-    target: str, data: bytes | list[bytes], mode: int | None, durable: bool, synced: bool, /
+    target: str,
+    data: bytes | list[bytes | memoryview],
+    mode: int | None,
+    durable: bool,
+    synced: bool,
+    /,
 ) -> bytes | tuple[int, int]:
     """As ``write_files``, for one file, not exclusively. Returns its outcome."""
 
 def write_files(
-    files: list[tuple[str, bytes | list[bytes]]],
+    files: list[tuple[str, bytes | list[bytes | memoryview]]],
     mode: int | None,
     durable: bool,
     synced: bool,
@@ -114,7 +147,8 @@ def write_files(
 ) -> list[bytes | tuple[int, int]]:
     """Write each (target, content) under a temporary name beside the target, and rename it.
 
-    A content is ``bytes``, or a list of them that are written one after another, uncopied.
+    A content is ``bytes``, or a list of ``bytes`` and contiguous views, which are written one after
+    another, uncopied.
     ``durable`` fsyncs each file; ``synced`` fsyncs each directory, once after a run of targets in
     it. The files get ``mode``, whatever the umask; None leaves it to the umask. ``exclusive`` links
     instead of renaming: EEXIST if there is a file already.
@@ -130,4 +164,19 @@ def outlast(started: list[int], ended: list[bool], /) -> None:
     ``started`` has an item if there is such a thread; at its end it appends one to ``ended``. The
     compiled function looks for no signals. The one in Python drops the exceptions of their
     handlers; where each comes before the one before has been dropped, one may get through.
+    """
+
+def prepare_files(
+    files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
+) -> list[tuple[str, bytes] | int]:
+    """The first part of ``write_files``: write each (target, content) under a temporary name.
+
+    For each its temporary path beside the target and its signature, or the errno; then there is no
+    file. The caller publishes the files or removes them.
+    """
+
+def publish_files(files: list[tuple[str, str]], synced: bool, /) -> list[tuple[int, int] | None]:
+    """The second part of ``write_files``: rename each (temporary path, target) in one directory.
+
+    For each None, or (step, errno) as of ``write_files``.
     """

@@ -13,12 +13,14 @@ import os
 import stat
 import struct
 import time
+import zlib
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import groupby
 from types import GenericAlias
-from typing import Any, Generic, TypeVar
+from typing import Any, Callable, Generic, TypeVar
 
+_C = TypeVar("_C")
 _V = TypeVar("_V")
 
 _READ_FLAGS = (
@@ -51,6 +53,8 @@ _LAST = (1 << 63) - 1
 _NANOSECONDS = _LAST - _LAST % 1_000_000_000
 _CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
 _PAUSE = 0.0005  # seconds
+_LARGE = 1 << 20  # from this size on, a content is read into room of its own
+_ALIGNMENT = 64
 _PARTS = 16  # for one writev: POSIX promises these (_XOPEN_IOV_MAX), Linux and macOS take 1024
 
 
@@ -227,11 +231,33 @@ def _times(status: os.stat_result) -> tuple[int, int]:
     return _moment(status.st_mtime_ns), _moment(status.st_ctime_ns)
 
 
+def crc32(data: bytes | memoryview, checksum: int = 0, /) -> int:
+    return zlib.crc32(data, checksum)
+
+
+def aligned(data: bytes | memoryview, /) -> memoryview:
+    view = memoryview(data)
+    # What this module has aligned lies in a bytearray or in mapped memory.
+    if not isinstance(view.obj, bytes):
+        return view.toreadonly()
+    import ctypes  # takes long, and few need it
+
+    room = bytearray(view.nbytes + _ALIGNMENT - 1)
+    start = -ctypes.addressof(ctypes.c_char.from_buffer(room)) % _ALIGNMENT
+    part = memoryview(room)[start : start + view.nbytes]
+    part[:] = view
+    return part.toreadonly()
+
+
 def read_files(paths: list[str], /) -> list[tuple[bytes, bytes] | int]:
-    return [_read_file(path) for path in paths]
+    return [_read_file(path, _read_all) for path in paths]
 
 
-def _read_file(path: str) -> tuple[bytes, bytes] | int:
+def read_aligned(paths: list[str], /) -> list[tuple[bytes | memoryview, bytes] | int]:
+    return [_read_file(path, _read_all_aligned) for path in paths]
+
+
+def _read_file(path: str, read_all: Callable[[int, int], _C]) -> tuple[_C, bytes] | int:
     try:
         descriptor = os.open(path, _READ_FLAGS)
     except OSError as error:
@@ -241,7 +267,7 @@ def _read_file(path: str) -> tuple[bytes, bytes] | int:
         # Only regular files are value files; O_NONBLOCK kept a FIFO from blocking the open.
         if not stat.S_ISREG(status.st_mode):
             return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
-        return _read_all(descriptor, status.st_size), _sign(status)
+        return read_all(descriptor, status.st_size), _sign(status)
     except OSError as error:
         return error.errno or errno.EIO
     except MemoryError:
@@ -264,6 +290,28 @@ def _read_all(descriptor: int, size: int) -> bytes:
         parts.append(part)
         size -= len(part)
     return b"".join(parts)  # nearly always one part, which join returns uncopied
+
+
+def _read_all_aligned(descriptor: int, size: int) -> bytes | memoryview:
+    if size < _LARGE:
+        return _read_all(descriptor, size)
+    # Whole pages, so aligned; they go back to the system with the last view of them.
+    if hasattr(mmap, "MAP_PRIVATE"):
+        room = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    else:
+        room = mmap.mmap(-1, size)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # only a hint: the faults of small pages cost as much as reading
+            room.madvise(mmap.MADV_HUGEPAGE)
+    view = memoryview(room)
+    done = 0
+    with io.FileIO(descriptor, closefd=False) as file:
+        while done < size:
+            count = file.readinto(view[done : done + _CHUNK])
+            if not count:
+                break
+            done += count
+    return view[:done].toreadonly()
 
 
 def read_stamps(directories: list[str], /) -> list[tuple[int, int] | int]:
@@ -294,8 +342,16 @@ def _read_stamp(directory: str) -> tuple[int, int] | int:
     return _times(status)
 
 
+def identify(path: str, /) -> tuple[int, int] | int:
+    try:
+        status = os.stat(_text(path))  # there is no statx, so an NFS client may ask its server
+    except OSError as error:
+        return error.errno or errno.EIO
+    return status.st_dev, status.st_ino
+
+
 def list_directory(
-    directory: str, forget: bool, /
+    directory: str, forget: int, /
 ) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
     _text(directory)
     try:
@@ -307,14 +363,40 @@ def list_directory(
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             status = os.fstat(descriptor)
-            if forget and hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            with os.scandir(descriptor) as entries:
-                return (*_times(status), _attributes(entries))
+            for _ in range(max(forget, 1)):
+                if forget and hasattr(os, "posix_fadvise"):
+                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                with os.scandir(descriptor) as entries:
+                    found = _attributes(entries)
+            return (*_times(status), found)
         finally:
             os.close(descriptor)
     except OSError as error:
         return error.errno or errno.EIO
+
+
+def list_changes(
+    directory: str, forget: int, keys: list[str], signatures: bytes, extension: str, /
+) -> tuple[int, int, list[tuple[str, int, bytes, int]], list[int]] | int:
+    if len(signatures) != _SIGNATURE.size * len(keys):
+        raise ValueError("a signature for each key, and no more")
+    positions = {digest(key) + _text(extension): position for position, key in enumerate(keys)}
+    found = list_directory(directory, forget)
+    if isinstance(found, int):
+        return found
+    mtime, ctime, listed = found
+    others = dict.fromkeys(positions.values())
+    entries = []
+    for entry in listed:
+        name, mode, signature, _ = entry
+        position = positions.get(name)
+        if position is not None and stat.S_ISREG(mode):
+            start = _SIGNATURE.size * position
+            if signatures[start : start + _SIGNATURE.size] == signature:
+                others.pop(position, None)
+                continue
+        entries.append(entry)
+    return mtime, ctime, entries, list(others)
 
 
 def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, bytes, int]]:
@@ -334,14 +416,19 @@ def _attributes(entries: Iterable[os.DirEntry[str]]) -> list[tuple[str, int, byt
 
 
 def write_file(
-    target: str, data: bytes | list[bytes], mode: int | None, durable: bool, synced: bool, /
+    target: str,
+    data: bytes | list[bytes | memoryview],
+    mode: int | None,
+    durable: bool,
+    synced: bool,
+    /,
 ) -> bytes | tuple[int, int]:
     [outcome] = write_files([(target, data)], mode, durable, synced, False)
     return outcome
 
 
 def write_files(
-    files: list[tuple[str, bytes | list[bytes]]],
+    files: list[tuple[str, bytes | list[bytes | memoryview]]],
     mode: int | None,
     durable: bool,
     synced: bool,
@@ -363,19 +450,64 @@ def write_files(
     return outcomes
 
 
-def _parts(data: bytes | list[bytes]) -> list[bytes]:
+def _parts(data: bytes | list[bytes | memoryview]) -> list[memoryview]:
     parts = [data] if isinstance(data, bytes) else data
-    if not isinstance(parts, list) or not all(isinstance(part, bytes) for part in parts):
-        raise TypeError("a file's content is bytes, or a list of them")
-    return parts
+    if not isinstance(parts, list) or not all(
+        isinstance(part, (bytes, memoryview)) for part in parts
+    ):
+        raise TypeError("a file's content is bytes, or a list of bytes and memoryviews")
+    views = [memoryview(part) for part in parts]
+    if not all(view.c_contiguous for view in views):
+        raise BufferError("a view of a file's content must be contiguous")
+    return [view.cast("B") for view in views if view.nbytes]
+
+
+def prepare_files(
+    files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
+) -> list[tuple[str, bytes] | int]:
+    contents = [(target, _parts(data)) for target, data in files]
+    return [_prepare_file(target, parts, mode, durable) for target, parts in contents]
+
+
+def publish_files(files: list[tuple[str, str]], synced: bool, /) -> list[tuple[int, int] | None]:
+    outcomes: list[tuple[int, int] | None] = []
+    paths = [(_text(temporary), _text(target)) for temporary, target in files]
+    for directory, run in groupby(paths, lambda file: os.path.dirname(file[1])):
+        published = [_publish_file(temporary, target, None) for temporary, target in run]
+        if synced and None in published:
+            error = _sync_directory(directory)
+            if error:
+                published = [outcome or (_SYNCING, error) for outcome in published]
+        outcomes += published
+    return outcomes
 
 
 def _write_file(
-    target: str, parts: list[bytes], mode: int | None, durable: bool, exclusive: bool
+    target: str, parts: list[memoryview], mode: int | None, durable: bool, exclusive: bool
 ) -> bytes | tuple[int, int]:
+    prepared: list[str] = []
+    try:
+        outcome = _prepare_file(target, parts, mode, durable, prepared)
+        if isinstance(outcome, int):
+            return _WRITING, outcome
+        temporary, signature = outcome
+        return _publish_file(temporary, target, signature if exclusive else None) or signature
+    except BaseException:
+        for temporary in prepared:
+            _discard(temporary)
+        raise
+
+
+def _prepare_file(
+    target: str,
+    parts: list[memoryview],
+    mode: int | None,
+    durable: bool,
+    prepared: list[str] | None = None,
+) -> tuple[str, bytes] | int:
+    """See ``prepare_files``. The temporary path is noted in ``prepared`` as well, if given."""
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
-    step = _WRITING
     descriptor = None
     opened: list[int] = []
     try:
@@ -394,13 +526,9 @@ def _write_file(
         # NFS may report a failed write as late as here. Close before rename: NFSv3
         # charges a GETATTR for the other order.
         _close(opened)
-        step = _PUBLISHING
-        if exclusive:
-            _link(temporary, target, signature)
-            _discard(temporary)
-        else:
-            os.replace(temporary, target)
-        return signature
+        if prepared is not None:
+            prepared.append(temporary)
+        return temporary, signature
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to report
             _close(opened)
@@ -410,7 +538,23 @@ def _write_file(
             _discard(temporary)
         if not isinstance(error, OSError):
             raise
-        return step, number or errno.EIO
+        return number or errno.EIO
+
+
+def _publish_file(temporary: str, target: str, exclusive: bytes | None) -> tuple[int, int] | None:
+    """Rename the file, or link it if its signature is given; then None, or (step, errno)."""
+    try:
+        if exclusive is not None:
+            _link(temporary, target, exclusive)
+            _discard(temporary)
+        else:
+            os.replace(temporary, target)
+        return None
+    except BaseException as error:
+        _discard(temporary)
+        if not isinstance(error, OSError):
+            raise
+        return _PUBLISHING, error.errno or errno.EIO
 
 
 def _close(opened: list[int]) -> None:
@@ -444,8 +588,8 @@ def _link(temporary: str, target: str, signature: bytes) -> None:
             raise
 
 
-def _write_all(descriptor: int, parts: list[bytes]) -> None:
-    views = [memoryview(part) for part in parts if part]
+def _write_all(descriptor: int, parts: list[memoryview]) -> None:
+    views = list(parts)
     while views:
         done = _writev(descriptor, views[:_PARTS])
         while views and done >= len(views[0]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 from pathlib import PurePath
 
 from platformdirs import user_data_dir
@@ -62,6 +63,18 @@ def checked_cache_bytes(cache_bytes: int | None) -> int | None:
     if cache_bytes is not None and cache_bytes < 0:
         raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
     return cache_bytes
+
+
+def checked_seconds(name: str, seconds: float, least: float = 0.001) -> float:
+    """A number of seconds, at least so many, and so few that threads can wait for so long.
+
+    TypeError or ValueError if it is none; ``name`` is the argument's.
+    """
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise TypeError(f"{name} is a number of seconds, not {seconds!r}")
+    if not least <= seconds <= threading.TIMEOUT_MAX:
+        raise ValueError(f"{name} must be finite seconds, at least {least:g}, not {seconds}")
+    return float(seconds)
 
 
 def plain(key: str) -> str:

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 from .content import Content, size_of
 from .core import digest
 from .entries import Entries
 from .errors import name_key
+from .index.pack import PACKED
+from .index.shard import Load, LoadedEntry
 from .index.writer import IndexWriter
+from .layout import latest_mtime
+from .loads import Loaded, Loads
 from .parallel import chunks, in_parallel
 from .state import StoreState
 from .storage import Storage
+from .storage.values import Prepared
+
+log = logging.getLogger("nfsdict")
 
 # So many bytes are serialized before they are written together. If the serializer refuses a value,
 # nothing of its batch is written.
 _BATCH_BYTES = 64 << 20
+# From so many small values on they are kept for a pack. Waiting for a tick of the server's clock,
+# up to 10 ms, doesn't show then.
+_LOAD = 2000
+# So many files at most have temporary names at a time, which a killed process leaves.
+_GROUP = 8192
 
 
 class _Item(NamedTuple):
@@ -26,6 +40,11 @@ class _Item(NamedTuple):
     key: str
     value: Any
     data: Content
+
+
+_Written = tuple[Union[bytes, OSError], Optional[LoadedEntry]]
+"""What came of writing an item: its signature or the error; and what is known of the file if that
+is more than the signature."""
 
 
 def _shard(item: _Item) -> str:
@@ -41,8 +60,10 @@ class Bulk:
         writer: IndexWriter,
         storage: Storage,
         entries: Entries,
+        loads: Loads,
         workers: int,
     ) -> None:
+        self._loads = loads
         self._state = state
         self._writer = writer
         self._storage = storage
@@ -75,30 +96,116 @@ class Bulk:
         # A shard's files are written together, so that its directory is fsynced once.
         batch.sort(key=_shard)
         failed: dict[str, OSError] = {}
+        small = sum(size_of(item.data) <= PACKED for item in batch)
+        if small >= _LOAD and self._storage.values.may_prepare:
+            for start in range(0, len(batch), _GROUP):
+                failed.update(self._load(batch[start : start + _GROUP]))
+            return failed
         parts = chunks(batch, self._workers, _shard)
-        for part in in_parallel(self._write_chunk, parts, self._workers, without_gil=True):
+        for part in in_parallel(self._write_part, parts, self._workers, without_gil=True):
             failed.update(part)
         return failed
 
-    def _write_chunk(self, items: Sequence[_Item]) -> dict[str, OSError]:
+    def _write_part(self, items: Sequence[_Item]) -> dict[str, OSError]:
+        return self._write_chunk(items, self._write)
+
+    def _load(self, group: Sequence[_Item]) -> dict[str, OSError]:
+        """Write these items in two halves, so that the files can be told later by their signatures
+        (``LoadedEntry``), and keep the small ones for a pack. Returns as ``_write_batch``."""
+        began = time.monotonic()
+        load = Load()
+        values = self._storage.values
+        failed: dict[str, OSError] = {}
+        made: list[Prepared] = []
+        loaded: list[Loaded] = []
+
+        def prepare(items: Sequence[_Item]) -> Prepared:
+            prepared = values.prepare((item.hexdigest, item.data) for item in items)
+            made.append(prepared)
+            return prepared
+
+        def publish(items: Sequence[_Item], prepared: Prepared) -> list[_Written]:
+            outcomes = values.publish(prepared)
+            if not ticked:
+                return [(outcome, None) for outcome in outcomes]
+            results: list[_Written] = []
+            for (hexdigest, key, _, data), one, outcome in zip(items, prepared.made, outcomes):
+                entry = None
+                if isinstance(one, tuple) and outcome is one[1]:
+                    entry = LoadedEntry(key, one[1], self._entries.fingerprint(data), load)
+                    loaded.append((hexdigest, entry, data))
+                results.append((outcome, entry))
+            return results
+
+        def write_half(half: tuple[Sequence[_Item], Prepared]) -> dict[str, OSError]:
+            return self._write_chunk(half[0], lambda items: publish(items, half[1]))
+
+        parts = chunks(group, self._workers, _shard)
+        try:
+            halves = list(in_parallel(prepare, parts, self._workers, without_gil=True))
+            times = (one[1] for half in halves for one in half.made if isinstance(one, tuple))
+            ticked = self._ticked(latest_mtime(times))
+            for part in in_parallel(
+                write_half, zip(parts, halves), self._workers, without_gil=True
+            ):
+                failed.update(part)
+        except BaseException:
+            for prepared in made:
+                values.discard(prepared)
+            raise
+        if loaded:
+            self._keep(load, loaded, began)
+        return failed
+
+    def _keep(self, load: Load, loaded: list[Loaded], began: float) -> None:
+        """Keep these values, all of which have their names, for a pack."""
+        try:
+            load.named_by = self._storage.files.probe_clock()
+        except OSError as error:
+            log.info("what was written is not packed: %s", error)
+            return
+        with self._locks.guard:
+            self._loads.add(loaded, began)
+
+    def _ticked(self, time_ns: int) -> bool:
+        """Whether the server's clock shows a later time than this."""
+        try:
+            return self._storage.files.await_tick(time_ns)
+        except OSError as error:
+            log.info("can't learn the server's time: %s", error)
+            return False
+
+    def _write(self, items: Sequence[_Item]) -> list[_Written]:
+        pairs = ((item.hexdigest, item.data) for item in items)
+        return [(outcome, None) for outcome in self._storage.values.write(pairs)]
+
+    def _write_chunk(
+        self, items: Sequence[_Item], write: Callable[[Sequence[_Item]], list[_Written]]
+    ) -> dict[str, OSError]:
         replaced: list[Any] = []  # dropped after all locks are released
         if not self._state.has_all(item.key for item in items):
             self._writer.invalidate_legacy_index()
         with self._locks.guard:
             return self._locks.holding(
-                (item.hexdigest for item in items), lambda: self._write_items(items, replaced)
+                (item.hexdigest for item in items),
+                lambda: self._write_items(items, write, replaced),
             )
 
-    def _write_items(self, items: Sequence[_Item], replaced: list[Any]) -> dict[str, OSError]:
+    def _write_items(
+        self,
+        items: Sequence[_Item],
+        write: Callable[[Sequence[_Item]], list[_Written]],
+        replaced: list[Any],
+    ) -> dict[str, OSError]:
         failed: dict[str, OSError] = {}
         state = self._state
         generation = state.generation
         try:
-            outcomes = self._storage.values.write((item.hexdigest, item.data) for item in items)
-            for (hexdigest, key, value, data), outcome in zip(items, outcomes):
+            outcomes = write(items)
+            for (hexdigest, key, value, data), (outcome, entry) in zip(items, outcomes):
                 if isinstance(outcome, bytes):
                     replaced.append(
-                        state.record_write(hexdigest, key, value, outcome, data, generation)
+                        state.record_write(hexdigest, key, value, outcome, data, generation, entry)
                     )
                 else:
                     failed[key] = outcome

@@ -5,19 +5,22 @@ A large value is written from the serializer's own parts, so that memory holds n
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from operator import eq
 from typing import Union
 
-Content = Union[bytes, list[bytes]]
-"""``bytes``, or a list of them that follow one another"""
+Content = Union[bytes, list[Union[bytes, memoryview]]]
+"""``bytes``, or a list of parts that follow one another; a view has one dimension, of bytes"""
+Data = Union[bytes, memoryview]
+"""the bytes of a file that was read"""
 
 # For fewer bytes, joining costs less than handling a second part.
 SMALL = 1 << 16
 
 
-def size_of(content: Content) -> int:
+def size_of(content: Content | Data) -> int:
     """The number of bytes."""
-    return len(content) if isinstance(content, bytes) else sum(map(len, content))
+    return sum(map(len, content)) if isinstance(content, list) else len(content)
 
 
 def whole(content: Content) -> bytes:
@@ -25,17 +28,18 @@ def whole(content: Content) -> bytes:
     return content if isinstance(content, bytes) else b"".join(content)
 
 
-def fingerprint(content: Content) -> int:
+def fingerprint(content: Content | Data) -> int:
     """A 64-bit hash to tell contents apart within this process. Equal however they are split."""
     if type(content) is bytes and len(content) < SMALL:  # as nearly always
         return hash(content)
+    parts = content if isinstance(content, list) else [content]
     if size_of(content) < SMALL:
-        return hash(whole(content))
+        return hash(b"".join(parts))
     # Piece by piece, so that other threads can get the GIL in between.
-    return hash(tuple(map(hash, _pieces([content] if isinstance(content, bytes) else content))))
+    return hash(tuple(map(hash, _pieces(parts))))
 
 
-def _pieces(parts: list[bytes]) -> Iterator[bytes]:
+def _pieces(parts: Sequence[Data]) -> Iterator[bytes]:
     """The bytes in pieces of ``SMALL`` bytes, the last one smaller."""
     rest = b""
     for part in parts:
@@ -46,18 +50,15 @@ def _pieces(parts: list[bytes]) -> Iterator[bytes]:
         yield rest + part[:start]
         end = len(part) - (len(part) - start) % SMALL
         for at in range(start, end, SMALL):
-            yield part[at : at + SMALL]
-        rest = part[end:]
+            yield bytes(part[at : at + SMALL])
+        rest = bytes(part[end:])
     yield rest
 
 
-def holds(data: bytes, content: Content) -> bool:
+def holds(data: Data, content: Content | Data) -> bool:
     """Whether these bytes equal the content."""
-    if isinstance(content, bytes):
+    if isinstance(data, bytes) and isinstance(content, bytes):
         return data == content
-    at = 0
-    for part in content:
-        if not data.startswith(part, at):  # compares without a copy
-            return False
-        at += len(part)
-    return at == len(data)
+    parts = content if isinstance(content, list) else [content]
+    # Equal views are compared byte by byte, and slowly; pieces are not.
+    return len(data) == size_of(content) and all(map(eq, _pieces([data]), _pieces(parts)))

@@ -6,12 +6,13 @@ import logging
 from collections.abc import Iterable, Sequence
 from typing import Any, Callable, NamedTuple, TypeVar
 
-from .content import Content, fingerprint
+from .builtin_serializer import Damaged, Foreign
+from .content import Content, Data, fingerprint
 from .core import digest
-from .errors import CorruptValueError
+from .errors import CorruptValueError, described
 from .layout import same_but_for_ctime
 from .locks import decoding
-from .serializers import Damaged, Foreign, Serializer
+from .serializers import Serializer
 from .storage.files import Found
 from .storage.values import ValueFiles
 
@@ -27,13 +28,36 @@ class Entry(NamedTuple):
     key: str
     value: Any
     signature: bytes
-    data: bytes
+    data: Data
     """the file's bytes"""
+    fingerprint_of: Callable[[Content | Data], int]
 
     @property
     def fingerprint(self) -> int:
-        """The fingerprint of the file's bytes; see ``content.fingerprint``."""
-        return fingerprint(self.data)
+        """The fingerprint of the file's bytes; see ``Entries.fingerprint``."""
+        return self.fingerprint_of(self.data)
+
+
+def _contained(decode: Callable[..., T], *arguments: Any) -> T:
+    """Decode. What a value's own code raises that is no Exception, such as SystemExit, comes out as
+    RuntimeError: it mustn't end the work on all other values.
+
+    If a signal handler has raised it, decoding again doesn't, and it goes on as it is. So does
+    KeyboardInterrupt always.
+    """
+    try:
+        return decode(*arguments)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as first:
+        try:
+            decode(*arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as again:
+            if type(again) is type(first):
+                raise RuntimeError(f"its code raises {described(again)}") from again
+        raise
 
 
 def _as_it_is(value: Any) -> Any:
@@ -48,7 +72,12 @@ class Entries:
         self.path_of = values.path_of
         self.dumps: Callable[[Any], Content] = getattr(serializer, "parts", serializer.dumps)
         self.freeze: Callable[[Any], Any] = getattr(serializer, "freeze", _as_it_is)
-        self._loads = serializer.loads
+        # A hash to tell whole contents apart within this process, equal however they are split. A
+        # serializer that has checksums in its contents may take it from those.
+        self.fingerprint: Callable[[Content | Data], int] = getattr(
+            serializer, "fingerprint", fingerprint
+        )
+        self._loads: Callable[[Any], Any] = serializer.loads
         self._loads_whole = getattr(serializer, "loads_verified", serializer.loads)
         # The signature under which a damaged file was reported, by path: each damaged content is
         # logged once, however often it is read.
@@ -67,18 +96,30 @@ class Entries:
         """The entry of this digest, from a file that was taken. Raises as ``find_entry``."""
         return self._load(hexdigest, content)
 
-    def read_entries(self, hexdigests: Sequence[str]) -> list[Entry | Exception | None]:
-        """The entry of each digest; None if it has no file; or the error, which isn't raised."""
-        entries: list[Entry | Exception | None] = []
-        for hexdigest, content in zip(hexdigests, self._values.read_many(hexdigests)):
-            if not isinstance(content, tuple):
-                entries.append(content)
-                continue
-            try:
-                entries.append(self._load(hexdigest, content))
-            except Exception as error:  # a pickle runs anybody's code
-                entries.append(error)
-        return entries
+    def read_entries(
+        self, hexdigests: Sequence[str], keep: Callable[[str, Entry | Exception | None], T]
+    ) -> list[T]:
+        """What ``keep`` returns for each digest and its entry.
+
+        It gets None if there is no file, or the error, which isn't raised. What a value's code
+        raises that is no Exception, such as SystemExit, is a RuntimeError here. A value is decoded
+        after the one before was dropped, unless that is part of what ``keep`` returned.
+        """
+        contents = self._values.read_many(hexdigests)
+        return [
+            keep(hexdigest, self._entry_or_error(hexdigest, content))
+            for hexdigest, content in zip(hexdigests, contents)
+        ]
+
+    def _entry_or_error(
+        self, hexdigest: str, content: Found | OSError | None
+    ) -> Entry | Exception | None:
+        if not isinstance(content, tuple):
+            return content
+        try:
+            return _contained(self._load, hexdigest, content)
+        except Exception as error:  # a pickle runs anybody's code
+            return error
 
     def unpack(self, packed: dict[str, bytes]) -> dict[str, Any]:
         """Decode packed files, given by key: the values, by key.
@@ -86,7 +127,7 @@ class Entries:
         Those that can't be decoded are left out; callers read them from their files.
         """
         try:
-            pairs = self._decode(self._load_all, packed.values())
+            pairs = _contained(self._decode, self._load_all, packed.values())
             if list(pairs) == list(packed):
                 return dict(zip(packed, pairs.values()))  # the index has these keys already
         except Exception:  # a pickle runs anybody's code
@@ -94,7 +135,7 @@ class Entries:
         values = {}
         for key, data in packed.items():
             try:
-                found, value = self._decode(self._loads, data)
+                found, value = _contained(self._decode, self._loads, data)
             except Exception:
                 continue
             if found == key:
@@ -138,4 +179,4 @@ class Entries:
             raise corrupt(f"its key is of type {type(key).__name__}")
         if key != asked and digest(key) != hexdigest:
             raise corrupt(f"it holds another key: {key!r:.200}")
-        return Entry(key, value, signature, data)
+        return Entry(key, value, signature, data, self.fingerprint)

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 __all__ = [
     "BatchError",
     "CorruptValueError",
+    "LeaseLostError",
     "NfsDictError",
     "ReadOnlyError",
     "UncertainWriteError",
@@ -81,6 +82,20 @@ class ReadOnlyError(NfsDictError, PermissionError):
 
     ``errno`` is EROFS, ``filename`` the store's directory.
     """
+
+
+class LeaseLostError(NfsDictError):
+    """The lease isn't held any more: it was released, or couldn't be renewed in time.
+
+    Another process may hold it by now. ``key`` is the key that it is for.
+    """
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+    def __str__(self) -> str:
+        return f"the lease of {self.key!r:.200} is not held any more"
 
 
 class UncertainWriteError(NfsDictError, OSError):

@@ -22,7 +22,7 @@ class Read:
 class Scan:
     """One scan that is under way; there may be others."""
 
-    __slots__ = ("found", "known_before", "overtaken", "reread", "server_time_ns")
+    __slots__ = ("found", "known_before", "overtaken", "reread", "server_time_ns", "telling")
 
     def __init__(self, known_before: set[str] | None, reread: bool) -> None:
         self.overtaken: set[str] = set()
@@ -33,6 +33,8 @@ class Scan:
         """for a first listing, the keys known before, as other keys aren't reported; else None"""
         self.reread = reread
         """whether files are read whatever their signatures; see ``ReadPolicy``"""
+        self.telling = True
+        """whether the next ``refresh`` is to tell what it found; watches always do"""
         self.server_time_ns: int | None = None
         """the server's time before anything was listed; None if nothing is to be listed"""
 
@@ -46,8 +48,6 @@ class InFlight:
     def __init__(self) -> None:
         self.reads: dict[str, set[Read]] = {}
         self.scans: list[Scan] = []
-        self.unreported: set[str] = set()
-        """keys that others changed, found by scans that have ended, and not reported yet"""
         # The number of the last applied look at each shard (kept while there are scans), and of the
         # last look that began.
         self._applied: dict[str, int] = {}
@@ -72,11 +72,10 @@ class InFlight:
         self.scans = [*self.scans, scan]
 
     def end_scan(self, scan: Scan) -> None:
-        """Note that the scan has ended. The next ``take_changes`` reports what it found."""
+        """Note that the scan has ended."""
         self.scans = [other for other in self.scans if other is not scan]
         if not self.scans:
             self._applied.clear()
-        self.unreported |= scan.found
 
     def begin_look(self) -> int:
         """The number of a new look: looks are numbered in the order in which they begin."""
@@ -107,13 +106,7 @@ class InFlight:
         for scan in self.scans:  # a list that is never changed
             scan.overtaken.add(key)
 
-    def drop_news(self, key: str) -> None:
-        """Don't report others' change of this key, as this process has changed it since."""
-        self.unreported.discard(key)
+    def drop_found(self, key: str) -> None:
+        """Forget that others have changed this key, as this process has changed it since."""
         for scan in self.scans:
             scan.found.discard(key)
-
-    def take_changes(self) -> set[str]:
-        """The keys that others changed, found by scans that have ended since the last call."""
-        changes, self.unreported = self.unreported, set()
-        return changes

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from .errors import WrongSerializerError
 from .layout import is_damaged, value_names
+from .parallel import in_parallel
 from .serializers import EXTENSION, KNOWN
 from .storage import Storage
 
 _VALUE_NAME = value_names(EXTENSION.pattern)
-# After this many shard directories without any value file, the store counts as one without entries:
-# digests are spread evenly over the shards, so that with entries hardly any shard is empty.
-_EMPTY = 8
+# What backup tools and editors append to the names of copies that they leave. A ``~`` or a leading
+# dot is in no value file's name anyway.
+_COPY = re.compile(r".+\.(bak|backup|copy|old|orig|part|rej|save|swp|tmp)[-_.0-9]*", re.IGNORECASE)
 # After this many value files the rest of the store isn't looked at.
 _SAMPLE = 1000
 
@@ -23,8 +25,9 @@ _SAMPLE = 1000
 class Kinds:
     """Checks once whether a dictionary has a serializer that its store was written with."""
 
-    def __init__(self, storage: Storage) -> None:
+    def __init__(self, storage: Storage, workers: int) -> None:
         self._storage = storage
+        self._workers = workers
         self.checked = False
         """whether the check was made and raised nothing"""
 
@@ -32,7 +35,8 @@ class Kinds:
         """Raise WrongSerializerError if only other serializers have entries in the store.
 
         If an entry of this serializer is known (``any_known``), the disk isn't asked. Else shards
-        are listed until one has an entry of this serializer, or a few have no entry at all. If a
+        are listed until one has an entry of this serializer: in a store that is in use mostly one
+        shard, in one without such an entry each shard directory that exists, 256 at most. If a
         directory can't be listed, the check is skipped.
         """
         if not (any_known or self.checked):
@@ -43,21 +47,16 @@ class Kinds:
     def _look(self) -> None:
         """Raise if all shards were listed and only other serializers' files were found."""
         others: Counter[str] = Counter()
-        empty = 0
-        for shard in self._storage.shards.present():
-            listing = self._storage.shards.list(shard)
+        shards = self._storage.shards
+        for listing in in_parallel(shards.list, shards.present(), self._workers):
             if listing.signatures:
-                break
+                return
             others.update(_extensions(listing.unrecognized, self._storage.extension))
-            empty += not others
-            if empty == _EMPTY:
-                break
-        else:
-            if others:
-                advice = " or ".join(map(argument_for, sorted(others)))
-                raise WrongSerializerError(
-                    self._storage.directory, self._storage.extension, dict(others), advice
-                )
+        if others:
+            advice = " or ".join(map(argument_for, sorted(others)))
+            raise WrongSerializerError(
+                self._storage.directory, self._storage.extension, dict(others), advice
+            )
 
 
 def kinds_in(directory: str) -> dict[str, int]:
@@ -100,7 +99,4 @@ def _extensions(paths: Iterable[str], own: str) -> Iterator[str]:
 
 def _is_copy(extension: str) -> bool:
     """Whether a file with this extension was moved aside by ``repair``, or is a backup copy."""
-    if is_damaged(extension):
-        return True
-    inner = extension[: -len(".signed")] if extension.endswith(".signed") else extension
-    return any(inner.startswith(f"{known.extension}.") for known in KNOWN.values())
+    return is_damaged(extension) or _COPY.fullmatch(extension) is not None

@@ -8,9 +8,11 @@ A store is a directory of 256 shards, ``00`` to ``ff``, that hold the value file
     ab/.nfsdict-claim-<digest>                      held by an ``add`` where hard links are refused
     ab/<digest>.pkl.damaged-<12 hex>                a damaged value file that ``repair`` put aside
     .nfsdict-directory-<24 hex>                     a shard that hasn't got its permission bits yet
+    .nfsdict-leases/<lease>, <lease>.<number>       who holds the lease of a key: see ``LeaseName``
     _index.nfsdict-pkl                              the manifest of the index
     _pack.nfsdict-pkl-<24 hex>                      a pack
     .nfsdict-claim-index-pkl                        held by the process that writes the manifest
+    .nfsdict-claim-pack-pkl                         held by the process that writes a large pack
     _index.pkl                                      the index of release 0.2.1
 """
 
@@ -19,6 +21,7 @@ from __future__ import annotations
 import os
 import re
 import struct
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 SHARDS = [f"{number:02x}" for number in range(256)]
@@ -92,6 +95,55 @@ def claim_path(path: str) -> str:
     return f"{shard}/{_CLAIM}{digest_of(path)}"
 
 
+# --- leases ------------------------------------------------------------------------------------
+
+LEASES = TEMPORARY + "leases"
+"""the directory of the lease files"""
+_LEASE = re.compile(
+    rf"([0-9a-f]{{{_DIGEST}}})-(\d{{1,18}})-(\d{{1,18}})-([0-9a-f]*)-(\d{{1,18}})-(\d{{1,18}})"
+    rf"-([0-9a-f]{{{2 * _RANDOM}}})(?:\.(\d{{1,18}}))?"
+)
+
+
+class LeaseName(NamedTuple):
+    """The name of a lease file. It says all that others must know, so that nobody has to open it.
+
+    A second file, which has the same name, a dot and a number, appears with the first renewal. Each
+    renewal renames it to the next number.
+    """
+
+    hexdigest: str
+    """of the key"""
+    generation: int
+    duration_ms: int
+    """unless it is renewed within so many ms, others may take over"""
+    host: str
+    """of the holder, and the process's number and start: see ``storage.processes``"""
+    process: int
+    start: int
+    nonce: str
+    """random: no name is used a second time"""
+
+    def __str__(self) -> str:
+        return "-".join(map(str, self))
+
+    def renewed(self, number: int) -> str:
+        """The name of the second file after so many renewals."""
+        return f"{self}.{number}"
+
+
+def lease_of(name: str) -> tuple[LeaseName, int | None] | None:
+    """The lease to which this file belongs, and the number after its name; None if to none."""
+    found = _LEASE.fullmatch(name)
+    if not found:
+        return None
+    hexdigest, generation, duration, host, process, start, nonce, number = found.groups()
+    lease = LeaseName(
+        hexdigest, int(generation), int(duration), host, int(process), int(start), nonce
+    )
+    return lease, None if number is None else int(number)
+
+
 # --- index -------------------------------------------------------------------------------------
 
 
@@ -109,6 +161,7 @@ class IndexPaths:
         self._pack = f"_pack.nfsdict-{kind}-"
         self.manifest = f"{directory}/_index.nfsdict-{kind}"
         self.claim = f"{directory}/{_CLAIM}index-{kind}"
+        self.pack_claim = f"{directory}/{_CLAIM}pack-{kind}"
         self.legacy_index = f"{directory}/_index{extension}"
         """the index of release 0.2.1"""
 
@@ -174,6 +227,11 @@ def signature_at(signatures: bytes, position: int) -> bytes:
     return signatures[SIGNATURE_BYTES * position : SIGNATURE_BYTES * (position + 1)]
 
 
+def split_signatures(signatures: bytes) -> Iterator[bytes]:
+    """Each of a row of signatures."""
+    return (signature for (signature,) in struct.iter_unpack(f"{SIGNATURE_BYTES}s", signatures))
+
+
 def inode_of(signature: bytes) -> int:
     """The inode's number."""
     return int.from_bytes(signature[_INODE], "little")
@@ -189,9 +247,19 @@ def mtime_of(signature: bytes) -> int:
     return int.from_bytes(signature[_MTIME], "little", signed=True)
 
 
+def ctime_of(signature: bytes) -> int:
+    """The ctime in ns."""
+    return int.from_bytes(signature[_CTIME], "little", signed=True)
+
+
+def latest_mtime(signatures: Iterable[bytes]) -> int:
+    """The latest mtime in ns of all these; 0 if there are none."""
+    return max((one[2] for one in _SIGNATURE.iter_unpack(b"".join(signatures))), default=0)
+
+
 def latest_of(signature: bytes) -> int:
     """The later one of mtime and ctime in ns."""
-    return max(mtime_of(signature), int.from_bytes(signature[_CTIME], "little", signed=True))
+    return max(mtime_of(signature), ctime_of(signature))
 
 
 def same_but_for_ctime(one: bytes, other: bytes) -> bool:

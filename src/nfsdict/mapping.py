@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Generator, Iterable, Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -16,10 +16,15 @@ from .arguments import (
     checked_cache_bytes,
     checked_mode,
     checked_name,
+    checked_seconds,
     checked_workers,
     plain,
 )
 from .bulk import Bulk
+from .coordination.claims import Claims
+from .coordination.compute import ComputeOnce
+from .coordination.leases import Leases
+from .coordination.methods import Coordination
 from .core import MISSING, ReadCache, digest
 from .draw import Draw
 from .entries import Entries
@@ -29,10 +34,12 @@ from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .kinds import Kinds
 from .layout import digest_of
+from .loads import Loads
 from .locks import Locks
 from .one_key import OneKey
 from .progress import Progress
-from .repack import PackReport, Repack
+from .read_ahead import ReadAhead
+from .repack import PackReport, Repack, pack_loads
 from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
@@ -42,6 +49,7 @@ from .trust import warn_of_writers
 from .upkeep.repair import RepairReport, repair
 from .upkeep.verify import VerifyReport, verify
 from .views import Items, Values
+from .watching import Watching
 
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
@@ -59,7 +67,7 @@ T = TypeVar("T")
 _RAISE: Any = object()
 
 
-class NfsDict(ReadCache[V], MutableMapping[str, V]):
+class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
     Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
@@ -73,8 +81,9 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         name: the store's directory, as a relative path below ``base_dir``.
         base_dir: the directory that holds stores; None is
             ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at its beginning is a home directory.
-        serializer: ``"pickle"``, ``"json"``, ``"bytes"``, or an object with ``extension``,
-            ``dumps((key, value))`` and ``loads(data)``. Unpickling runs code: open pickles only
+        serializer: ``"pickle"``, ``"json"``, ``"bytes"``, ``"buffers"`` for arrays (see
+            ``nfsdict.buffers``), or an object with ``extension``, ``dumps((key, value))`` and
+            ``loads(data)``. Unpickling runs code: open pickles only
             where you trust everybody who can write (see ``UntrustedPickleWarning``), or ``signed``.
         lazy: open without listing; keys are listed when first needed, values read when accessed.
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
@@ -88,24 +97,34 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         cache_bytes: at most this many bytes of values are kept in memory, counted by the sizes of
             their files; 0 keeps none, None all. The value loaded first goes first; its key stays
             known. Opening and ``sync`` load values up to this limit.
+        refresh_every: a daemon thread does what ``refresh`` does every so many seconds, so that no
+            cached read is older than that plus the time of a refresh (the first one lists the keys
+            of a lazy dictionary). A refresh that fails is
+            logged, once while others follow that fail too, and the next one comes as usual: until
+            one succeeds, values grow older. The thread ends at ``close``, at the interpreter's exit
+            and when the dictionary is collected. A forked child has none: make a copy there, which
+            has one of its own. The next ``refresh`` still returns the keys that were found changed;
+            their names are kept until then. None starts no thread.
 
     Keys are any ``str``. Lookups return the cached object itself: after changing one in place,
     assign it again, or the change isn't saved.
 
     Threads may share one instance. For each key the order of changes in the cache is that on disk.
     A copy in a forked child works on, but doesn't write the index. A pickled or copied dictionary
-    opens the same store anew, lazily.
+    opens the same store anew, lazily. It calls its class with this class's arguments, so a subclass
+    that takes others defines ``__reduce__``.
 
     Raises:
         ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
-            serializer.
+            serializer; a number that is out of its range.
         NotADirectoryError: a file is in the way of the store's directory.
         FileNotFoundError: ``read_only``, and there is no such store.
         OSError: the system's own error. It is never turned into a KeyError, which means that the
             key has no file.
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
         WrongSerializerError: the store holds only entries of other serializers. Raised by the
-            opening, or when lazy by the first miss or listing.
+            opening, or when lazy by the first miss or listing. To find out, a store without any
+            entry of this serializer is listed whole, once.
         TypeError: a key that isn't a ``str``, when writing; when reading or removing, such a key
             counts as missing. A ``mode`` that isn't an int.
     """
@@ -123,9 +142,13 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         mode: int | None = None,
         workers: int = 16,
         cache_bytes: int | None = None,
+        refresh_every: float | None = None,
     ) -> None:
+        begun = time.monotonic()
         workers = checked_workers(workers)
         cache_bytes = checked_cache_bytes(cache_bytes)
+        if refresh_every is not None:
+            checked_seconds("refresh_every", refresh_every)
         mode = checked_mode(mode)
         name = checked_name(name)
         base = base_directory(base_dir)
@@ -139,17 +162,22 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             "mode": mode,
             "workers": workers,
             "cache_bytes": cache_bytes,
+            "refresh_every": refresh_every,
         }
         self._read_only, self._workers = read_only, workers
-        self._storage = Storage(directory, format.extension, mode, durable)
+        aligned = getattr(format, "aligned", False)
+        self._storage = Storage(directory, format.extension, mode, durable, aligned)
         self._values = self._storage.values
         self._locks = Locks()
         self._entries = Entries(self._values, format)
-        self._kinds = Kinds(self._storage)
-        self._state = StoreState(Index(), self._cache, self._locks, lazy, cache_bytes)
+        self._kinds = Kinds(self._storage, workers)
+        self._state = StoreState(
+            Index(), self._cache, self._locks, lazy, cache_bytes, self._entries.fingerprint
+        )
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
+        self._loads = Loads(directory)
         self._scanner = Scanner(
             self._state,
             self._writer,
@@ -157,16 +185,29 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._entries,
             self._kinds,
             Progress(name, progress_bar),
+            self._loads,
             may_probe_clock=not read_only,
             workers=workers,
         )
         self._interrupting = Interrupting(self._state, self._storage, self._entries)
+        self._ahead = ReadAhead(self._state, self._storage, self._entries)
         self._one_key = OneKey(
-            self._state, self._writer, self._storage, self._entries, self._interrupting
+            self._state,
+            self._writer,
+            self._storage,
+            self._entries,
+            self._interrupting,
+            self._ahead,
         )
         self._taker = Taker(self._state, self._writer, self._storage, self._entries)
         self._draw = Draw(self._scanner, self._cache)
-        self._bulk = Bulk(self._state, self._writer, self._storage, self._entries, workers)
+        self._leases = Leases(self._storage)
+        self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
+        self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
+        self._bulk = Bulk(
+            self._state, self._writer, self._storage, self._entries, self._loads, workers
+        )
+        self._watching = Watching(self._scanner, self._state)
         if read_only:
             self._storage.check()
         else:
@@ -177,6 +218,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._storage.shards.prefetch()
         else:
             self._scanner.scan(telling=False)
+        if refresh_every is not None:
+            self._watching.refresh_every(self, refresh_every, begun)
 
     # --- one key -------------------------------------------------------------------------------
 
@@ -326,6 +369,11 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         serialized and written in batches of 64 MiB. If the serializer refuses a value, its error is
         raised, naming the key, and nothing of that batch is written; earlier batches are. If some
         keys can't be written, all others are, and BatchError names those that failed.
+
+        After a load, call ``pack``: the next opening then reads one file. From 2,000 values of
+        32 KiB at most on, an update puts their bytes aside in a temporary file of the store until
+        then, as the values that it has just written prove nothing for 3 s; so ``pack``, and
+        ``close`` where it pays, list the directories that were written and read no value again.
         """
         pairs = dict(other)
         pairs.update(kwargs)
@@ -344,13 +392,15 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
-        Damaged value files are removed too. Temporary files, and files that aren't nfsdict's, stay.
-        If some files can't be removed, all others are, and BatchError names those that failed.
+        Damaged value files are removed too. Temporary files, entries of other serializers and files
+        that aren't nfsdict's stay. If some files can't be removed, all others are, and BatchError
+        names those that failed.
         """
         self._writable()
         if self._locks.interrupted:
             self._interrupting.clear()
             return
+        self._check_serializer()
         failed = self._bulk.remove_all()
         if failed:
             raise BatchError(failed)
@@ -384,16 +434,18 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
     def sync(self) -> None:
         """Re-read everything from disk. When lazy: list the keys, and read values when accessed.
 
-        Afterwards this dictionary has what the store held when the call began, or newer. The next
-        ``refresh`` doesn't report changes found here. OSError if a directory can't be listed; what
-        is known of it stays.
+        Every directory is listed with the attributes of its files. What a pack has of a file that
+        still has the same signature is decoded anew from there; other files are read, and all of
+        them where an NFS client's listing brings no attributes. Afterwards this dictionary has what
+        the store held when the call began, or newer. The next ``refresh`` doesn't report changes
+        found here. OSError if a directory can't be listed; what is known of it stays.
         """
         self._scanner.scan(reread=True, telling=False)
 
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
-        Costs at most 6 calls to an NFS server if nothing changed, or one for each of up to 256
+        Costs at most 4 calls to an NFS server if nothing changed, or one for each of up to 256
         directories where a listing brings no attributes. Each directory that changed is listed, and
         its new files are read. Values that were read before are read again if they were replaced.
         A lazy dictionary that has listed nothing yet lists everything, and returns only those of
@@ -403,7 +455,31 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         if self._locks.interrupted:
             return set()
         with self._locks.guard:
-            return self._state.take_changes()
+            return self._state.news.take()
+
+    def watch(self, interval: float = 1.0) -> Generator[set[str], None, None]:
+        """Be told of what others change: yields the keys that they added, replaced or removed.
+
+        Does what ``refresh`` does at once, and then every ``interval`` seconds, counted from the
+        beginning of one to that of the next. Yields when there are such keys, and only then, so
+        that each set has at least one. What was changed between the call of this method and the
+        first set is told too. While the caller works on a set nothing is done. ``close`` of the
+        dictionary ends the loop at once, from another thread or a signal handler too, and so does
+        ``close`` of the generator, or leaving the loop.
+
+        Each watch tells every change, whatever other watches, ``refresh``, ``refresh_every``,
+        ``sync`` and lookups have found meanwhile, unless this process has changed the key since. A
+        lazy dictionary that has listed nothing yet begins with a listing, which tells only of keys
+        that it knew. In a call that interrupts another one, and while a value is decoded, an empty
+        set is yielded, as such a call can't look.
+
+        A look costs an NFS server what ``refresh`` costs: while nothing changes 4 to 6 calls and up
+        to 100 KiB of replies, as they have the attributes of 256 directories, twice. So a thousand
+        hosts that watch once a second cost it 6,000 calls and 100 MB a second; with a longer
+        ``interval`` in proportion less. An OSError is logged, once while others follow, and
+        the next look comes as usual. ValueError if ``interval`` isn't more than 0 and finite.
+        """
+        return self._watching.watch(self, checked_seconds("interval", interval))
 
     def wait_for(self, key: str, timeout: float | None = None) -> V:
         """Wait until some host has written the key, and return its value.
@@ -454,9 +530,10 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
 
         A temporary file is removed when it is older than ``grace`` seconds by the server's clock,
         so that a write under way keeps its own; if it holds a value that a ``pop`` or a write left
-        there, the value is given back to its key (see ``pop``). A damaged file gets ``.damaged-…`` after its
-        name, which no scan takes. Files that can't be read here but may be whole stay. EBUSY if
-        other processes go on writing the index.
+        there, the value is given back to its key (see ``pop``). The same goes for leases that
+        weren't renewed for so long, and for twice their durations. A damaged file gets
+        ``.damaged-…`` after its name, which no scan takes. Files that can't be read here but may be
+        whole stay. EBUSY if other processes go on writing the index.
         """
         self._writable()
         self._not_interrupting()
@@ -465,7 +542,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         done = repair(self._storage, self._entries, self._workers, grace)
         self._writer.discard_index()
         self.sync()
-        self.close()
+        self._writer.flush()
         return done
 
     def pack(self) -> PackReport:
@@ -474,7 +551,8 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
         Openings do that by themselves when it pays. The next opening of the whole store then reads
         that file instead of one for each key. Every directory is listed, so that files that were
         written in place are packed anew. Takes 3 s more if something was changed within the last
-        3 s, as so young signatures prove nothing. OSError if the file can't be written; EBUSY if
+        3 s, as so young signatures prove nothing. Values that an ``update`` of 2,000 keys or more
+        has written aren't read again. OSError if the file can't be written; EBUSY if
         other processes go on writing the index.
         """
         self._writable()
@@ -485,6 +563,7 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             self._writer,
             self._storage.index,
             self._entries,
+            self._loads,
             self._workers,
         )()
 
@@ -493,19 +572,33 @@ class NfsDict(ReadCache[V], MutableMapping[str, V]):
             raise failure(errno.EBUSY, self._storage.directory)
 
     def close(self) -> None:
-        """Write the index, if that pays. Never raises OSError.
+        """Write the index, if that pays; end watches, and the thread of ``refresh_every``.
 
-        The dictionary stays usable. Without a close no entry is lost, but the next opening may take
-        longer.
+        After an ``update`` of 2,000 keys or more it lists the directories that were written, and
+        packs the values, as ``pack`` does: if 3 s have passed since, or if the load took 30 s or
+        more, when it waits for the rest of the 3 s. A lazy dictionary that has listed nothing yet
+        leaves that to ``pack``.
+
+        Never raises OSError. Waits for a refresh of those that is under way, but 10 s at most. The
+        dictionary stays usable: it can be watched anew, but isn't refreshed by itself any
+        more. Without a close no entry is lost, but the next opening may take longer.
         """
+        self._watching.end()
         if not self._read_only:
+            pack_loads(self._scanner, self._state, self._loads)
             self._writer.flush()
 
     # --- the rest of a mapping -------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        """Iterate over a copy of the keys, as lookups and other threads may change them."""
-        return iter(self._scanner.known_keys())
+        """Iterate over a copy of the keys, as lookups and other threads may change them.
+
+        A loop that looks up each key as it gets it reads values that aren't in memory from packs,
+        where these have them and the key's directory hasn't changed: a few reads in place of one
+        for each key. Such values are those of a moment within the loop. Likewise ``values`` and
+        ``items``.
+        """
+        return self._ahead.over(self._scanner.known_keys())
 
     def __len__(self) -> int:
         self._list_once()

@@ -14,9 +14,10 @@ from .content import Content
 from .core import MISSING, digest
 from .entries import Entries
 from .errors import CorruptValueError
-from .index.memory import UNREAD
+from .index.shard import UNREAD
 from .index.writer import IndexWriter
 from .interrupting import Interrupting
+from .read_ahead import ReadAhead
 from .state import StoreState
 from .storage import Storage
 
@@ -31,6 +32,7 @@ class OneKey:
         storage: Storage,
         entries: Entries,
         interrupting: Interrupting,
+        ahead: ReadAhead,
     ) -> None:
         self._state = state
         self._locks = state.locks
@@ -39,12 +41,20 @@ class OneKey:
         self._exclusive = storage.exclusive
         self._entries = entries
         self._interrupting = interrupting
+        self._ahead = ahead
 
     def find(self, key: str, fresh: bool) -> Any:
-        """The key's value from its file, or MISSING. Raises as ``Entries.find_entry``."""
+        """The key's value from its file, or MISSING. Raises as ``Entries.find_entry``.
+
+        In a loop over the keys it may come from a pack, see ``read_ahead``.
+        """
         hexdigest = digest(key)
         if self._locks.interrupted:
             return self._interrupting.lookup(hexdigest, key, fresh)
+        if not fresh:
+            value, replaced = self._ahead.take(hexdigest, key)
+            if value is not MISSING:
+                return value
         guard = self._locks.guard
         with guard:
             read = self._state.begin_read(key)

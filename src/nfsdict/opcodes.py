@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickletools
+import re
+import sys
 
 _MARK = pickletools.markobject
 _FRAME_HEADER = 9  # the opcode, and the length of the frame after it
@@ -16,17 +18,26 @@ def pickle_flaw(data: bytes) -> str | None:
 
     The opcodes must run to a STOP that is the last byte, and stack and memo must hold what each
     opcode takes. This costs more than unpickling, so it is only for bytes that couldn't be
-    unpickled, or must not be. None too if there isn't enough memory to tell.
+    unpickled, or must not be. None too if a limit of this process keeps from telling: on memory, on
+    nesting, or on the digits of an integer, which protocol 0 writes as text.
     """
     try:
         _check(data)
-    except MemoryError:
+    except (MemoryError, RecursionError):
         return None
     except IndexError:
         return "no pickle: an opcode takes more than there is"
     except Exception as error:  # pickletools raises ValueError, and others for some arguments
+        if _digits_refused(data):
+            return None
         return f"no pickle: {error}"
     return None
+
+
+def _digits_refused(data: bytes) -> bool:
+    """Whether there are more digits in a row than Python converts."""
+    limit = sys.get_int_max_str_digits() if hasattr(sys, "get_int_max_str_digits") else 0
+    return limit > 0 and re.search(rb"[0-9]{%d}" % (limit + 1), data) is not None
 
 
 def _check(data: bytes) -> None:

@@ -22,7 +22,8 @@ B = TypeVar("B")
 _CHUNK = 64
 # Items taken ahead for each thread, so that it has work while a slow item is waited for.
 _AHEAD = 2
-# Bytes of files that are read ahead. The decoded values take about as much memory again.
+# Bytes of files that are read ahead. One value of each batch is decoded at a time beside them; how
+# large that is, its class decides.
 IN_FLIGHT = 24 << 20
 # Threads are started once the calls have waited for this many seconds, and for as long as they have
 # computed. If calls don't wait, as on a warm local disk, threads make an opening two to seven times
@@ -163,7 +164,7 @@ def _in_threads(
                 # The first item waits for a second one, or is done in this thread. No more threads
                 # than items are flying, as each keeps memory of its own for what it has read.
                 if sent > 1 and len(pool) < min(threads, len(flying)):
-                    _start(work, 1 if pool else 2, pool)
+                    start(work, 1 if pool else 2, pool)
             if not flying:
                 return
             number = sent - len(flying)
@@ -195,8 +196,8 @@ class _Mine(threading.local):
 _mine = _Mine()
 
 
-def _start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -> None:
-    """Start so many threads, or as many as can be started.
+def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -> None:
+    """Start so many daemon threads, or as many as can be started, and append them to ``pool``.
 
     None while the interpreter shuts down, as a thread started then would never run.
     """

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import NamedTuple
 
 from .batches import batches
 from .entries import Entries, Entry
 from .index import pack
-from .index.memory import RACY_WINDOW_NS, Index, IndexEntry
+from .index.memory import RACY_WINDOW_NS, Index
+from .index.shard import IndexEntry
 from .index.stack import PackStack, until_unclaimed
 from .index.writer import IndexUpdate, IndexWriter
 from .layout import SHARDS
+from .loads import Loads
 from .parallel import in_parallel
 from .scan import Scanner
 from .state import StoreState
 from .storage.index_files import IndexFiles
+
+log = logging.getLogger("nfsdict")
+
+# ``close`` waits for what took so many seconds to load: that it takes 3 s more doesn't show.
+_LONG = 30.0
+
+
+def pack_loads(scanner: Scanner, state: StoreState, loads: Loads) -> None:
+    """At ``close``, put into a pack what ``update`` has loaded, if it is proven or has taken long.
+
+    A dictionary that has listed nothing yet isn't listed for it. Never raises OSError.
+    """
+    if state.locks.interrupted or not state.index.listed:
+        return
+    wait = loads.wait()
+    if wait is None or (wait and loads.seconds < _LONG):
+        return
+    try:
+        time.sleep(wait)
+        scanner.scan()
+    except OSError as error:
+        log.info("what was written is not packed: %s", error)
 
 
 class PackReport(NamedTuple):
@@ -40,8 +65,10 @@ class Repack:
         writer: IndexWriter,
         files: IndexFiles,
         entries: Entries,
+        loads: Loads,
         workers: int,
     ) -> None:
+        self._loads = loads
         self._state = state
         self._scanner = scanner
         self._writer = writer
@@ -52,6 +79,9 @@ class Repack:
 
     def __call__(self) -> PackReport:
         """See ``NfsDict.pack``. OSError if it can't be written; EBUSY if others go on writing."""
+        wait = self._loads.wait()
+        if wait:
+            time.sleep(wait)  # else the shards were listed now and then
         self._scanner.scan(relist=True)  # only a file's ctime shows that it was written in place
         report = self._write()
         if report.racy or not self._settled():
@@ -130,10 +160,13 @@ class Repack:
     def _read(self, loose: Loose, hexdigests: list[str]) -> dict[str, bytes]:
         """The bytes, by key, of those files that still have the signature that is known."""
         values = {}
+
+        def keep(name: str, entry: Entry | Exception | None) -> None:
+            if isinstance(entry, Entry) and entry.signature == loose.entries[name].signature:
+                values[entry.key] = bytes(entry.data)
+
         # Decoded as entries, as openings trust packed bytes to be whole.
-        for hexdigest, entry in zip(hexdigests, self._entries.read_entries(hexdigests)):
-            if isinstance(entry, Entry) and entry.signature == loose.entries[hexdigest].signature:
-                values[entry.key] = entry.data
+        self._entries.read_entries(hexdigests, keep)
         return values
 
 

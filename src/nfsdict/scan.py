@@ -15,9 +15,13 @@ from typing import Any
 
 from .entries import Entries
 from .in_flight import Scan
+from .index import memory
+from .index.shard import ShardIndex
+from .index.stack import PackStack
 from .index.writer import IndexWriter
 from .kinds import Kinds
 from .layout import SHARDS, Stamp
+from .loads import Loads
 from .locks import is_decoding
 from .parallel import in_parallel
 from .progress import Progress
@@ -46,6 +50,25 @@ class Plan:
     files"""
     todo: list[str] = field(default_factory=list)
     """shards to look at, in order"""
+    unpacks: bool = False
+    """whether the packs that the opening has loaded have values for shards that are listed"""
+    reopened: PackStack | None = None
+    """packs with values for files that are read again, if their signatures are the same"""
+
+    def packed_size(self, shard: str, writer: IndexWriter) -> int:
+        """Bytes that are read from packs when this shard is listed."""
+        if self.reopened is not None:
+            return self.reopened.size(shard)
+        return writer.packed_size(shard) if self.unpacks and shard not in self.clean else 0
+
+    def packed_values(
+        self, shard: str, before: ShardIndex, writer: IndexWriter
+    ) -> dict[str, bytes]:
+        """The bytes of the shard's files as the packs have them, by key, for those that had the
+        same signature ``before``."""
+        if self.reopened is not None:
+            return self.reopened.proven_values(shard, before.proven())
+        return writer.packed_values(shard) if self.unpacks else {}
 
 
 class Scanner:
@@ -63,6 +86,7 @@ class Scanner:
         entries: Entries,
         kinds: Kinds,
         progress: Progress,
+        loads: Loads,
         *,
         may_probe_clock: bool,
         workers: int,
@@ -74,6 +98,7 @@ class Scanner:
         self._locks = state.locks
         self._kinds = kinds
         self._progress = progress
+        self._loads = loads
         self._may_probe_clock = may_probe_clock
         self._workers = workers
 
@@ -81,13 +106,12 @@ class Scanner:
         """Bring cache and index up to date.
 
         ``relist``: list every shard, whatever its stamp. ``reread``: also read files whatever their
-        signatures, see ``ReadPolicy``. With ``telling``, ``StoreState.take_changes`` reports
-        afterwards what others changed.
+        signatures, see ``ReadPolicy``. With ``telling`` the next ``refresh`` tells what others
+        changed; watches always do.
 
-        Does nothing if the calling thread is decoding a value of this store, or has
-        interrupted another call of it: such a call must do with what is known.
+        Does nothing if the calling thread may not scan (``barred``).
         """
-        if is_decoding(self._storage.directory) or self._locks.interrupted:
+        if self.barred:
             return
         first = not self._state.index.listed
         scan = Scan(set(self._state.cached_keys()) if first else None, reread)
@@ -100,15 +124,19 @@ class Scanner:
                 self._writer.load_index()
             try:
                 self._scan(scan, first, relist or reread)
-                if not telling:
-                    with self._locks.guard:
-                        self._state.drop_changes(scan)
+                scan.telling = telling
             finally:
                 if first:
                     self._writer.close_packs()
         finally:
             with self._locks.guard:
                 self._state.end_scan(scan)
+
+    @property
+    def barred(self) -> bool:
+        """Whether the calling thread is decoding a value of this dictionary, or has interrupted
+        another call of it: such a call must do with what is known."""
+        return is_decoding(self._storage.directory) or self._locks.interrupted
 
     def known_keys(self) -> list[str]:
         """The keys known here. If the store was never listed, a scan lists it first."""
@@ -121,13 +149,23 @@ class Scanner:
 
     def _scan(self, scan: Scan, first: bool, relist: bool) -> None:
         plan = self._plan(scan, first, relist)
+        try:
+            self._carry_out(plan, scan, first)
+        finally:
+            if plan.reopened is not None:
+                plan.reopened.close_packs()
+
+    def _carry_out(self, plan: Plan, scan: Scan, first: bool) -> None:
         policy = self._state.read_policy(scan.reread)
         # A scan that reads all files again finds those that were changed in place. The index is
         # then written even for few changes, as else openings go on serving the old values.
         with self._writer.updating(even_little=scan.reread) as update:
-            looks = self._look(plan, policy, first)
+            looks = self._look(plan, policy)
             for found in self._progress.over(looks, len(plan.todo)):
                 with self._locks.guard:
+                    if not scan.reread:
+                        racy = memory.racy_since(scan.server_time_ns)
+                        found.data.update(self._loads.take(found.shard, found.entries, racy))
                     replaced = self._state.apply(found, scan)
                     update.add_shard(found.shard, found.data)
                 del replaced  # may run the values' own code
@@ -160,7 +198,11 @@ class Scanner:
             with self._locks.guard:
                 self._state.leave_unmaterialized(clean)
         elif first:
+            plan.unpacks = True
             plan.unpacked = self._unpack(clean)
+        elif scan.reread and not self._state.lazy and self._storage.rules.lists_signatures():
+            plan.reopened = PackStack(self._storage.index)
+            plan.reopened.load_manifest()
         plan.todo = sorted(present - clean | plan.unpacked.keys() | known_of - present)
         return plan
 
@@ -203,18 +245,16 @@ class Scanner:
 
     # --- look ----------------------------------------------------------------------------------
 
-    def _look(self, plan: Plan, policy: ReadPolicy, first: bool) -> Iterator[ShardScan]:
+    def _look(self, plan: Plan, policy: ReadPolicy) -> Iterator[ShardScan]:
         """List and read the planned shards, several at a time; yields them in order."""
-        unpacking = first and not self._state.lazy
-
-        def list_shard(shard: str) -> ShardScan:
-            return self._list_shard(shard, plan, policy, unpacking)
-
-        def packed_size(shard: str) -> int:
-            """Bytes that are read from the packs when this shard is listed."""
-            return self._writer.packed_size(shard) if unpacking and shard not in plan.clean else 0
-
-        scans = in_parallel(list_shard, plan.todo, self._workers, size=packed_size)
+        scans = in_parallel(
+            lambda shard: self._list_shard(shard, plan, policy),
+            plan.todo,
+            self._workers,
+            # The core compares without the GIL. Values are decoded with it.
+            without_gil=not plan.unpacks and plan.reopened is None,
+            size=lambda shard: plan.packed_size(shard, self._writer),
+        )
         readings = in_parallel(
             lambda batch: (batch, read(self._entries, batch, policy)),
             (batch for scan in scans for batch in scan.batches()),
@@ -228,12 +268,12 @@ class Scanner:
                 batch.scan.finish()
                 yield batch.scan
 
-    def _list_shard(self, shard: str, plan: Plan, policy: ReadPolicy, unpacking: bool) -> ShardScan:
+    def _list_shard(self, shard: str, plan: Plan, policy: ReadPolicy) -> ShardScan:
         with self._locks.guard:
             scan = ShardScan(shard, *self._state.begin_look(shard))
         if shard in plan.clean:
             scan.trust_index(plan.stamps[shard], plan.unpacked[shard], policy)
         else:
-            packed = self._writer.packed_values(shard) if unpacking else {}
+            packed = plan.packed_values(shard, scan.before, self._writer)
             scan.list_files(self._storage.shards, self._entries.unpack(packed), policy)
         return scan

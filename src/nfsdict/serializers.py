@@ -1,4 +1,4 @@
-"""Serializers: pickle with an integrity trailer, JSON, raw bytes, or a user's own."""
+"""Serializers: pickle with an integrity trailer, JSON, raw bytes, buffers, or a user's own."""
 
 from __future__ import annotations
 
@@ -9,20 +9,14 @@ import struct
 import zlib
 from typing import Any, Literal, Protocol, Union, runtime_checkable
 
-from .content import SMALL, Content, whole
+from .buffers import Buffers
+from .builtin_serializer import BuiltinSerializer, Damaged
+from .content import SMALL, Content
 from .errors import text_of
 from .opcodes import pickle_flaw
 
 # What an extension, the end of a file name, must look like.
 EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
-
-
-class Damaged(ValueError):
-    """These bytes aren't what ``dumps`` made."""
-
-
-class Foreign(Damaged):
-    """These bytes may be whole, but made by a serializer with another key."""
 
 
 @runtime_checkable
@@ -43,36 +37,9 @@ class Serializer(Protocol):
     def loads(self, data: bytes, /) -> Any: ...
 
 
-SerializerName = Literal["pickle", "json", "bytes"]
+SerializerName = Literal["pickle", "json", "bytes", "buffers"]
 AnySerializer = Union[SerializerName, Serializer]
 """A built-in serializer's name, or a serializer."""
-
-
-class BuiltinSerializer:
-    """Base of the built-in serializers: only ``Damaged`` means that the bytes are damaged."""
-
-    extension: str
-
-    def freeze(self, value: Any, /) -> Any:
-        """The value to keep in memory for an assigned value; called before that is written.
-
-        TypeError if ``dumps`` can't take the value, as far as that is seen without serializing it.
-        """
-        return value
-
-    def parts(self, obj: Any, /) -> Content:
-        """The bytes that ``dumps`` gives, but for a large value as parts, to save a copy."""
-        raise NotImplementedError
-
-    def dumps(self, obj: Any, /) -> bytes:
-        return whole(self.parts(obj))
-
-    def flaw(self, data: bytes, /) -> str | None:
-        """The reason why ``dumps`` can't have made these bytes, or None if there is none.
-
-        Runs no code that they name.
-        """
-        raise NotImplementedError
 
 
 class Pickle(BuiltinSerializer):
@@ -136,6 +103,12 @@ class Json(BuiltinSerializer):
     0.2.1 that hold them are still read. Lone surrogates are written as escapes. If a high surrogate
     is followed by a low one, JSON would read their escapes as one character. Such a text is written
     as release 0.2.1 does, in bytes that aren't valid UTF-8.
+
+    Beside a large value and its file's content, memory holds the text, as the ``json`` module
+    writes and reads no less than a whole ``str``.
+
+    What this process can't decode is no damage: the errors of Python's limits on an integer's
+    digits (ValueError) and on nesting (RecursionError) come out as they are.
     """
 
     extension = ".json"
@@ -169,14 +142,20 @@ class Json(BuiltinSerializer):
     def loads(self, data: bytes, /) -> Any:
         try:
             return json.loads(data)
-        except (ValueError, RecursionError) as error:
-            raise Damaged(f"no JSON: {error}") from error
+        except ValueError as error:
+            flaw = self.flaw(data)
+            if flaw:
+                raise Damaged(flaw) from error
+            raise
 
     def flaw(self, data: bytes, /) -> str | None:
         try:
-            self.loads(data)
-        except Damaged as error:
-            return str(error)
+            # Digits stay text: how many of them may be converted is no matter of the bytes.
+            json.loads(data, parse_int=str)
+        except ValueError as error:
+            return f"no JSON: {error}"
+        except RecursionError:
+            pass  # nobody knows
         return None
 
 
@@ -278,7 +257,12 @@ _TAKEN = {
 # repair() appends 21.
 _LONGEST = 64
 
-KNOWN: dict[str, Serializer] = {"pickle": Pickle(), "json": Json(), "bytes": Bytes()}
+KNOWN: dict[str, Serializer] = {
+    "pickle": Pickle(),
+    "json": Json(),
+    "bytes": Bytes(),
+    "buffers": Buffers(),
+}
 
 
 def json_format(*, indent: int | str | None = None, sort_keys: bool = False) -> Serializer:

@@ -6,17 +6,17 @@ Files are read in batches of few bytes, so that a large shard takes no more memo
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .batches import batches
-from .core import MISSING
+from .core import MISSING, digest
 from .entries import Entries, Entry
 from .errors import CorruptValueError, described
 from .index import pack
-from .index.memory import UNREAD, IndexEntry
-from .layout import NO_STAMP, UNKNOWN, Stamp, file_size
+from .index.shard import IndexEntry, ShardIndex
+from .layout import NO_STAMP, UNKNOWN, Stamp, file_size, signature_at
 from .storage.shards import Shards
 
 log = logging.getLogger("nfsdict")
@@ -44,12 +44,27 @@ class ReadPolicy:
         self._reread = reread
         self._to_read = self._room = room
 
-    def wants(self, entry: IndexEntry, proven: bool, size: int) -> bool:
-        """Whether to read the file of this known entry, which has ``size`` bytes.
+    @property
+    def keeps_all(self) -> bool:
+        """Whether all values are kept, whatever their sizes."""
+        return self._room is None and not self._lazy
+
+    def unsettled(self, keys: Sequence[str]) -> Iterable[int]:
+        """The positions of those keys whose values may have to be read, or let go of, though their
+        files are the same as before."""
+        if self._reread:
+            return range(len(keys))
+        if self._lazy:
+            return ()
+        cached = self._cache.get
+        return [at for at, key in enumerate(keys) if cached(key, MISSING) is MISSING]
+
+    def wants(self, key: str, proven: bool, size: int) -> bool:
+        """Whether to read the file of this known key, which has ``size`` bytes.
 
         ``proven``: its signature shows that it is the file that was read before.
         """
-        if not self._reread and self._cache.get(entry.key, MISSING) is not MISSING:
+        if not self._reread and self._cache.get(key, MISSING) is not MISSING:
             return not proven
         if self._lazy:
             return False
@@ -98,15 +113,24 @@ class ShardScan:
     shard: str
     number: int
     """the look's number: looks are numbered in the order in which they begin"""
-    known: dict[str, IndexEntry]
-    """the entries that were known before, by digest"""
+    before: ShardIndex
+    """what was known when the look began"""
+    known: dict[str, IndexEntry] = field(default_factory=dict)
+    """the entries that were known before, by digest, but for files that are as they were"""
+    without: list[int] = field(default_factory=list)
+    """the positions of listed keys of ``before`` that are in ``known``; the others have the file
+    that they had"""
+    unpacked: dict[str, Any] = field(default_factory=dict)
+    """values from the packs, by key, of files that are as they were"""
+    unchanged: list[tuple[str, int]] = field(default_factory=list)
+    """other keys that have the file that they had, and its size, if the cache may have to change"""
     clean: bool = False
     """whether the stamp shows that the index has the shard's keys, so that it isn't listed"""
     stamp: Stamp = NO_STAMP
     """the stamp of the listing; NO_STAMP if a file couldn't be read, so that the next scan lists
     the shard again"""
     entries: dict[str, IndexEntry] = field(default_factory=dict)
-    """the entries found now, by digest"""
+    """the other entries found now, by digest"""
     values: dict[str, Any] = field(default_factory=dict)
     """the values that were read and kept, by key"""
     data: dict[str, bytes] = field(default_factory=dict)
@@ -124,32 +148,70 @@ class ShardScan:
     def trust_index(self, stamp: Stamp, unpacked: dict[str, Any], policy: ReadPolicy) -> None:
         """Take the shard as the index has it: its directory was just seen to have this stamp."""
         self.clean, self.stamp = True, stamp
-        signatures = {hexdigest: old.signature for hexdigest, old in self.known.items()}
-        self._compare(signatures, unpacked, policy)
+        signatures = self.before.proven_signatures()
+        others = [
+            at for at in range(len(self.before.keys)) if signature_at(signatures, at) == UNKNOWN
+        ]
+        rest = {name: old.signature for name, old in self.before.entries(others).items()}
+        self._settle(others, unpacked, policy)
+        self._compare(rest, unpacked, policy)
 
     def list_files(self, shards: Shards, unpacked: dict[str, Any], policy: ReadPolicy) -> None:
         """List the shard. ``unpacked``: values from the packs, by key; used for files whose
         signatures prove that they are the same."""
-        listing = shards.list(self.shard)
+        listing = shards.list(self.shard, self.before.keys, self.before.proven_signatures())
         self.stamp = listing.stamp
+        self._settle(listing.others, unpacked, policy)
         self._compare(listing.signatures, unpacked, policy)
+
+    def _settle(self, others: list[int], unpacked: dict[str, Any], policy: ReadPolicy) -> None:
+        """Sort out which of the files that are the same as before to read nevertheless. ``others``:
+        the positions of listed keys that aren't the same."""
+        keys = self.before.keys
+        same = bytearray(b"\1") * len(keys)
+        for at in others:
+            same[at] = 0
+        if policy.keeps_all and unpacked:
+            pairs = zip(keys, same)
+            self.unpacked = {key: unpacked[key] for key, one in pairs if one and key in unpacked}
+        for at in policy.unsettled(keys):
+            key = keys[at]
+            if not same[at] or key in self.unpacked:
+                continue
+            size = file_size(self.before.signature(at))
+            if self._wants(key, True, size, unpacked, policy):
+                self._to_read.append((digest(key), size))
+                others.append(at)
+            else:
+                self.unchanged.append((key, size))
+        self.without = sorted(others)
+        self.known = self.before.entries(self.without)
+
+    def _wants(
+        self, key: str, proven: bool, size: int, unpacked: dict[str, Any], policy: ReadPolicy
+    ) -> bool:
+        """Whether to read the file of this known key; not if its value was unpacked."""
+        if not proven or key not in unpacked:
+            return policy.wants(key, proven, size)
+        if policy.keeps(key, size):
+            self.values[key] = unpacked[key]
+        return False
 
     def _compare(
         self, signatures: dict[str, bytes], unpacked: dict[str, Any], policy: ReadPolicy
     ) -> None:
-        """Sort out which files to read: those with unknown names, and those that are wanted."""
+        """Sort out which other files to read: those with unknown names, and those that are
+        wanted."""
         for hexdigest, signature in signatures.items():
             old = self.known.get(hexdigest)
             if old is None:
                 self._to_read.append((hexdigest, file_size(signature)))
                 continue
-            proven = old.proven and old.signature == signature
-            if proven and old.key in unpacked:
-                self.values[old.key] = unpacked[old.key]
-            elif policy.wants(old, proven, file_size(signature)):
+            proven = old.proves(signature)
+            if self._wants(old.key, proven, file_size(signature), unpacked, policy):
                 self._to_read.append((hexdigest, file_size(signature)))
                 continue
-            self.entries[hexdigest] = IndexEntry(old.key, signature, None)
+            self.entries[hexdigest] = old.seen(signature)
             if signature != UNKNOWN and old.differs(signature):
                 self.changed.add(old.key)
 
@@ -170,7 +232,7 @@ class ShardScan:
             if found.data is not None and self._packed + len(found.data) <= pack.SECTION:
                 self._packed += len(found.data)
                 self.data[key] = found.data
-            if old is None or _replaced(old, found.entry):
+            if old is None or old.replaced_by(found.entry):
                 self.changed.add(key)
             return
         self._complete = self._complete and found is None
@@ -190,21 +252,15 @@ class ShardScan:
 
 def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | Exception | None]:
     """Read the files of this batch. Values that the policy doesn't keep are dropped at once."""
-    found: list[Reading | Exception | None] = []
-    for hexdigest, entry in zip(batch.hexdigests, entries.read_entries(batch.hexdigests)):
+
+    def keep(hexdigest: str, entry: Entry | Exception | None) -> Reading | Exception | None:
         if not isinstance(entry, Entry):
             if entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
                 log.warning("can't read %s: %s", entries.path_of(hexdigest), described(entry))
-            found.append(entry)
-            continue
+            return entry
         size = len(entry.data)
         value = entry.value if policy.keeps(entry.key, size) else _NOT_KEPT
         known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
-        found.append(Reading(known, value, entry.data if size <= pack.PACKED else None))
-    return found
+        return Reading(known, value, bytes(entry.data) if size <= pack.PACKED else None)
 
-
-def _replaced(old: IndexEntry, new: IndexEntry) -> bool:
-    if old.fingerprint not in (None, UNREAD):
-        return old.fingerprint != new.fingerprint
-    return old.differs(new.signature)
+    return entries.read_entries(batch.hexdigests, keep)

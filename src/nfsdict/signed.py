@@ -5,15 +5,9 @@ from __future__ import annotations
 import hmac
 from typing import Any
 
-from .content import SMALL, Content, size_of
-from .serializers import (
-    AnySerializer,
-    BuiltinSerializer,
-    Damaged,
-    Foreign,
-    Serializer,
-    serializer_named,
-)
+from .builtin_serializer import BuiltinSerializer, Damaged, Foreign
+from .content import SMALL, Content, Data, fingerprint, size_of
+from .serializers import AnySerializer, Serializer, serializer_named
 
 _MAGIC = b"nfsdmac\x01"
 _CODE = 32  # bytes of HMAC-SHA-256
@@ -67,6 +61,9 @@ class _Signed(BuiltinSerializer):
         self._prefix = _PREFIX + inner.extension.encode() + b"\0"
         self._freeze = getattr(inner, "freeze", super().freeze)
         self._parts = getattr(inner, "parts", inner.dumps)
+        self.aligned = getattr(inner, "aligned", False)
+        # The trailer comes last, so the inner serializer finds its checksums where it put them.
+        self.fingerprint = getattr(inner, "fingerprint", fingerprint)
         # After the HMAC the inner checksum needs no check. This class has no ``loads_verified``
         # itself: anybody can compute a pack's checksum, so bytes from a pack go through ``loads``.
         self._loads = inner.loads
@@ -81,7 +78,7 @@ class _Signed(BuiltinSerializer):
         trailer = self._code(*parts) + _MAGIC
         return [*parts, trailer] if size_of(content) >= SMALL else b"".join((*parts, trailer))
 
-    def loads(self, data: bytes, /) -> Any:
+    def loads(self, data: Data, /) -> Any:
         flaw = self._flaw_at_the_end(data)
         if flaw:
             raise Damaged(flaw)
@@ -94,12 +91,12 @@ class _Signed(BuiltinSerializer):
             raise Damaged(flaw)
         raise Foreign("it was signed with another key, or changed")
 
-    def flaw(self, data: bytes, /) -> str | None:
-        return self._flaw_at_the_end(data) or self._flaw(data[:-_TRAILER])
+    def flaw(self, data: Data, /) -> str | None:
+        return self._flaw_at_the_end(data) or self._flaw(bytes(data[:-_TRAILER]))
 
     @staticmethod
-    def _flaw_at_the_end(data: bytes) -> str | None:
-        if len(data) >= _TRAILER and data.endswith(_MAGIC):
+    def _flaw_at_the_end(data: Data) -> str | None:
+        if len(data) >= _TRAILER and data[-len(_MAGIC) :] == _MAGIC:
             return None
         return "it isn't signed, or was cut short" if data else "the file is empty"
 

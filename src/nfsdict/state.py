@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Callable
 
 from .cache_bound import CacheBound
-from .content import Content, fingerprint, size_of
+from .content import Content, size_of
 from .core import MISSING, digest
 from .entries import Entry
 from .errors import UncertainWriteError
 from .in_flight import InFlight, Read, Scan
-from .index.memory import Index, IndexEntry
+from .index.memory import Index
+from .index.shard import IndexEntry, Kept, ShardIndex
 from .layout import SHARDS, UNKNOWN, Stamp
 from .locks import Locks
+from .news import News
 from .shard_scan import ReadPolicy, ShardScan
 
 
@@ -21,18 +23,26 @@ class StoreState:
     """``cache`` (key to value, or to MISSING if the value isn't loaded) and the index, in step.
 
     ``lazy``: a scan leaves the values of known keys unread. ``cache_bytes``: the limit on values in
-    the cache. Callers have entered their thread's guard; each method holds the lock ``state`` for a
-    moment. Most methods return the values that they replaced: the caller keeps them until it has
-    released all locks, as dropping the last reference to a value may run its ``__del__``.
+    the cache. ``fingerprint``: that of ``Entries``. Callers have entered their thread's guard; each
+    method holds the lock ``state`` for a moment. Most methods return the values that they replaced:
+    the caller keeps them until it has released all locks, as dropping the last reference to a value
+    may run its ``__del__``.
     """
 
     def __init__(
-        self, index: Index, cache: dict[str, Any], locks: Locks, lazy: bool, cache_bytes: int | None
+        self,
+        index: Index,
+        cache: dict[str, Any],
+        locks: Locks,
+        lazy: bool,
+        cache_bytes: int | None,
+        fingerprint: Callable[[Content], int],
     ) -> None:
         self.index = index
         self._cache = cache
         self.locks = locks
         self.lazy = lazy
+        self._fingerprint = fingerprint
         self._bound = None if cache_bytes is None else CacheBound(cache, cache_bytes)
         # Device and inode of the root that the index describes.
         self._root: tuple[int, int] | None = None
@@ -44,6 +54,7 @@ class StoreState:
         Callers read it before their I/O and pass it back; if it is another one by then, the result
         may be outdated, and the key is marked as unknown"""
         self._in_flight = InFlight()
+        self.news = News(locks)
         # Changes by interrupting calls: digest, key, and whether the key may have a file since.
         self._interrupted: list[tuple[str, str, bool]] = []
 
@@ -75,6 +86,8 @@ class StoreState:
                 # Most often by another lookup. Its object is handed out, as it will be from now on.
                 held = MISSING if fresh else self._cache.get(entry.key, MISSING)
                 return entry.value if held is MISSING else held, None
+            if self.news.watched:
+                self.news.note_lookup(self.index, hexdigest, entry.key, known)
             if read.generation is self.generation:
                 replaced = self._hold(entry.key, entry.value, len(entry.data))
                 self.index.note_read(hexdigest, known)
@@ -83,14 +96,43 @@ class StoreState:
             self._in_flight.overtake(entry.key)
         return entry.value, replaced
 
+    def record_unpacked(
+        self, hexdigest: str, key: str, value: Any, signature: bytes
+    ) -> tuple[Any, Any]:
+        """Note a value that a pack has, with the signature that the file had a moment ago.
+
+        Returns the value and the one replaced; MISSING and None, with nothing noted, if the file
+        may be another one by what is known here, or if a lookup or a scan is under way that may
+        know more. Those aren't overtaken, as the value may be older than they are.
+        """
+        generation = self.generation
+        with self.locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            known = self.index.shard(hexdigest).find(hexdigest, key)
+            if known is None or not known.proven or known.signature != signature:
+                return MISSING, None
+            if self._in_flight.scans or key in self._in_flight.reads:
+                return MISSING, None
+            if self._cache.get(key) is not MISSING:
+                return MISSING, None
+            replaced = self._hold(key, value, known.size)
+            if generation is not self.generation:
+                self._mark_unknown(hexdigest, key)
+                return MISSING, (value, replaced)
+        return value, replaced
+
     def record_seen(self, hexdigest: str, read: Read, signature: bytes, unread: int) -> None:
         """Note that the digest's file exists. It wasn't read."""
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
             if not read.outdated and read.key not in self._cache:
+                known = IndexEntry(read.key, signature, unread)
+                if self.news.watched:
+                    self.news.note_lookup(self.index, hexdigest, read.key, known)
                 self._cache[read.key] = MISSING
-                self.index.note_written(hexdigest, IndexEntry(read.key, signature, unread))
+                self.index.note_written(hexdigest, known)
                 if read.generation is not self.generation:
                     self._mark_unknown(hexdigest, read.key)
                 self._in_flight.overtake(read.key)
@@ -104,6 +146,8 @@ class StoreState:
                 self._settle_interrupted()
             if read.outdated:
                 return None
+            if self.news.watched:
+                self.news.note_lookup(self.index, hexdigest, key, None)
             if read.generation is self.generation:
                 replaced = self._drop(key)
                 self.index.note_gone(hexdigest, key)
@@ -120,12 +164,15 @@ class StoreState:
         signature: bytes,
         data: Content,
         generation: object,
+        entry: IndexEntry | None = None,
     ) -> Any:
         """Note that this digest's file was written with ``data``. Returns the value replaced.
 
-        ``generation``: the attribute's value from before the write.
+        ``generation``: the attribute's value from before the write. ``entry``: what is known of the
+        file; else that it has this signature.
         """
-        entry = IndexEntry(key, signature, fingerprint(data))
+        if entry is None:
+            entry = IndexEntry(key, signature, self._fingerprint(data))
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
@@ -135,10 +182,11 @@ class StoreState:
             else:
                 replaced = self._bound.hold(key, value, size_of(data))
             self.index.note_written(hexdigest, entry)
-            flight = self._in_flight
-            if flight.reads or flight.scans or flight.unreported:
+            flight, news = self._in_flight, self.news
+            if flight.reads or flight.scans or news.unreported or news.watched:
                 flight.overtake(key)
-                flight.drop_news(key)
+                flight.drop_found(key)
+                news.drop(key)
             # Compared last, as an interrupting call may come at any moment before.
             if generation is not self.generation:
                 self._mark_unknown(hexdigest, key)
@@ -152,7 +200,8 @@ class StoreState:
             replaced = self._drop(key)
             self.index.note_gone(hexdigest, key)
             self._in_flight.overtake(key)
-            self._in_flight.drop_news(key)
+            self._in_flight.drop_found(key)
+            self.news.drop(key)
         return replaced
 
     def invalidate(self, hexdigest: str, key: str) -> Any:
@@ -241,6 +290,10 @@ class StoreState:
         """Whether the cache has all these keys. It may lack some that the index has."""
         return all(key in self._cache for key in keys)
 
+    def lacks(self, key: str) -> bool:
+        """Whether the key is known and its value isn't loaded. Takes no lock."""
+        return self._cache.get(key) is MISSING
+
     def cached_keys(self) -> list[str]:
         """The keys in the cache. Takes no lock."""
         return list(self._cache)
@@ -273,6 +326,11 @@ class StoreState:
         with self.locks.state:
             return {shard: self.index.shard(shard).stamp for shard in SHARDS}
 
+    def stamp(self, shard: str) -> Stamp:
+        """The stamp of this shard, as it was listed; NO_STAMP if it isn't known."""
+        with self.locks.state:
+            return self.index.shard(shard).stamp
+
     def distrust(self, shards: set[str]) -> None:
         """Have the next scan list these shards, whatever their stamps."""
         with self.locks.state:
@@ -300,14 +358,15 @@ class StoreState:
             self._in_flight.begin_scan(scan)
 
     def end_scan(self, scan: Scan) -> None:
-        """Note that the scan has ended. The next ``take_changes`` reports what it found."""
+        """Note that the scan has ended, and what it found as news."""
         with self.locks.state:
             self._in_flight.end_scan(scan)
+            self.news.add(scan.found, to_refresh=scan.telling)
 
-    def begin_look(self, shard: str) -> tuple[int, dict[str, IndexEntry]]:
-        """The number of a new look at this shard, and the entries known of it now, by digest."""
+    def begin_look(self, shard: str) -> tuple[int, ShardIndex]:
+        """The number of a new look at this shard, and what is known of it now."""
         with self.locks.state:
-            return self._in_flight.begin_look(), self.index.shard(shard).entries()
+            return self._in_flight.begin_look(), self.index.shard(shard).copy()
 
     def room(self) -> int | None:
         """How many bytes of values still fit into the cache; None if there is no limit."""
@@ -352,15 +411,26 @@ class StoreState:
             if not self._in_flight.apply_look(found.shard, found.number):
                 return None
             replaced = [self._drop(key) for key in found.gone - scan.overtaken]
+            replaced.append(self._apply_unpacked(found.unpacked, scan.overtaken))
+            for key, size in found.unchanged:
+                if key not in scan.overtaken:
+                    replaced.append(self._apply_value(found, key, size, scan.reread))
             for hexdigest, entry in found.entries.items():
                 if entry.key not in scan.overtaken:
-                    replaced.append(self._apply_value(found, entry, scan.reread))
+                    replaced.append(self._apply_value(found, entry.key, entry.size, scan.reread))
                     if found.clean:
                         self.index.note_read(hexdigest, entry)
             if not found.clean:
                 self.index.replace(
-                    found.shard, found.stamp, found.entries, scan.server_time_ns, scan.overtaken
+                    found.shard,
+                    found.stamp,
+                    found.entries,
+                    scan.server_time_ns,
+                    scan.overtaken,
+                    Kept(found.before, found.without),
                 )
+            if self.lazy and scan.known_before is not None:
+                self._unmaterialized_shards.add(found.shard)  # keys that are as the packs have them
             if not scan.reread:
                 self.index.mark_dirty(found.shard, found.data)
             replaced.extend(self._apply_uncertain(found.gone & scan.overtaken))
@@ -369,14 +439,21 @@ class StoreState:
             scan.found |= changed if scan.known_before is None else changed & scan.known_before
         return replaced
 
-    def _apply_value(self, found: ShardScan, entry: IndexEntry, reread: bool) -> Any:
-        """Put this entry's value into the cache, or only its key. Returns the value replaced."""
-        key = entry.key
+    def _apply_unpacked(self, values: dict[str, Any], overtaken: set[str]) -> list[Any]:
+        """Put these values into a cache without a limit. Returns the values replaced."""
+        for key in list(overtaken):  # in one step, as an interrupting call may add to them
+            values.pop(key, None)
+        replaced = [self._cache.get(key) for key in values]
+        self._cache.update(values)
+        return replaced
+
+    def _apply_value(self, found: ShardScan, key: str, size: int, reread: bool) -> Any:
+        """Put this key's value into the cache, or only the key. Returns the value replaced."""
         held = self._cache.get(key, MISSING) is not MISSING
         # A lazy dictionary reads an unknown file only for its key, and keeps no value.
         if key in found.values and (not self.lazy or (held and not reread)):
             hold = self._hold if held or reread else self._hold_if_room
-            return hold(key, found.values[key], entry.size)
+            return hold(key, found.values[key], size)
         if reread or key in found.unread:
             return self._hold(key, MISSING, 0)
         self._cache.setdefault(key, MISSING)
@@ -395,13 +472,3 @@ class StoreState:
                 replaced.append(self._cache.get(key))
                 self._mark_unknown(hexdigest, key)
         return replaced
-
-    def take_changes(self) -> set[str]:
-        """The keys that others changed, found by scans that have ended since the last call."""
-        with self.locks.state:
-            return self._in_flight.take_changes()
-
-    def drop_changes(self, scan: Scan) -> None:
-        """Don't report what this scan found."""
-        with self.locks.state:
-            scan.found = set()

@@ -10,6 +10,7 @@ from contextlib import nullcontext, suppress
 from functools import partial
 from typing import Any, Callable
 
+from .content import holds
 from .core import MISSING, digest, outlast
 from .entries import Entries, Entry
 from .errors import UncertainWriteError
@@ -73,7 +74,7 @@ class Taking:
             self.begun = False
             raise self._gone()
         entry = self._entry
-        if entry is None or entry.data != content[0]:
+        if entry is None or not holds(content[0], entry.data):
             entry = self._entries.load_taken(self.hexdigest, content)
         self._removing = content
         try:
@@ -97,7 +98,7 @@ class Taking:
         if not back and self._removing is not None:
             # The file was removed and its value not handed out. Or an interrupted call has put it
             # back already, and then ``add`` changes nothing.
-            self._storage.exclusive.add(self.hexdigest, self._removing[0])
+            self._storage.exclusive.add(self.hexdigest, [self._removing[0]])
 
 
 class Undo:

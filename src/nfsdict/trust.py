@@ -6,6 +6,7 @@ import os
 import stat
 import warnings
 
+from .buffers import Buffers
 from .serializers import Pickle, Serializer
 from .storage import Storage
 
@@ -28,7 +29,8 @@ def warn_of_writers(storage: Storage, serializer: Serializer, mode: int | None) 
 
     The group counts as others, unless ``mode`` asks for its write bit or only the owner is in it.
     """
-    status = storage.files.status() if isinstance(serializer, Pickle) and os.name != "nt" else None
+    pickles = isinstance(serializer, (Pickle, Buffers))
+    status = storage.files.status() if pickles and os.name != "nt" else None
     if status is None:
         return
     if status.st_mode & stat.S_IWOTH:

@@ -10,11 +10,13 @@ import hashlib
 import inspect
 import random
 import struct
+import zlib
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from support.needed import needed
 from support.twins import agreed, no_texts, outcome, texts
 
 
@@ -46,10 +48,17 @@ def parameters(function):
         ("split_values", "section, lengths, /"),
         ("read_stamps", "directories, /"),
         ("outlast", "started, ended, /"),
+        ("identify", "path, /"),
         ("list_directory", "directory, forget, /"),
+        ("list_changes", "directory, forget, keys, signatures, extension, /"),
+        ("crc32", "data, checksum=0, /"),
+        ("aligned", "data, /"),
         ("read_files", "paths, /"),
+        ("read_aligned", "paths, /"),
         ("write_file", "target, data, mode, durable, synced, /"),
         ("write_files", "files, mode, durable, synced, exclusive, /"),
+        ("prepare_files", "files, mode, durable, /"),
+        ("publish_files", "files, synced, /"),
         ("ReadCache.get", "self, key, default=None, *, fresh=False"),
         ("ReadCache._lookup", "self, key, fresh, /"),
         ("ReadCache._exists", "self, key, /"),
@@ -71,6 +80,49 @@ def test_missing_is_one_object_that_shows_its_name(twins):
     for twin in twins:
         assert repr(twin.MISSING) == "MISSING"
         assert type(twin.MISSING) is twin.Missing
+
+
+# --- large contents ------------------------
+
+
+@given(
+    size=st.one_of(st.integers(0, 300), st.integers(1000, 6000)),
+    start=st.integers(0, 70),
+    checksum=st.integers(0, (1 << 32) - 1),
+)
+def test_crc32(twins, size, start, checksum):
+    """Of any length from any address: short ones go to zlib, of long ones only the rest."""
+    view = memoryview(NOISE)[start : start + size]
+    expected = zlib.crc32(bytes(view), checksum)
+    assert agreed(twins, lambda twin: twin.crc32(view, checksum)) == expected
+    assert agreed(twins, lambda twin: twin.crc32(bytes(view), checksum)) == expected
+    assert agreed(twins, lambda twin: twin.crc32(view)) == zlib.crc32(view)
+
+
+NOISE = random.Random(5).getrandbits(8 * 10_000).to_bytes(10_000, "big")
+
+
+@pytest.mark.parametrize("wrong", ["text", None, 5])
+def test_crc32_takes_buffers_alone(twins, wrong):
+    assert agreed(twins, lambda twin: twin.crc32(wrong)) is TypeError
+    assert agreed(twins, lambda twin: twin.aligned(wrong)) is TypeError
+
+
+@pytest.mark.parametrize("size", [0, 1, 63, 64, 5000])
+def test_aligned(twins, size):
+    for twin in twins:
+        for start in range(0, 66, 5):
+            view = twin.aligned(memoryview(NOISE)[start : start + size])
+            assert view.readonly and view == NOISE[start : start + size]
+            assert size == 0 or address(view) % 64 == 0
+            again = twin.aligned(view)
+            assert again.readonly and (size == 0 or address(again) == address(view))
+
+
+def address(view):
+    """Where a view that can't be written begins."""
+    np = needed("numpy")
+    return np.frombuffer(view, "u1").ctypes.data
 
 
 # --- key -> digest -> path ------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import random
 import resource
@@ -11,15 +12,21 @@ import stat
 import struct
 import tempfile
 import threading
+from array import array
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from support.needed import needed
 from support.twins import agreed
 
 SIGNATURE = struct.Struct("<QQqq")
+
+
+def digest(key):
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 # --- reading files ------------------------
@@ -131,7 +138,7 @@ def test_times_before_1970(twins, zoo):
     assert mtime == -1_500_000_000
 
 
-@pytest.mark.parametrize("forget", [False, True])
+@pytest.mark.parametrize("forget", [0, 1, 2, 3])
 def test_list_directory(twins, zoo, forget):
     (zoo / os.fsdecode(b"no \xff utf-8")).write_bytes(b"x")
     status = {name: os.lstat(zoo / name) for name in os.listdir(zoo)}
@@ -164,6 +171,100 @@ def test_a_long_directory_is_listed_to_its_end(twins, tmp_path):
 def test_list_directory_of_what_is_none(twins, zoo, name):
     number = agreed(twins, lambda twin: twin.list_directory(str(zoo / name), False))
     assert number == (errno.ENOENT if name in ("missing", "dangling") else errno.ENOTDIR)
+    known = ["k"], bytes(32), ".pkl"
+    assert agreed(twins, lambda twin: twin.list_changes(str(zoo / name), 1, *known)) == number
+
+
+# --- a directory and what is known of it ------------------------
+
+KEYS = sorted(map(str, range(300)), key=digest)
+PLANTED = ("the same", "another", "gone", "not known", "a directory", "a link", "other extension")
+
+
+def planted(directory, fates):
+    """A file for each key, as its fate says: the known keys, their signatures, and by key the name
+    of what a comparison has to tell of."""
+    keys, signatures, told = [], [], {}
+    for key, fate in zip(KEYS, fates):
+        path = directory / f"{digest(key)}{'.json' if fate == 'other extension' else '.pkl'}"
+        if fate == "a directory":
+            path.mkdir()
+        elif fate == "a link":
+            path.symlink_to("nothing")
+        else:
+            path.touch()
+        if fate != "not known":
+            keys.append(key)
+            signatures.append(signature_of(path))
+        if fate == "gone":
+            path.unlink()
+        elif fate == "another":
+            os.utime(path, ns=(1, 1))
+        if fate not in ("the same", "gone"):
+            told[key] = path.name
+    return keys, b"".join(signatures), told
+
+
+@given(fates=st.lists(st.sampled_from(PLANTED), max_size=60), forget=st.integers(0, 2))
+@settings(max_examples=60)
+def test_list_changes(twins, fates, forget):
+    with tempfile.TemporaryDirectory() as name:
+        keys, signatures, told = planted(Path(name), fates)
+        (Path(name) / f"{digest('0')}.pkl.damaged-1").touch()
+        (Path(name) / digest("0")[:63]).touch()
+
+        def listed(twin):
+            *times, entries, others = twin.list_changes(name, forget, keys, signatures, ".pkl")
+            return times, sorted(entries), others
+
+        times, entries, others = agreed(twins, listed)
+        *expected, all_entries = twins[0].list_directory(name, 0)
+    assert times == expected
+    wanted = {*told.values(), f"{digest('0')}.pkl.damaged-1", digest("0")[:63]}
+    assert entries == sorted(entry for entry in all_entries if entry[0] in wanted)
+    fate_of = dict(zip(KEYS, fates))
+    assert [keys[at] for at in others] == [key for key in keys if fate_of[key] != "the same"]
+
+
+def test_a_file_of_another_signature_is_told_of(twins, tmp_path):
+    """Whichever of its numbers differs; zeros are no file's."""
+    path = tmp_path / f"{digest('k')}.pkl"
+    path.touch()
+    signature = signature_of(path)
+    for twin in twins:
+        assert twin.list_changes(str(tmp_path), 0, ["k"], signature, ".pkl")[2:] == ([], [])
+        for at in range(32):
+            other = bytearray(signature)
+            other[at] ^= 1
+            [entry] = twin.list_changes(str(tmp_path), 0, ["k"], bytes(other), ".pkl")[2]
+            assert entry[0] == path.name and entry[2] == signature
+        assert twin.list_changes(str(tmp_path), 0, ["k"], bytes(32), ".pkl")[3] == [0]
+
+
+@pytest.mark.parametrize(
+    ("keys", "signatures", "extension", "error"),
+    [
+        (["k"], b"", ".pkl", ValueError),
+        ([], bytes(32), ".pkl", ValueError),
+        (["k"], bytes(31), ".pkl", ValueError),
+        ([b"k"], bytes(32), ".pkl", TypeError),
+        (["k"], bytes(32), b".pkl", TypeError),
+    ],
+)
+def test_what_is_known_is_checked(twins, tmp_path, keys, signatures, extension, error):
+    call = str(tmp_path), 0, keys, signatures, extension
+    assert agreed(twins, lambda twin: twin.list_changes(*call)) is error
+
+
+def test_identify(twins, zoo):
+    for name in ("regular", "directory", "link", "fifo"):
+        status = os.stat(zoo / name)
+        found = agreed(twins, lambda twin, name=name: twin.identify(str(zoo / name)))
+        assert found == (status.st_dev, status.st_ino)
+    assert agreed(twins, lambda twin: twin.identify(str(zoo / "dangling"))) == errno.ENOENT
+    assert agreed(twins, lambda twin: twin.identify(str(zoo / "regular/x"))) == errno.ENOTDIR
+    assert agreed(twins, lambda twin: twin.identify("a\0b")) is ValueError
+    assert agreed(twins, lambda twin: twin.identify(b"bytes")) is TypeError
 
 
 @pytest.mark.parametrize(
@@ -200,6 +301,59 @@ def test_a_large_file(twins, tmp_path):
         assert_written(signature, target)
 
 
+@pytest.mark.parametrize("size", [0, 5, (1 << 20) - 1, 1 << 20, 5_000_000])
+def test_reading_aligned(twins, zoo, size):
+    """As ``read_files``, but for where large contents lie."""
+    path = zoo / "regular"
+    path.write_bytes(random.Random(size).getrandbits(8 * size).to_bytes(size, "big"))
+    paths = [str(zoo / name) for name in ("regular", "missing", "link", "directory", "fifo")]
+    for twin in twins:
+        [(content, signature), *errors] = twin.read_aligned(paths)
+        assert content == path.read_bytes() and signature == signature_of(path)
+        assert errors == [errno.ENOENT, errno.ELOOP, errno.EISDIR, errno.ENXIO]
+        if size < 1 << 20:
+            assert type(content) is bytes
+            continue
+        assert type(content) is memoryview and content.readonly
+        np = needed("numpy")
+        assert np.frombuffer(content, "u1").ctypes.data % 64 == 0
+
+
+def test_views_are_written(twins, tmp_path):
+    """From where they lie, between bytes, whatever their items are."""
+    target = str(tmp_path / "views")
+    numbers = array("d", [1.5, 2.5])
+    parts = [
+        b"start",
+        memoryview(bytearray(b"view"))[1:3],
+        b"",
+        memoryview(numbers),
+        memoryview(b""),
+    ]
+    parts += [memoryview(bytes([number])) for number in range(100)]
+    for twin in twins:
+        [signature] = twin.write_files([(target, parts)], None, False, False, False)
+        assert_written(signature, target)
+        expected = b"startie" + numbers.tobytes() + bytes(range(100))
+        assert Path(target).read_bytes() == expected
+        assert twin.write_file(target, parts, None, False, False)[8:16] == signature[8:16]
+
+
+def test_views_that_cannot_be_written(twins, tmp_path):
+    target = str(tmp_path / "views")
+    released = memoryview(bytearray(3))
+    released.release()
+    refused = [(memoryview(b"abc")[::2], BufferError), (released, ValueError)]
+    refused += [(part, TypeError) for part in (bytearray(b"x"), "text", None)]
+    for part, error in refused:
+        for twin in twins:
+            with pytest.raises(error):
+                twin.write_files([(target, [b"a", part])], None, True, True, False)
+            with pytest.raises(error):
+                twin.write_file(target, [part], None, True, True)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_large_file_that_is_cut_while_it_is_read(twins, tmp_path):
     path = tmp_path / "large"
     size = 4 << 20
@@ -215,9 +369,10 @@ def test_a_large_file_that_is_cut_while_it_is_read(twins, tmp_path):
     cutter.start()
     try:
         for twin in twins * 100:
-            [(content, signature)] = twin.read_files([str(path)])
+            read = random.choice([twin.read_files, twin.read_aligned])
+            [(content, signature)] = read([str(path)])
             assert len(content) <= SIGNATURE.unpack(signature)[1] <= size
-            assert not content.strip(b"\0")
+            assert not bytes(content).strip(b"\0")
     finally:
         ended.set()
         cutter.join()
@@ -313,6 +468,46 @@ def test_an_exclusive_write_replaces_nothing(core, zoo):
     assert (zoo / "new").read_bytes() == b"first"
     assert (zoo / "regular").read_bytes() == b"content\0\xff"
     assert sorted(zoo.iterdir()) == sorted([*before, zoo / "new"])
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_files_are_written_in_two_halves(core, zoo, durable):
+    before = sorted(zoo.iterdir())
+    targets = [str(zoo / name) for name in ("new", "regular", "nowhere/target", "directory")]
+    files = [(target, [b"some ", b"bytes"]) for target in targets]
+    first, second, missing, third = core.prepare_files(files, 0o640, durable)
+    assert missing == errno.ENOENT
+    prepared = [first, second, third]
+    paths = [Path(temporary) for temporary, _ in prepared]
+    assert {path.parent for path in paths} == {zoo}
+    assert sorted(zoo.iterdir()) == sorted([*before, *paths])
+    for path, (_, signature) in zip(paths, prepared):
+        assert path.read_bytes() == b"some bytes" and signature_of(path) == signature
+        assert path.name.startswith(".nfsdict-") and stat.S_IMODE(path.stat().st_mode) == 0o640
+    lost = str(zoo / ".nfsdict-lost")
+    pairs = [(str(path), target) for path, target in zip(paths, (*targets[:2], targets[3]))]
+    outcomes = core.publish_files([*pairs, (lost, targets[0]), (lost, targets[2])], durable)
+    assert outcomes[:2] == [None, None]
+    assert outcomes[2:] == [(AT_RENAME, errno.EISDIR), *[(AT_RENAME, errno.ENOENT)] * 2]
+    for target, (_, signature) in zip(targets, prepared):
+        if target != targets[2]:
+            assert_written(signature, target)
+    assert sorted(zoo.iterdir()) == sorted([*before, zoo / "new"])
+
+
+@pytest.mark.parametrize(
+    ("files", "error"),
+    [
+        ([("a\0b", "x")], ValueError),
+        ([("x", "a\0b")], ValueError),
+        ([("x", b"x")], TypeError),
+        ([(None, "x")], TypeError),
+        ([None], TypeError),
+        (None, TypeError),
+    ],
+)
+def test_publish_files_refuses(twins, files, error):
+    assert agreed(twins, lambda twin: twin.publish_files(files, False)) is error
 
 
 @pytest.mark.parametrize("target", ["new", "regular", "directory", "nowhere/target"])

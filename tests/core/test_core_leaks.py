@@ -208,6 +208,8 @@ def test_no_paths(nfsdict, core, place, last, error):
     assert_no_growth(lambda: refused(error, core.read_files, paths), 200)
     assert_no_growth(lambda: refused(BOTH, core.read_stamps, paths), 200)
     assert_no_growth(lambda: refused(error, core.list_directory, last, True), 200)
+    assert_no_growth(lambda: refused(error, core.list_changes, last, 1, [], b"", ".pkl"), 200)
+    assert_no_growth(lambda: refused(error, core.identify, last), 200)
     files = [(path, b"data") for path in paths[-1:]]
     assert_no_growth(lambda: refused(BOTH, core.write_file, *files[0], None, False, False), 200)
     assert_no_growth(lambda: refused(BOTH, core.write_files, files, None, 0, 0, 0), 200)
@@ -216,8 +218,21 @@ def test_no_paths(nfsdict, core, place, last, error):
 @pytest.mark.parametrize("name", ["directory", "gone", "file", "link"])
 def test_looking_and_listing(nfsdict, core, place, name):
     assert_no_growth(lambda: core.read_stamps([place(name)] * 3), 200)
-    for forget in (False, True):
+    assert_no_growth(lambda: core.identify(place(name)), 200)
+    keys, signatures = ["a", "b"], bytes(64)
+    for forget in (0, 1, 2):
         assert_no_growth(lambda forget=forget: core.list_directory(place(name), forget), 100)
+        assert_no_growth(
+            lambda forget=forget: core.list_changes(place(name), forget, keys, signatures, ".pkl"),
+            100,
+        )
+    for wrong, error in ((["a"], ValueError), (["a", 1], TypeError), (None, TypeError)):
+        assert_no_growth(
+            lambda wrong=wrong, error=error: refused(
+                error, core.list_changes, place(name), 1, wrong, signatures, ".pkl"
+            ),
+            100,
+        )
 
 
 @contextlib.contextmanager
@@ -278,6 +293,18 @@ def test_writing(nfsdict, core, place, case):
             check(outcome)
 
     assert_no_growth(write, 20 if durable else 100)
+
+
+def test_writing_in_two_halves(nfsdict, core, place):
+    def write():
+        files = [(place("one"), b"data"), (place("missing/two"), b"data")]
+        first, second = core.prepare_files(files, None, False)
+        assert second == errno.ENOENT
+        pairs = [(first[0], place("one")), (place("none"), place("missing/two"))]
+        done, failed = core.publish_files(pairs, False)
+        assert done is None and failed[1] == errno.ENOENT
+
+    assert_no_growth(write, 100)
 
 
 def test_linking(nfsdict, core, place):

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 import nfsdict
-from nfsdict import repack
+from nfsdict import bulk, repack
 from nfsdict.index import stack, writer
 from nfsdict.storage import index_files, nfs
 
@@ -83,6 +83,18 @@ def pack(base: Path) -> None:
     opened(base).pack()
 
 
+def load(d: Any) -> None:
+    """In two halves, as many keys are written."""
+    with mock.patch.object(bulk, "_LOAD", 1):
+        d.update({"a": "new", NEAR: "new", FAR: "new"})
+
+
+def load_and_wait(d: Any) -> None:
+    len(d)
+    load(d)
+    age(Path(d.path).parent)
+
+
 def count_and_put(d: Any) -> None:
     """So that there is news for the index."""
     len(d)
@@ -118,6 +130,10 @@ OPERATIONS = {
     "update": Operation(
         lambda d: d.update({"a": "new", NEAR: "new", FAR: "new"}),
         {"a": "new", NEAR: "new", FAR: "new"},
+    ),
+    "update with many": Operation(load, {"a": "new", NEAR: "new", FAR: "new"}),
+    "pack what was written": Operation(
+        lambda d: d.pack(), {"a": "new", NEAR: "new", FAR: "new"}, ANY, load_and_wait
     ),
     "clear": Operation(lambda d: d.clear(), dict.fromkeys(BEGIN), None, everything),
     "sync": Operation(lambda d: d.sync(), {}),

@@ -59,8 +59,13 @@ def Index(index_module):
 
 
 @pytest.fixture
-def IndexEntry(index_module):
-    return index_module.IndexEntry
+def shard_module(nfsdict):
+    return importlib.import_module("nfsdict.index.shard")
+
+
+@pytest.fixture
+def IndexEntry(shard_module):
+    return shard_module.IndexEntry
 
 
 @pytest.fixture
@@ -299,11 +304,11 @@ def test_find(listed, IndexEntry):
         assert index.shard(digest(key)).find(digest(key), key) is None
 
 
-def test_size_and_proof_of_a_known_file(IndexEntry, index_module):
+def test_size_and_proof_of_a_known_file(IndexEntry, shard_module):
     assert IndexEntry(A, sign(LONG_AGO, size=2**40 + 7), None).size == 2**40 + 7
     assert IndexEntry(A, OLD, None).proven
     assert not IndexEntry(A, OLD, 0).proven
-    assert not IndexEntry(A, OLD, index_module.UNREAD).proven
+    assert not IndexEntry(A, OLD, shard_module.UNREAD).proven
     assert not IndexEntry(A, UNKNOWN, None).proven
 
 
@@ -375,10 +380,10 @@ def test_a_racy_signature_is_known_here_and_unknown_to_others(Index, IndexEntry)
     assert said(index) == (LONG_AGO, {A: UNKNOWN})
 
 
-def test_a_racy_file_that_nobody_read(Index, IndexEntry, index_module):
+def test_a_racy_file_that_nobody_read(Index, IndexEntry, shard_module):
     index = Index()
     index.replace(SHARD, both(LONG_AGO), {digest(A): IndexEntry(A, FRESH, None)}, MOMENT)
-    assert index.shard(SHARD).find(digest(A), A) == IndexEntry(A, FRESH, index_module.UNREAD)
+    assert index.shard(SHARD).find(digest(A), A) == IndexEntry(A, FRESH, shard_module.UNREAD)
 
 
 def test_a_racy_file_becomes_proven(Index, IndexEntry):
@@ -566,6 +571,7 @@ steps = st.lists(
                 "note_read",
                 "note_gone",
                 "list",
+                "compare",
                 "begin_update",
                 "lose",
                 "mark_dirty",
@@ -587,7 +593,8 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
     """Whatever happened, packs that were written on the way give another reader all of it."""
     module = importlib.import_module("nfsdict.index.memory")
     PackShard = importlib.import_module("nfsdict.index.pack").PackShard
-    IndexEntry, index = module.IndexEntry, module.Index()
+    shard_module = importlib.import_module("nfsdict.index.shard")
+    IndexEntry, index = shard_module.IndexEntry, module.Index()
     packs = []
 
     def begin_update():
@@ -609,7 +616,9 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
     for step, key, mtime, flag in steps:
         name = digest(key)
         if step in ("note_written", "note_read"):
-            getattr(index, step)(name, IndexEntry(key, sign(mtime), 1 if flag else module.UNREAD))
+            getattr(index, step)(
+                name, IndexEntry(key, sign(mtime), 1 if flag else shard_module.UNREAD)
+            )
         elif step == "note_gone":
             index.note_gone(name, key)
         elif step in ("list", "all"):
@@ -618,6 +627,29 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
             for each in some if step == "all" or flag else []:
                 entries[digest(each)] = IndexEntry(each, sign(mtime), None)
             index.replace(SHARD, both(mtime), entries, MOMENT, {key} if mtime % 2 else ())
+        elif step == "compare":
+            # A listing that tells what isn't as it was known; another one may have ended meanwhile.
+            before = index.shard(SHARD).copy()
+            others = [at for at, one in enumerate(before.keys) if one == key or not flag]
+            for at in range(len(before.keys)):
+                if before.proven_signatures()[32 * at : 32 * (at + 1)] == UNKNOWN:
+                    others.append(at)
+            entries = before.entries(sorted(set(others)))
+            if flag:
+                entries.pop(name, None)
+            else:
+                entries[name] = IndexEntry(key, sign(mtime), None)
+            expected = {**before.entries(), **entries}
+            if flag:
+                expected.pop(name, None)
+            if mtime == LONG_AGO + 1:
+                index.replace(SHARD, both(mtime), before.entries(), MOMENT)
+            kept = shard_module.Kept(before, sorted(set(others)))
+            index.replace(SHARD, both(mtime), entries, MOMENT, (), kept)
+            found = index.shard(SHARD).entries()
+            assert {n: (e.key, e.signature) for n, e in found.items()} == {
+                n: (e.key, e.signature) for n, e in expected.items()
+            }
         elif step == "mark_dirty" and index.shard(SHARD).find(name, key):
             index.mark_dirty(SHARD, [key])
         elif step == "lose":

@@ -99,10 +99,10 @@ def test_a_survey_that_failed(nfsdict, tmp_path, monkeypatch):
     Shards = importlib.import_module("nfsdict.storage.shards").Shards
     original = Shards.list
 
-    def list_(self, shard):
+    def list_(self, shard, *known):
         if shard == shards[-1][0]:
             raise OSError(errno.EIO, "the server is gone")
-        return original(self, shard)
+        return original(self, shard, *known)
 
     d = nfsdict.NfsDict("store", tmp_path, lazy=True, workers=1)
     with monkeypatch.context() as patch:

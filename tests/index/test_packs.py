@@ -42,6 +42,54 @@ def test_a_settled_store_is_opened_from_its_packs(nfsdict, tmp_path, lists, read
     assert reads == [] and lists == []
 
 
+def test_a_sync_takes_from_the_packs_what_is_the_same(nfsdict, tmp_path, lists, reads):
+    values = {f"key {number}": [number] for number in range(9)}
+    open_(nfsdict, tmp_path).update(values)
+    age(tmp_path)
+    d = open_(nfsdict, tmp_path)
+    d["key 1"].append("changed in memory alone")
+    plain_write(tmp_path, "key 2", ["new"])
+    age(tmp_path)
+    # The packs have the old value of one, and then the new one.
+    for read in ([value_file(tmp_path, "key 2").name], []):
+        del lists[:], reads[:]
+        d.sync()
+        assert dict(d) == {**values, "key 2": ["new"]}
+        assert len(lists) == len({value_file(tmp_path, key).parent for key in values})
+        assert reads == read
+
+
+def test_a_sync_takes_no_value_that_was_packed_since_as_it_was_before(nfsdict, tmp_path):
+    """Another process's packs say what the files were earlier, or are later."""
+    open_(nfsdict, tmp_path).update(a=1, b=1)
+    age(tmp_path)
+    d = open_(nfsdict, tmp_path)
+    plain_write(tmp_path, "a", 2)
+    age(tmp_path)
+    d.refresh()
+    open_(nfsdict, tmp_path, lazy=True).pack()
+    plain_write(tmp_path, "a", 3)
+    plain_write(tmp_path, "b", 3)
+    age(tmp_path)
+    d.refresh()
+    d.sync()
+    assert dict(d) == {"a": 3, "b": 3}
+
+
+@pytest.mark.parametrize("value", ["same", "x" * 40_000], ids=["packed", "too large for a pack"])
+def test_a_sync_within_a_bound_keeps_to_it(nfsdict, tmp_path, value):
+    open_(nfsdict, tmp_path).update({f"key {number}": value for number in range(10, 30)})
+    age(tmp_path)
+    open_(nfsdict, tmp_path)
+    size = value_file(tmp_path, "key 10").stat().st_size
+    d = open_(nfsdict, tmp_path, cache_bytes=5 * size)
+    missing = importlib.import_module("nfsdict.core").MISSING
+    for _ in range(2):
+        d.sync()
+        assert sum(one is not missing for one in d._cache.values()) == 5
+        assert len(d) == 20
+
+
 def test_surrogates_and_other_awkward_keys_are_settled_too(nfsdict, tmp_path, lists, reads):
     values = dict.fromkeys(["", "k" * 5000, "\udcff", "\u65e5\U0001f600", "nul\0nul", "/"], "x")
     open_(nfsdict, tmp_path).update(values)

@@ -66,10 +66,12 @@ class IndexAndFiles(RuleBasedStateMachine):
         self.modules = {
             name: importlib.import_module(f"nfsdict.{name}")
             for name in (
+                "bulk",
                 "storage.index_files",
                 "index.pack",
                 "index.stack",
                 "index.writer",
+                "read_ahead",
                 "repack",
             )
         }
@@ -82,8 +84,10 @@ class IndexAndFiles(RuleBasedStateMachine):
         ratio=st.sampled_from([0, 1.3, 4]),
         pays=st.sampled_from([1, 1, 8]),
         full=st.booleans(),
+        load=st.sampled_from([1, 1, 2000]),
+        long=st.sampled_from([0.0, 30.0]),
     )
-    def start(self, contents, lazy, workers, ratio, pays, full):
+    def start(self, contents, lazy, workers, ratio, pays, full, load, long):
         self.folder = tempfile.TemporaryDirectory()
         self.path = Path(self.folder.name, "store")
         self.path.mkdir()
@@ -99,6 +103,12 @@ class IndexAndFiles(RuleBasedStateMachine):
         # From how many changes on a pack is written.
         self.patch.setattr(self.modules["index.writer"], "_PAYS", pays)
         self.pays = pays
+        # From how many values on an update keeps them for a pack, and after how long a load a
+        # close waits for it.
+        self.patch.setattr(self.modules["bulk"], "_LOAD", load)
+        self.patch.setattr(self.modules["repack"], "_LONG", long)
+        # From how many lookups on a loop reads the packs.
+        self.patch.setattr(self.modules["read_ahead"], "_PAYS", pays - 1)
         # Who waits until a change is old enough finds it so at once.
         self.patch.setattr(
             self.modules["repack"], "time", SimpleNamespace(sleep=lambda _: self.time_passes())
@@ -328,7 +338,7 @@ class IndexAndFiles(RuleBasedStateMachine):
             self.claim.unlink()
             return
         self.claim.touch()
-        self.modules["storage.index_files"].INDEX_CLAIM_NS = -SECOND if old else 600 * SECOND
+        self.modules["storage.index_files"].INDEX_CLAIM_NS = (-600 if old else 600) * SECOND
 
     # --- always --------------------------------------------------------------------------------
 
@@ -360,7 +370,9 @@ def test_index_and_files(nfsdict, monkeypatch):
     Files = importlib.import_module("nfsdict.storage.files").Files
     list_, read = Shards.list, Files.read_paths
     monkeypatch.setattr(
-        Shards, "list", lambda self, shard: lists.append(shard) or list_(self, shard)
+        Shards,
+        "list",
+        lambda self, shard, *known: lists.append(shard) or list_(self, shard, *known),
     )
 
     def read_(self, paths):

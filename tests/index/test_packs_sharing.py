@@ -303,6 +303,100 @@ def test_a_forked_child_leaves_the_index_to_its_parent(nfsdict, settled):
     assert written(settled) != before
 
 
+# --- large packs -----------------------------------------------------------------------------
+
+LARGE = {f"key {number}": f"{number:5000d}" for number in range(300)}
+
+
+def pack_claim(base):
+    return base / "store" / ".nfsdict-claim-pack-pkl"
+
+
+@pytest.fixture
+def unread(nfsdict, tmp_path):
+    """A store without index, whose pack takes more than is held in memory."""
+    for key, value in LARGE.items():
+        plain_write(tmp_path, key, value)
+    age(tmp_path)
+    return tmp_path
+
+
+def test_while_somebody_writes_a_large_pack_nobody_else_does(nfsdict, unread, hints, monkeypatch):
+    pack_claim(unread).touch()
+    spilled = []
+    monkeypatch.setattr(hints.PackFileWriter, "_spill", lambda self: spilled.append(self))
+    with open_(nfsdict, unread) as d:
+        assert dict(d) == LARGE
+    assert written(unread) == {} and spilled == []
+    assert left_behind(unread) == [pack_claim(unread).name]
+    monkeypatch.undo()
+    pack_claim(unread).unlink()
+    open_(nfsdict, unread).close()
+    assert len(stack(unread)) == 1 and left_behind(unread) == []
+
+
+def test_a_large_pack_that_another_one_has_written_meanwhile(nfsdict, unread, hints, monkeypatch):
+    """Its claim is free again, and the manifest tells."""
+    original = hints.PackClaim.take
+    first = []
+
+    def take(self):
+        if not first:
+            first.append(True)
+            monkeypatch.undo()
+            assert dict(open_(nfsdict, unread)) == LARGE
+            first.append(written(unread))
+            monkeypatch.setattr(hints.PackFileWriter, "_spill", spilled.append)
+        return original(self)
+
+    spilled = []
+    monkeypatch.setattr(hints.PackClaim, "take", take)
+    with open_(nfsdict, unread) as d:
+        assert dict(d) == LARGE
+    assert first[1] and written(unread) == first[1] and left_behind(unread) == []
+    assert spilled == []
+
+
+def test_a_claim_for_large_packs_that_a_crash_has_left(nfsdict, unread, hints, monkeypatch):
+    """The next one removes it, the one after that writes."""
+    pack_claim(unread).touch()
+    monkeypatch.setattr(hints, "INDEX_CLAIM_NS", -SECOND)
+    open_(nfsdict, unread).close()
+    monkeypatch.undo()
+    assert written(unread) == {} and left_behind(unread) == []
+    open_(nfsdict, unread).close()
+    assert len(stack(unread)) == 1
+
+
+def test_a_small_pack_needs_no_claim_for_large_ones(nfsdict, settled):
+    pack_claim(settled).touch()
+    before = written(settled)
+    for key in MANY:
+        plain_write(settled, key, "changed")
+    age(settled)
+    open_(nfsdict, settled).close()
+    assert written(settled) != before
+
+
+def test_losers_leave_the_root_alone(nfsdict, settled, hints, monkeypatch):
+    """A claim would be a change of it, after which clients ask anew what they know."""
+    for key in MANY:
+        plain_write(settled, key, "changed")
+    age(settled)
+    late = open_(nfsdict, settled, lazy=True)
+    late._writer.load_index()
+    open_(nfsdict, settled).close()
+    claims = []
+    original = hints.IndexFiles.claimed_manifest
+    monkeypatch.setattr(
+        hints.IndexFiles, "claimed_manifest", lambda self: claims.append(self) or original(self)
+    )
+    monkeypatch.setattr(late._writer, "load_index", lambda: None)
+    assert dict(late) == scan(settled)
+    late.close()
+    assert claims == []
+
+
 # --- what it costs ---------------------------------------------------------------------------
 
 

@@ -146,7 +146,7 @@ def test_what_is_no_json_is_refused(command, store, arguments):
     assert output(command("get", "s", "k")) == "ü\n".encode()
 
 
-@pytest.mark.parametrize("serializer", ["json", "bytes", "pickle"])
+@pytest.mark.parametrize("serializer", ["json", "bytes", "pickle", "buffers"])
 def test_it_finds_the_serializer_itself(nfsdict, command, store, tmp_path, serializer):
     value = b"text" if serializer == "bytes" else "text"
     path = store({"k": value, "gone": value}, serializer)

@@ -560,14 +560,14 @@ def test_a_shard_removed_while_it_is_listed_is_an_empty_one(opened, monkeypatch)
     store.update(a=1, b=2)
     shard = value_file(store, "a").parent
     module = importlib.import_module("nfsdict.storage.nfs")
-    list_directory = module.list_directory
+    list_changes = module.list_changes
 
-    def removed_first(path, forget):
+    def removed_first(path, *known):
         if path == str(shard):
             shutil.rmtree(shard)
-        return list_directory(path, forget)
+        return list_changes(path, *known)
 
-    monkeypatch.setattr(module, "list_directory", removed_first)
+    monkeypatch.setattr(module, "list_changes", removed_first)
     store.sync()
     assert dict(store) == {"b": 2}
 
@@ -651,6 +651,26 @@ def test_mode_is_given_against_the_umask(opened, tmp_path):
 
 
 # --- lives of a dictionary ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy])
+def test_a_subclass_whose_init_takes_other_arguments_says_how_it_is_copied(
+    nfsdict, tmp_path, again
+):
+    class Results(nfsdict.NfsDict):
+        def __init__(self, base, unit="m"):
+            super().__init__("results", base, lazy=True)
+            self.unit = unit
+
+    class Copied(Results):
+        def __reduce__(self):
+            return Copied, (self.path.parent, self.unit)
+
+    Results(tmp_path)["key"] = 1
+    with pytest.raises(TypeError, match="arguments"):
+        again(Results(tmp_path))
+    copied = again(Copied(tmp_path, "s"))
+    assert (type(copied), copied.unit, copied["key"]) == (Copied, "s", 1)
 
 
 @pytest.mark.parametrize("again", [copy.copy, lambda store: pickle.loads(pickle.dumps(store))])

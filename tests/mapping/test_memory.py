@@ -54,6 +54,76 @@ for key in "abc":
         assert after < SIZE + SLACK
 
 
+@pytest.mark.parametrize(
+    "serializer",
+    ["'json'", "nfsdict.json_format(indent=1)", "nfsdict.signed('json', key=bytes(32))"],
+)
+def test_json_takes_what_json_itself_takes(nfsdict, tmp_path, serializer):
+    """A put has its text and bytes beside the value; a get the file, the text and the value."""
+    script = f"""
+import json
+d = nfsdict.NfsDict("s", base, {serializer}, lazy=True, durable=False)
+d["warm"] = "up"
+value = "x" * ({SIZE} * MIB)
+peak(lambda: len(json.dumps(value, ensure_ascii=False)))
+peak(lambda: d.__setitem__("a", value))
+peak(lambda: d.update(b=value))
+del d
+d = nfsdict.NfsDict("s", base, {serializer}, lazy=True, durable=False)
+d["warm"]
+for key in "ab":
+    assert len(peak(lambda: d[key])) == {SIZE} * MIB
+    del d[key]
+"""
+    (alone, _), *puts, first, second = peaks(script, tmp_path)
+    for most, after in puts:
+        assert most < max(alone, 2 * SIZE) + SLACK
+        assert after < SLACK
+    copy = SIZE if "signed" in serializer else 0
+    for most, after in (first, second):
+        assert most < 3 * SIZE + copy + SLACK
+        assert after < SIZE + SLACK
+
+
+# A put has nothing beside the array, a get nothing but it.
+BUFFERS = """
+import gc, os, pickle
+class Array:
+    def __init__(self, memory):
+        self.memory = memory
+    def __reduce_ex__(self, protocol):
+        return Array, (pickle.PickleBuffer(self.memory),)
+"""
+
+
+@pytest.mark.parametrize("serializer", ["nfsdict.buffers()", SIGNED.format("buffers")])
+def test_an_array_is_not_copied(nfsdict, tmp_path, serializer):
+    script = f"""{BUFFERS}
+d = nfsdict.NfsDict("s", base, {serializer}, lazy=True, durable=False)
+d["warm"] = Array(bytearray(5 * MIB))
+assert len(d.get("warm", fresh=True).memory) == 5 * MIB
+value = Array(bytearray(os.urandom({SIZE} * MIB)))
+peak(lambda: d.__setitem__("a", value))
+peak(lambda: d.update(b=value))
+peak(lambda: d.add("c", value))
+del d
+d = nfsdict.NfsDict("s", base, {serializer}, lazy=True, durable=False)
+d["warm"]
+for key in "abc":
+    assert len(peak(lambda: d[key]).memory) == {SIZE} * MIB
+    popped = d.pop(key)
+    assert popped.memory == value.memory
+    del popped
+"""
+    *puts, first, second, third = peaks(script, tmp_path)
+    for most, after in puts:
+        assert most < SLACK
+        assert after < SLACK
+    for most, after in (first, second, third):
+        assert most < SIZE + SLACK
+        assert after < SIZE + SLACK
+
+
 # --- the whole store ------------------------
 
 OF_ALL = 64
@@ -101,3 +171,31 @@ peak(lambda: bounded.repair())
     for most, after in peaks(script, tmp_path):
         assert most < OF_ALL + 2 * SLACK
         assert after < OF_ALL  # what was held once, the allocator may keep
+
+
+def test_of_values_larger_than_their_files_few_are_decoded_at_a_time(nfsdict, tmp_path):
+    """A value of 8 MiB in a file of 100 bytes: each is dropped before the next of its batch."""
+    script = f"""{LARGE_SHARD}
+import operator
+
+class Large:
+    def __reduce__(self):
+        return operator.mul, (b"x", 8 * MIB)
+
+def opened(**options):
+    return nfsdict.NfsDict("s", base, durable=False, workers=16, **options)
+
+d = opened(lazy=True, cache_bytes=0)
+for name in keys(60):
+    d[name] = Large()
+peak(lambda: len(opened(lazy=True)))
+peak(lambda: opened(lazy=True).verify().ok)
+bounded = peak(lambda: opened(cache_bytes=0))
+assert len(bounded) == 60
+peak(lambda: bounded.sync())
+peak(lambda: bounded.pack())
+peak(lambda: bounded.repair())
+"""
+    for most, after in peaks(script, tmp_path):
+        assert most < OF_ALL
+        assert after < OF_ALL

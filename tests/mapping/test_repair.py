@@ -7,9 +7,13 @@ import importlib
 import logging
 import os
 import pickle
+import signal
+import sys
 from pathlib import Path
 
 import pytest
+
+from support.aging import age
 
 
 @pytest.fixture
@@ -108,7 +112,11 @@ class Fails:
 
 
 def fail(error):
-    raise error
+    if failing:
+        raise error
+
+
+failing = [True]
 
 
 class Unprintable(RuntimeError):
@@ -159,6 +167,72 @@ def test_an_exception_that_cannot_be_told_stops_nothing(opened, caplog):
     done = d.repair()
     assert list(done.quarantined) == [str(value_file(d, "damaged"))]
     assert value_file(d, "bad").exists()
+
+
+class Own(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), GeneratorExit("x"), Own("x")], ids=repr)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_value_that_would_end_the_process_costs_its_own_key(
+    opened, tmp_path, monkeypatch, error, packed
+):
+    """An exact lookup still raises what the value's code raises."""
+    good = {str(number): number for number in range(20)}
+    d = opened()
+    d.update(good)
+    d["bad"] = Fails(error)
+    if packed:
+        age(tmp_path)
+        monkeypatch.setitem(globals(), "failing", [])  # so that a pack has its bytes
+        lazy = opened(lazy=True)
+        assert lazy.pack().packed == len(good) + 1
+        monkeypatch.undo()
+    path = value_file(d, "bad")
+    again = opened()
+    assert {key: again[key] for key in good} == good
+    for call in (again.sync, again.refresh, opened(lazy=True).refresh):
+        call()
+    for report in (again.verify(), again.repair(grace=-1).report):
+        assert (report.entries, report.damaged) == (len(good), {})
+        [(where, text)] = report.unreadable.items()
+        assert where == str(path) and type(error).__name__ in text
+    again.pack()
+    assert path.exists()
+    with pytest.raises(type(error)):
+        again["bad"]
+
+
+class Signals:
+    """Its unpickling is interrupted by a signal, once."""
+
+    def __reduce__(self):
+        return interrupted, ()
+
+
+signalled: list[bool] = []
+
+
+def interrupted():
+    if not signalled:
+        signalled.append(True)
+        signal.raise_signal(signal.SIGTERM)
+    return "value"
+
+
+@pytest.mark.parametrize("call", ["open", "sync", "verify", "repair"])
+def test_a_signal_handlers_exit_while_a_value_is_unpickled_ends_the_process(opened, call):
+    d = opened()
+    d.update({"key": Signals(), "good": 1})
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
+    signalled.clear()
+    try:
+        with pytest.raises(SystemExit, match="5"):
+            opened(workers=1) if call == "open" else getattr(d, call)()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert signalled and opened()["key"] == "value"
 
 
 def test_a_users_damage_that_cannot_be_told_is_damage(nfsdict, tmp_path):

@@ -6,14 +6,17 @@ import copy
 import ctypes
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import pickle
 import pickletools
 import struct
+import sys
 import time
 import zlib
 from array import array
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -45,7 +48,7 @@ def pickled(serializers):
     return serializers.serializer_named("pickle")
 
 
-@pytest.mark.parametrize("name", ["pickle", "json"])
+@pytest.mark.parametrize("name", ["pickle", "json", "buffers"])
 @given(key=keys, value=values)
 def test_round_trip(serializers, name, key, value):
     serializer = serializers.serializer_named(name)
@@ -341,12 +344,83 @@ def test_every_truncation_of_json(jsoned, serializers):
             jsoned.loads(data[:end])
 
 
-@pytest.mark.parametrize(
-    "data", [bytes(50), b"\xff\xfe\xfa", b"[" * 200_000, b'["k", 1] x', b"nfsb"]
-)
+@pytest.mark.parametrize("data", [bytes(50), b"\xff\xfe\xfa", b'["k", 1] x', b"nfsb"])
 def test_what_is_no_json(jsoned, serializers, data):
     with pytest.raises(serializers.Damaged):
         jsoned.loads(data)
+
+
+@pytest.fixture
+def digits():
+    """The limit on the digits of an integer that are converted, or 0 if this Python has none."""
+    if not hasattr(sys, "set_int_max_str_digits"):
+        return 0
+    return sys.get_int_max_str_digits()
+
+
+DEEP = b'["deep", ' + b"[" * 100_000 + b"]" * 100_000 + b"]"
+
+
+def nest(depth, call):
+    return nest(depth - 1, call) if depth else call()
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_json_beyond_this_processs_limits_is_no_damage(nfsdict, opened, digits, signed):
+    """The reader's own error comes out, and repair() leaves the files."""
+    limits = {"deep": RecursionError, **({"big": ValueError} if digits else {})}
+    serializer = nfsdict.signed("json", key=bytes(16)) if signed else "json"
+    texts = {"deep": DEEP, "big": b'["big", ' + b"1" * (digits + 1) + b"]"}
+    d = opened(serializer=serializer)
+    d["key"] = 1
+    for key in limits:
+        d[key] = None
+        text = texts[key]
+        if signed:
+            text += serializer._code(text) + b"nfsdmac\x01"
+        Path(d._values.path_of(hashlib.sha256(key.encode()).hexdigest())).write_bytes(text)
+    lazy = opened(serializer=serializer, lazy=True)
+    before = {path: path.read_bytes() for path in d.path.glob("??/*")}
+    for key, error in limits.items():
+        for read in (lambda: lazy[key], lambda: lazy.pop(key, None)):  # noqa: B023
+            with pytest.raises(error) as caught:
+                read()
+            assert not isinstance(caught.value, (KeyError, nfsdict.CorruptValueError))
+    report = lazy.verify()
+    assert report.entries == 1 and len(report.unreadable) == len(limits) and not report.damaged
+    assert lazy.repair(grace=-1).quarantined == {}
+    assert {path: path.read_bytes() for path in d.path.glob("??/*")} == before
+
+
+def test_json_read_by_a_caller_who_is_nested_deep_is_no_damage(opened):
+    value = [1]
+    for _ in range(200):
+        value = [value]
+    d = opened(serializer="json")
+    d["key"] = value
+    lazy = opened(serializer="json", lazy=True)
+    left = sys.getrecursionlimit() - len(inspect.stack())
+    for depth in range(left - 250, left, 3):
+        try:
+            nest(depth, lambda: lazy.get("key", fresh=True))
+        except RecursionError:
+            pass  # and no KeyError
+    assert lazy["key"] == value
+
+
+def test_json_cut_short_after_too_many_digits_is_damage(jsoned, serializers, digits):
+    for data in (b'["k", ' + b"1" * (digits + 1), b'["k", ' + b"1" * (digits + 1) + b"] x"):
+        with pytest.raises(serializers.Damaged):
+            jsoned.loads(data)
+
+
+def test_a_plain_pickle_of_too_many_digits_is_no_damage(pickled, serializers, digits):
+    data = b"(Vkey\nL" + b"1" * (digits + 1) + b"L\nt."
+    if digits:
+        with pytest.raises(ValueError) as caught:
+            pickled.loads(data)
+        assert not isinstance(caught.value, serializers.Damaged)
+    assert pickled.flaw(data) is None
 
 
 @pytest.mark.parametrize("value", [b"bytes", {1, 2}, object()])

@@ -114,8 +114,8 @@ def test_a_change_between_looking_and_taking_over(opened, monkeypatch, operation
     Entries = importlib.import_module("nfsdict.entries").Entries
     read = Entries.read_entries
 
-    def read_then_changed(self, digests):
-        entries = read(self, digests)
+    def read_then_changed(self, digests, keep):
+        entries = read(self, digests, keep)
         if operation == "delete":
             store.pop("old", None)
         else:

@@ -137,6 +137,11 @@ def test_whose_group_it_is(nfsdict, store, monkeypatch, owner, group, members, a
     assert trust._alone(os.stat(store)) is alone
 
 
+def test_buffers_are_pickles(store, opened, Warned):
+    with pytest.warns(Warned):
+        opened(serializer="buffers")
+
+
 def test_what_runs_no_code_warns_of_nothing(store, opened, nfsdict):
     class BuiltinSerializer:
         extension = ".own"

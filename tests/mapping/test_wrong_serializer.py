@@ -44,6 +44,7 @@ WHOLE = {
     "pack": lambda d: d.pack(),
     "verify": lambda d: d.verify(),
     "repair": lambda d: d.repair(),
+    "clear": lambda d: d.clear(),
 }
 
 
@@ -67,13 +68,56 @@ def test_an_opening_raises_each_time_and_writes_nothing(nfsdict, opened, jsons, 
     assert jsons() == before
 
 
+@pytest.mark.parametrize("index", [False, True])
+@pytest.mark.parametrize("left", [1, 3])
+def test_a_work_list_that_is_nearly_worked_off(nfsdict, opened, index, left):
+    """Nearly all shards are empty directories."""
+    d = opened(serializer="json")
+    d.update({str(number): number for number in range(1000)})
+    if index:
+        d.close()
+    d = opened(serializer="json")
+    while len(d) > left:
+        d.popitem()
+    d.close()
+    for options in ({}, {"read_only": True}, {"serializer": "bytes", "workers": 1}):
+        with pytest.raises(nfsdict.WrongSerializerError):
+            opened(**options)
+        with pytest.raises(nfsdict.WrongSerializerError):
+            opened(**options, lazy=True).get("absent")
+    assert len(opened(serializer="json")) == left
+
+
+@pytest.mark.parametrize("extension", [".json.gz", ".pkl.zst", ".bin.1", ".pkl-x", ".json.bakery"])
+def test_entries_of_an_own_serializer_are_no_copies(nfsdict, opened, extension):
+    own = BuiltinSerializer()
+    own.extension = extension
+    opened(serializer=own)["key"] = 1
+    with pytest.raises(nfsdict.WrongSerializerError) as caught:
+        opened()
+    assert caught.value.found == {extension: 1}
+    kinds = importlib.import_module("nfsdict.kinds")
+    assert kinds.kinds_in(caught.value.directory) == {extension: 1}, "what the command goes by"
+
+
+def test_clear_says_when_a_store_has_only_other_entries(nfsdict, opened, jsons):
+    before = jsons()
+    with pytest.raises(nfsdict.WrongSerializerError):
+        opened(lazy=True).clear()
+    assert jsons() == before
+    d = opened(lazy=True)
+    d["key"] = 1
+    d.clear()
+    assert len(opened(serializer="json")) == 30
+
+
 @pytest.mark.parametrize("read_only", [False, True])
 @pytest.mark.parametrize("call", [*LOOKUPS, *WHOLE])
 def test_a_lazy_one_raises_by_the_first_miss_or_listing(nfsdict, opened, jsons, call, read_only):
     before = jsons()
     d = opened(lazy=True, read_only=read_only)
     error = nfsdict.WrongSerializerError
-    if read_only and call in ("del", "pop", "popitem", "setdefault", "pack", "repair"):
+    if read_only and call in ("del", "pop", "popitem", "setdefault", "pack", "repair", "clear"):
         error = (error, nfsdict.ReadOnlyError)
     for _ in range(2):
         with pytest.raises(error):
@@ -88,6 +132,7 @@ def test_a_lazy_one_raises_by_the_first_miss_or_listing(nfsdict, opened, jsons, 
         ("json", "pickle", "serializer='json'"),
         ("pickle", "json", "serializer='pickle'"),
         ("bytes", "pickle", "serializer='bytes'"),
+        ("buffers", "pickle", "serializer='buffers'"),
         ("signed", "pickle", "serializer=nfsdict.signed('pickle', key=...)"),
         ("pickle", "signed", "serializer='pickle'"),
         ("own", "pickle", "extension is '.own'"),
@@ -141,6 +186,8 @@ def test_what_is_no_entry_of_another_serializer_stops_nothing(opened):
         f"{name}.own.damaged-0123456789ab",
         f"{name}.pkl.bak",
         f"{name}.json.orig",
+        f"{name}.pkl.signed.old",
+        f"{name}.own.bak-2026-11-26",
         f"{name}.pkl~",
         f".{name}.json.swp",
         f"{name[:-1]}.json",
@@ -175,7 +222,8 @@ def test_it_lists_nothing_where_an_entry_is_known_and_little_where_none_is(opene
     lazy = opened(lazy=True)
     for _ in range(3):
         assert lazy.get("absent") is None
-    assert len(lists) == 8
+    shards = sorted(path.name for path in d.path.glob("??"))
+    assert sorted(lists) == shards and len(shards) > 200, "each once for this object"
 
 
 def test_a_shard_that_cannot_be_listed_stops_no_lookup(opened, jsons, monkeypatch):

@@ -89,6 +89,23 @@ def test_a_miss_just_after_a_change_lists_twice_and_once_more_later(lab: Lab, d,
 
 
 @pytest.mark.nfs(version=BOTH)
+def test_a_first_miss_in_an_emptied_store_takes_5_a_shard(lab: Lab, package) -> None:
+    """Whether another serializer has entries there only a listing of each shard tells; once."""
+    there = package.NfsDict("emptied", lab.b, durable=False)
+    there.update({str(number): number for number in range(300)})
+    there.clear()
+    shards = len(list(there.path.glob("??")))
+    time.sleep(SETTLED)
+    d = package.NfsDict("emptied", lab.a, lazy=True)
+    with lab.rpcs("a") as rpcs:
+        assert d.get("absent") is None
+    assert 2 * shards < rpcs.total <= 5 * shards
+    with lab.rpcs("a") as rpcs:
+        assert d.get("absent") is None
+    assert rpcs.total <= 2
+
+
+@pytest.mark.nfs(version=BOTH)
 def test_a_cached_read_takes_none(lab: Lab, d, keys) -> None:
     with lab.rpcs("a") as rpcs:
         for _ in range(10):
@@ -116,11 +133,9 @@ def test_a_fresh_get_takes_at_most_4_or_5(lab: Lab, package, d, keys) -> None:
 
 @pytest.mark.parametrize("shards", [1, 40, 256])
 @pytest.mark.nfs(version=ALL)
-def test_a_refresh_with_nothing_changed_takes_4_or_6(lab: Lab, package, keys, shards) -> None:
+def test_a_refresh_with_nothing_changed_takes_4(lab: Lab, package, keys, shards) -> None:
     """One for the parent, as another directory may have the root's name by now; and the root is
-    opened and listed twice, as another process of the host may be listing it just now. On v4 the
-    client asks once more after each listing: it no longer knows when the root was read."""
-    most = 4 if lab.configuration.version == "3" else 6
+    opened and listed twice, as another process of the host may be listing it just now."""
     digest = importlib.import_module("nfsdict.core").digest
     chosen = {digest(key)[:2]: key for key in map(str, range(10_000))}
     there = package.NfsDict("store", lab.b)
@@ -133,7 +148,7 @@ def test_a_refresh_with_nothing_changed_takes_4_or_6(lab: Lab, package, keys, sh
     for _ in range(3):
         with lab.rpcs("a") as rpcs:
             assert here.refresh() == set()
-        assert rpcs.total <= most, rpcs
+        assert rpcs.total <= 4, rpcs
     there[chosen["00"]] = "new"
     with lab.rpcs("a") as rpcs:
         assert here.refresh() == {chosen["00"]}
@@ -163,24 +178,43 @@ def test_an_add_takes_at_most_6(lab: Lab, package, d, keys) -> None:
 MANY = {f"experiment/{number % 16}/{number:06d}": f"{number:100d}" for number in range(2000)}
 
 
-@pytest.fixture
-def settled(package, lab: Lab) -> dict[str, str]:
-    """What the store holds. It was made on the server, packed, and no client knows of it yet."""
+def make_settled(package, lab: Lab, entries: dict[str, str]) -> None:
+    """A store of these entries. It was made on the server, packed, and no client knows of it
+    yet."""
     with package.NfsDict("store", lab.server, lazy=True, durable=False) as d:
-        d.update(MANY)
+        d.update(entries)
     time.sleep(SETTLED)
     packing = package.NfsDict("store", lab.server, durable=False).pack()
-    assert packing == (len(MANY), 0, 0)
+    assert packing == (len(entries), 0, 0)
     lab.remount("a", "")
+
+
+@pytest.fixture
+def settled(package, lab: Lab) -> dict[str, str]:
+    """What the settled store holds."""
+    make_settled(package, lab, MANY)
     return MANY
 
 
-@pytest.mark.nfs(version=BOTH)
-def test_a_settled_store_opens_with_20_calls(package, lab: Lab, settled) -> None:
+@pytest.mark.nfs(version=ALL)
+@pytest.mark.parametrize(("keys", "most"), [(2000, 20), (20_000, 45)])
+def test_a_settled_store_opens_with_20_or_45_calls(package, lab: Lab, keys, most) -> None:
+    entries = {f"experiment/{number % 16}/{number:06d}": f"{number:100d}" for number in range(keys)}
+    make_settled(package, lab, entries)
     with lab.rpcs("a") as rpcs:
         d = package.NfsDict("store", lab.a)
-    assert rpcs.total <= 20, rpcs
-    assert rpcs.get("READ", 0) <= 10
+    assert rpcs.total <= most, rpcs
+    assert dict(d) == entries
+
+
+@pytest.mark.nfs(version=ALL)
+def test_a_sync_takes_2_calls_a_shard_and_20(package, lab: Lab, settled) -> None:
+    """What is the same is read from the pack."""
+    d = package.NfsDict("store", lab.a)
+    d.sync()
+    with lab.rpcs("a") as rpcs:
+        d.sync()
+    assert rpcs.total <= 2 * 256 + 20, rpcs
     assert dict(d) == settled
 
 
@@ -218,7 +252,44 @@ def test_an_update_takes_4_calls_a_key_and_4_a_new_shard(package, lab: Lab) -> N
     assert rpcs.total <= 4 * len(MANY) + 4 * 256
     with lab.rpcs("a") as rpcs:
         d.update(MANY)
-    assert rpcs.total == 4 * len(MANY)
+    # And the server's time is asked for, when the files are written and when they have names.
+    assert 4 * len(MANY) <= rpcs.total <= 4 * len(MANY) + 20
+
+
+@pytest.mark.nfs(version=BOTH)
+@pytest.mark.parametrize("lazy", [False, True])
+def test_a_load_is_packed_with_a_listing_of_each_shard(package, lab: Lab, lazy) -> None:
+    """No file is read again, and the next host opens with 20 calls."""
+    d = package.NfsDict("new", lab.a, lazy=lazy)
+    with lab.rpcs("a") as rpcs:
+        d.update(MANY)
+    assert rpcs.total <= 4.5 * len(MANY), rpcs
+    with lab.rpcs("a") as rpcs:
+        assert d.pack() == (len(MANY), 0, 0)
+    assert rpcs.total <= 700, rpcs
+    lab.remount("b", "")
+    with lab.rpcs("b") as rpcs:
+        there = package.NfsDict("new", lab.b)
+    assert rpcs.total <= 20, rpcs
+    assert dict(there) == MANY
+
+
+@pytest.mark.nfs(version=BOTH)
+def test_closing_some_time_after_a_load_packs_it(package, lab: Lab) -> None:
+    with package.NfsDict("new", lab.a) as d:
+        d.update(MANY)
+        time.sleep(SETTLED)
+        with lab.rpcs("a") as rpcs:
+            d.close()
+        assert rpcs.total <= 700, rpcs
+        with lab.rpcs("a") as rpcs:
+            d.close()
+        assert rpcs.total <= 2, rpcs
+    lab.remount("b", "")
+    with lab.rpcs("b") as rpcs:
+        there = package.NfsDict("new", lab.b)
+    assert rpcs.total <= 20, rpcs
+    assert dict(there) == MANY
 
 
 @pytest.mark.nfs(version=BOTH)

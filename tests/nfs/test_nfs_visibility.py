@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pickle
 import random
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,8 @@ import pytest
 from lab.laboratory import Lab
 
 ALL = ("3", "4.0", "4.1", "4.2")
+# How long after a change its time can still come again, as the index sees it.
+SETTLED = 3.5
 # How long readers race with a writer.
 SECONDS = float(os.environ.get("NFSDICT_RACE_SECONDS", "20"))
 
@@ -269,6 +272,32 @@ def test_a_listing_between_two_changes_of_one_tick_is_not_remembered(
             if racy == 3:
                 return
     pytest.fail(f"only {racy} pairs of changes met in one tick")
+
+
+@pytest.mark.parametrize("options", ["", "nordirplus", "rsize=4096"])
+@pytest.mark.nfs(version=ALL)
+def test_a_sync_finds_what_was_edited_in_place(lab: Lab, package, options) -> None:
+    """In a directory of many listing pages, whose files' attributes the client remembers. A packed
+    value is taken only if the listing has its file's signature, by the server's word."""
+    digest = importlib.import_module("nfsdict.core").digest
+    keys = [key for key in map(str, range(300_000)) if digest(key)[:2] == "00"]
+    values = dict.fromkeys(keys, 0)
+    with package.NfsDict("store", lab.server, lazy=True, durable=False) as there:
+        there.update(values)
+    time.sleep(SETTLED)
+    assert package.NfsDict("store", lab.server, durable=False).pack().packed == len(keys)
+    lab.remount("a", options)
+    here = package.NfsDict("store", lab.a)
+    for number in range(1, 4):
+        here.sync()
+        assert dict(here) == values
+        for key in keys[number :: 1 + len(keys) // 20]:
+            values[key] = number
+            name = digest(key)
+            with open(lab.server / "store" / name[:2] / f"{name}.pkl", "wb") as file:
+                file.write(pickle.dumps((key, number)))
+        here.sync()
+        assert dict(here) == values, number
 
 
 @pytest.mark.nfs(version=("3", "4.2"), export=("tmpfs", "ext4"))

@@ -135,6 +135,44 @@ def test_an_owner_mends_the_bits_of_a_shard(open_, tmp_path):
     assert bits(outside) == 0o700
 
 
+@pytest.mark.parametrize("lazy", [False, True])
+def test_an_owner_mends_the_bits_of_the_store(open_, tmp_path, lazy):
+    """The same: nobody of the group could reach a shard through it."""
+    open_(mode=None)["a"] = 1
+    store = tmp_path / "store"
+    assert bits(store) == 0o700
+    open_(read_only=True, lazy=lazy)
+    assert bits(store) == 0o700
+    os.chmod(store, 0o2701)
+    assert open_(lazy=lazy)["a"] == 1
+    assert bits(store) == 0o2771
+    outside = tmp_path / "outside"
+    store.rename(outside)
+    os.chmod(outside, 0o700)
+    store.symlink_to(outside)
+    assert open_(lazy=lazy)["a"] == 1
+    assert bits(outside) == 0o700
+
+
+@pytest.mark.skipif(os.name == "nt" or os.getuid() != 0, reason="only root can be two users")
+@pytest.mark.parametrize("lazy", [False, True])
+def test_who_does_not_own_the_store_opens_it_as_it_is(nfsdict, lazy):
+    base = Path(tempfile.mkdtemp())
+    os.chmod(base, 0o755)
+    (base / "store").mkdir()
+    os.chown(base / "store", 0, GROUP)
+    os.chmod(base / "store", 0o2570)
+    try:
+
+        def act():
+            nfsdict.NfsDict("store", base, mode=0o660, durable=False, workers=1, lazy=lazy)["a"] = 1
+
+        assert os.waitpid(as_user(1001, act), 0)[1] == 0
+        assert bits(base / "store") == 0o2570
+    finally:
+        shutil.rmtree(base)
+
+
 # --- who is killed ---------------------------------------------------------------------------
 
 PUT = """

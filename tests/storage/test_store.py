@@ -361,7 +361,7 @@ def calls_of(store):
     return {
         "lstat": (f"{name}.pkl", lambda: store.values.look(name)),
         "unlink": (f"{name}.pkl", lambda: store.values.remove([name])),
-        "list_directory": (shard, lambda: store.shards.list(shard)),
+        "list_changes": (shard, lambda: store.shards.list(shard)),
         "open": (
             digest("k")[:2],
             lambda: store.rules.revalidate(store.shards.path_of(digest("k")[:2])),
@@ -373,14 +373,14 @@ def where_is(name):
     return os if hasattr(os, name) else importlib.import_module("nfsdict.storage.nfs")
 
 
-@pytest.mark.parametrize("name", ["lstat", "unlink", "list_directory", "open"])
+@pytest.mark.parametrize("name", ["lstat", "unlink", "list_changes", "open"])
 def test_stale_handles_elsewhere(store, fails, name):
     put(store, "k")
     ending, call = calls_of(store)[name]
     failing = fails(where_is(name), name, errno.ESTALE, 3, ending)
     result = call()
     assert failing.left == 0 and failing.calls >= 4
-    if name == "list_directory":
+    if name == "list_changes":
         assert list(result.signatures) == [digest("k")]
     elif name == "unlink":
         assert result == [True] and files(store) == {}
@@ -415,7 +415,7 @@ def test_an_error_is_no_stamp(store, fails, monkeypatch):
     assert caught.value.errno == errno.EIO
 
 
-@pytest.mark.parametrize("name", ["lstat", "unlink", "list_directory", "open"])
+@pytest.mark.parametrize("name", ["lstat", "unlink", "list_changes", "open"])
 def test_stale_handles_elsewhere_are_bounded(store, fails, name):
     put(store, "k")
     ending, call = calls_of(store)[name]

@@ -1,7 +1,9 @@
-"""A shard that is a link to a disk that isn't mounted: its keys aren't absent."""
+"""A shard that is a link to a disk that isn't mounted, or whose place something else has: its keys
+aren't absent."""
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
@@ -86,6 +88,46 @@ def test_what_is_known_is_not_dropped(nfsdict, tmp_path, disk, lazy, name):
     mount(disk)
     assert d.refresh() == set()
     assert dict(d) == KEYS
+
+
+def plain_file(shard):
+    shard.touch()
+
+
+def link_to_a_file(shard):
+    (shard.parent.parent / "file").touch()
+    shard.symlink_to(shard.parent.parent / "file")
+
+
+@pytest.mark.parametrize("name", [*SINGLE, *WHOLE])
+@pytest.mark.parametrize("put", [plain_file, link_to_a_file, os.mkfifo])
+def test_a_file_in_its_place_is_an_error_that_names_the_shard(
+    nfsdict, tmp_path, monkeypatch, put, name
+):
+    """From a listing of the root as ``list`` makes it, and as ``attributes`` does over NFS."""
+    open_(nfsdict, tmp_path).update(KEYS)
+    age(tmp_path)
+    settled = open_(nfsdict, tmp_path)
+    settled.close()
+    shard = value_file(tmp_path, KEY).parent
+    shard.rename(tmp_path / "away")
+    put(shard)
+    d = open_(nfsdict, tmp_path, lazy=True)
+    with pytest.raises(OSError) as caught:
+        {**SINGLE, **WHOLE}[name](d)
+    assert caught.value.errno == errno.ENOTDIR
+    assert caught.value.filename.startswith(str(shard))
+    if name in ("sync", "refresh", "verify", "repair", "pack", "clear"):
+        with pytest.raises(NotADirectoryError):
+            WHOLE[name](settled)
+        assert set(settled) == set(KEYS)
+    rules = settled._storage.rules
+    monkeypatch.setattr(rules, "lists_attributes", lambda: True)
+    with pytest.raises(NotADirectoryError):
+        settled._storage.shards.present_with_stamps()
+    shard.unlink()
+    (tmp_path / "away").rename(shard)
+    assert dict(open_(nfsdict, tmp_path)) == KEYS
 
 
 def test_the_links_of_mounted_disks_are_shards(nfsdict, tmp_path, disk):

@@ -16,6 +16,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ Stamp = tuple[int, ...]
 """Of a shard: mtime and ctime."""
 Listing = Union[tuple[int, int, list[tuple[str, int, bytes, int]]], int]
 """What the core tells of a directory, or the errno."""
+Changes = Union[tuple[int, int, list[tuple[str, int, bytes, int]], list[int]], int]
+"""The same without what is known, and which of that is not there."""
 
 # When ``age`` was called, by the file system's clock.
 _aged = [0]
@@ -91,6 +94,23 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
         entries = [(name, mode, sign(one), floor(when)) for name, mode, one, when in entries]
         return floor(mtime), floor(ctime), entries
 
+    def changed(
+        path: str, forget: int, keys: list[str], signatures: bytes, extension: str
+    ) -> Changes:
+        """As the core compares, but with the times that tick."""
+        found = modules["nfs"].list_directory(path, forget)
+        if isinstance(found, int):
+            return found
+        digest = importlib.import_module("nfsdict.core").digest
+        known = {
+            (digest(key) + extension, signatures[32 * at : 32 * (at + 1)]): at
+            for at, key in enumerate(keys)
+        }
+        others = [one for one in found[2] if (one[0], one[2]) not in known]
+        for name, _, signature, _ in found[2]:
+            known.pop((name, signature), None)
+        return (*found[:2], others, sorted(known.values()))
+
     def stamped(path: str, times: Stamp | int) -> Stamp | int:
         return tuple(map(floor, times)) if isinstance(times, tuple) and of_shard(path) else times
 
@@ -107,12 +127,29 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
 
     wrap("shards", "read_stamps", lambda found, paths: list(map(stamped, paths, found)))
     wrap("nfs", "list_directory", lambda found, path, _: listed(path, found))
+    patch.setattr(modules["nfs"], "list_changes", changed)
     wrap("exclusive", "signature_of", lambda found, _: sign(found))
     wrap("values", "signature_of", lambda found, _: sign(found))
     wrap("values", "write_file", lambda found, *_: signed(found))
     wrap("files", "write_files", lambda found, *_: list(map(signed, found)))
     wrap(
         "files",
-        "read_files",
-        lambda found, _: [one if isinstance(one, int) else (one[0], sign(one[1])) for one in found],
+        "prepare_files",
+        lambda found, *_: [
+            one if isinstance(one, int) else (one[0], sign(one[1])) for one in found
+        ],
     )
+    # Who waits for a tick finds that time has passed.
+    patch.setattr(
+        modules["files"], "time", SimpleNamespace(sleep=lambda pause: age(base) if pause else None)
+    )
+    probe_clock = modules["files"].Files.probe_clock
+    patch.setattr(modules["files"].Files, "probe_clock", lambda self: floor(probe_clock(self)))
+    for name in ("read_files", "read_aligned"):
+        wrap(
+            "files",
+            name,
+            lambda found, _: [
+                one if isinstance(one, int) else (one[0], sign(one[1])) for one in found
+            ],
+        )

@@ -36,6 +36,8 @@ def opening() -> None:
     NfsDict("x", serializer=nfsdict.signed("bytes", key=b""))
     NfsDict("x", serializer=nfsdict.signed(Vectors(), key=b""))
     NfsDict("x", serializer=nfsdict.json_format(indent=2, sort_keys=True))
+    NfsDict("x", serializer="buffers")
+    NfsDict("x", serializer=nfsdict.signed(nfsdict.buffers("zstd"), key=b""))
     NfsDict("x", serializer="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", serializer=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", mode="660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -93,6 +95,9 @@ def whole() -> None:
         d["k"] = [1, "any"]
         d.update(a=1, b="x")
     assert_type(d.refresh(), set[str])
+    assert_type(next(d.watch()), set[str])
+    for keys in NfsDict("x", refresh_every=5).watch(interval=0.5):
+        assert_type(keys, set[str])
     assert_type(d.verify(), nfsdict.VerifyReport)
     assert_type(d.repair(), nfsdict.RepairReport)
     assert_type(d.pack(), nfsdict.PackReport)
@@ -107,3 +112,59 @@ def failing(d: NfsDict[int]) -> None:
         assert_type(error.found, dict[str, int])
     except nfsdict.BatchError as error:
         assert_type(error.failed, dict[str, OSError])
+
+
+def working(d: NfsDict[int]) -> None:
+    task = d.claim(60.0, max_attempts=1)
+    assert_type(task, "nfsdict.Task[int] | None")
+    if task is not None:
+        with task:
+            assert_type(task.key, str)
+            assert_type(task.value, int)
+            assert_type(task.lease, nfsdict.Lease)
+    assert_type(d.failed(), list[str])
+    d.retry("k")
+    d.retry(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def memoizing(d: NfsDict[Any]) -> None:
+    @d.memoize()
+    def train(rate: float, layers: int = 3) -> list[int]:
+        return [layers]
+
+    assert_type(train(0.1), list[int])
+    assert_type(train.peek(0.1, layers=2), list[int])
+    assert_type(train.refresh(rate=0.1), list[int])
+    assert_type(train.cache_key(0.1), str)
+    assert_type(train.cache_info().hits, int)
+    train.put([1], 0.1)
+    train.discard(0.1)
+    train("fast")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    train.put("x", 0.1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    nfsdict.register_key(Vectors, lambda vectors: vectors.extension)
+
+
+async def memoizing_coroutines(d: NfsDict[Any]) -> None:
+    @d.memoize("fetch", version=2, max_age=60.0)
+    async def fetch(url: str) -> bytes:
+        return url.encode()
+
+    assert_type(await fetch("x"), bytes)
+    assert_type(await fetch.peek("x"), bytes)
+    assert_type(fetch.cache_key("x"), str)
+    await fetch.put(b"", "x")
+    await fetch.cache_clear()
+
+
+class Trainer:
+    store: NfsDict[Any] = NfsDict("x")
+
+    @store.memoize(ignore=("self",))
+    def train(self, rate: float) -> int:
+        return 1
+
+
+def memoized_methods(trainer: Trainer) -> None:
+    assert_type(trainer.train(0.1), int)
+    assert_type(Trainer.train.peek(trainer, 0.1), int)
+    trainer.train("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -12,29 +12,19 @@ clock, prove nothing (git's "racy" entries, see Documentation/technical/racy-git
 kept as unknown.
 
 This module has what one process knows, and which part of it the packs on disk (``stack``) don't
-say yet.
+say yet. ``shard`` has one shard of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 from ..core import digest
-from ..layout import (
-    NO_STAMP,
-    SHARDS,
-    UNKNOWN,
-    Stamp,
-    file_size,
-    latest_of,
-    same_but_for_ctime,
-    signature_at,
-)
+from ..layout import NO_STAMP, SHARDS, UNKNOWN, Stamp
 from . import pack
 from .pack import PackRecord
+from .shard import IndexEntry, Kept, ShardIndex
 
 # Times of file systems advance in steps of 1 ns to 2 s (FAT and SMB). One second more allows for
 # clocks that differ between the servers of one cluster file system.
@@ -47,136 +37,6 @@ def racy_since(server_time_ns: int | None) -> int:
     ``server_time_ns`` is the server's time now. None: it isn't known, and every time is racy.
     """
     return -1 if server_time_ns is None else server_time_ns - RACY_WINDOW_NS
-
-
-# The fingerprint of a content that this process hasn't read; no hash in Python is -1.
-UNREAD = -1
-
-
-@dataclass
-class IndexEntry:
-    """What is known of one key's file."""
-
-    __slots__ = ("fingerprint", "key", "signature")
-
-    key: str
-    signature: bytes
-    fingerprint: int | None
-    """while the signature may be racy: the content's hash, or UNREAD; else None: not needed"""
-
-    @property
-    def size(self) -> int:
-        """Bytes in the file."""
-        return file_size(self.signature)
-
-    @property
-    def proven(self) -> bool:
-        """Whether an equal signature implies equal content: it lies outside the racy window."""
-        return self.fingerprint is None and self.signature != UNKNOWN
-
-    def differs(self, signature: bytes) -> bool:
-        """Whether this signature shows that the file was written or replaced since.
-
-        A racy signature may have been taken before the file was renamed to its name, which set the
-        ctime. So the ctime isn't compared then.
-        """
-        if self.signature == UNKNOWN:
-            return False
-        if self.fingerprint is None:
-            return self.signature != signature
-        return not same_but_for_ctime(self.signature, signature)
-
-
-class ShardIndex:
-    """One shard: what was listed, in compact form, and in ``overlay`` what changed since."""
-
-    __slots__ = ("dirty_keys", "keys", "overlay", "persisted_stamp", "signatures", "stamp")
-
-    def __init__(self, stamp: Stamp, keys: list[str], signatures: bytes) -> None:
-        self.stamp = stamp
-        self.keys = keys
-        """in the order of their digests"""
-        self.signatures = signatures
-        self.overlay: dict[str, IndexEntry | None] = {}
-        """None: the key was removed"""
-        self.persisted_stamp = NO_STAMP
-        """the stamp that the packs on disk give"""
-        self.dirty_keys: set[str] = set()
-        """keys about which the packs on disk say something else, or nothing"""
-
-    def holds_any(self) -> bool:
-        return any(self.overlay.values()) or any(key not in self.overlay for key in self.keys)
-
-    def names(self) -> Sequence[str]:
-        """The keys that have a file, as far as is known."""
-        if not self.overlay:
-            return self.keys
-        names = dict.fromkeys(chain(self.keys, self.overlay))
-        return [key for key in names if self.overlay.get(key, key) is not None]
-
-    def signature(self, position: int) -> bytes:
-        return signature_at(self.signatures, position)
-
-    def find(self, hexdigest: str, key: str) -> IndexEntry | None:
-        """What is known of the key with this digest; None if no file is known."""
-        if key in self.overlay:
-            return self.overlay[key]
-        low, high = 0, len(self.keys)
-        while low < high:
-            middle = (low + high) // 2
-            if digest(self.keys[middle]) < hexdigest:
-                low = middle + 1
-            else:
-                high = middle
-        if low == len(self.keys) or self.keys[low] != key:
-            return None
-        return IndexEntry(key, self.signature(low), None)
-
-    def fill(
-        self,
-        entries: dict[str, IndexEntry],
-        before: ShardIndex,
-        racy: int,
-        overtaken: Collection[str],
-    ) -> None:
-        """Fill this new shard index with what a scan found, by digest; ``before`` is the old one.
-
-        Entries with times before ``racy`` are kept in compact form. All others go to the overlay:
-        their files may be replaced without a trace. Keys that were ``overtaken`` and that the old
-        one doesn't know at all were removed since, and are left out.
-        """
-        listed = before.entries()
-        signatures = []
-        for hexdigest, known in sorted(entries.items()):
-            old = listed.pop(hexdigest, None)
-            if old is None and known.key in overtaken and known.key not in before.overlay:
-                self.stamp = NO_STAMP  # removed since it was listed, and never known here
-                continue
-            if latest_of(known.signature) < racy:
-                self.keys.append(known.key)
-                signatures.append(known.signature)
-                if old is None or not old.proven or old.signature != known.signature:
-                    self.dirty_keys.add(known.key)
-                continue
-            if known.fingerprint is None:
-                known = IndexEntry(known.key, known.signature, UNREAD)
-            self.overlay[known.key] = known
-            self.dirty_keys.add(known.key)
-        self.signatures = b"".join(signatures)
-        self.dirty_keys.update(known.key for known in listed.values())
-
-    def entries(self) -> dict[str, IndexEntry]:
-        """All entries known, by digest."""
-        known = {
-            digest(key): IndexEntry(key, self.signature(position), None)
-            for position, key in enumerate(self.keys)
-        }
-        for key, change in self.overlay.items():
-            if change is None:
-                known.pop(digest(key), None)
-            else:
-                known[digest(key)] = change
-        return known
 
 
 class ShardUpdate(NamedTuple):
@@ -264,9 +124,11 @@ class Index:
         entries: dict[str, IndexEntry],
         server_time_ns: int | None,
         overtaken: Collection[str] = (),
+        kept: Kept | None = None,
     ) -> None:
         """Note stamp and entries (by digest) as a listing of the shard found them.
 
+        ``kept``: what the listing showed to be as it was known; ``entries`` has the others.
         ``server_time_ns`` is the server's time in ns before the listing, None if it isn't known.
         For keys that were ``overtaken``, what was noted since the listing stays.
         """
@@ -275,7 +137,9 @@ class Index:
         shard_index = ShardIndex(stamp if max(stamp) < racy else NO_STAMP, [], b"")
         shard_index.persisted_stamp = before.persisted_stamp
         shard_index.dirty_keys = before.dirty_keys
-        shard_index.fill(entries, before, racy, overtaken)
+        shard_index.fill(
+            kept or Kept(ShardIndex(NO_STAMP, [], b""), []), entries, before, racy, overtaken
+        )
         for key in list(overtaken):  # in one step, as an interrupting call may add to them
             if key in before.overlay:
                 shard_index.overlay[key] = before.overlay[key]

@@ -35,7 +35,7 @@ from typing import NamedTuple
 
 from ..core import digest, encode_table, parse_table, split_values
 from ..layout import SHARDS, UNKNOWN, Stamp, signature_at
-from ..storage.index_files import IndexFiles, PackFileReader, PackFileWriter
+from ..storage.index_files import IndexFiles, PackClaim, PackFileReader, PackFileWriter
 
 log = logging.getLogger("nfsdict")
 
@@ -152,9 +152,9 @@ class Pack:
 class PackWriter:
     """A pack in the making: shards are added in ascending order."""
 
-    def __init__(self, files: IndexFiles) -> None:
+    def __init__(self, files: IndexFiles, claim: PackClaim | None = None) -> None:
         self._files = files
-        self._file: PackFileWriter = files.new_pack()
+        self._file: PackFileWriter = files.new_pack(claim)
         self._file.write(_MAGIC)
         self._shards: dict[str, PackShard] = {}
 

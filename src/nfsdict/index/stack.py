@@ -30,7 +30,8 @@ from itertools import repeat
 from typing import Callable, TypeVar
 
 from ..errors import failure
-from ..storage.index_files import IndexFiles
+from ..layout import split_signatures
+from ..storage.index_files import IndexFiles, PackClaim
 from .pack import NO_SHARD, ManifestEntry, Pack, PackShard, PackWriter, merged
 
 log = logging.getLogger("nfsdict")
@@ -79,6 +80,7 @@ class PackStack:
         self._entries: list[ManifestEntry] = []
         self._open: list[Pack] = []
         self._stale = False
+        self._claim: PackClaim | None = None  # of the last writer
 
     @property
     def empty(self) -> bool:
@@ -88,7 +90,7 @@ class PackStack:
     def load_manifest(self) -> None:
         """Open the packs, until ``close_packs``. An unusable index is logged and ignored."""
         self.close_packs()
-        self._stale = False
+        self._stale, self._claim = False, None
         for _ in range(_TRIES):
             self._entries = []
             try:
@@ -135,6 +137,17 @@ class PackStack:
             found.update({key: value for key, value in pairs if value is not None})
         return found
 
+    def proven_values(self, shard: str, known: dict[str, bytes]) -> dict[str, bytes]:
+        """Those of ``packed_values`` that were read under the ``known`` signatures, by key."""
+        signatures: dict[str, bytes] = {}
+        for packed in self.shards(shard):
+            signatures.update(zip(packed.keys, split_signatures(packed.signatures)))
+        return {
+            key: value
+            for key, value in self.packed_values(shard).items()
+            if known.get(key) == signatures[key]
+        }
+
     def close_packs(self) -> None:
         """Close the packs. Their tables and values can't be read any more."""
         for pack in self._open:
@@ -142,8 +155,15 @@ class PackStack:
         self._open = []
 
     def writer(self) -> PackWriter | None:
-        """A writer for a new top pack; None if the stack loaded may not be the one on disk."""
-        return None if self._stale else PackWriter(self._files)
+        """A writer for a new top pack; None if the stack loaded may not be the one on disk.
+
+        If the pack becomes large, the writer meets EBUSY where another process writes such a one,
+        or has written one since the stack was loaded.
+        """
+        if self._stale or (self._claim is not None and self._claim.lost):
+            return None
+        self._claim = self._files.pack_claim(self._manifest)
+        return PackWriter(self._files, self._claim)
 
     def append(self, writer: PackWriter) -> bool:
         """Put the new pack on top, and merge. If False, the caller abandons the pack.
@@ -152,6 +172,11 @@ class PackStack:
         write it: of many processes that have read the same files, one does the work. OSError if the
         pack or the manifest can't be written.
         """
+        # Looked at before the claim, too: a claim is a change of the root, after which every client
+        # asks anew what it knows of it. With many that lose, that costs more than one look more.
+        if self._files.read_manifest() != self._manifest:
+            self._stale = True
+            return False
         with self._files.claimed_manifest() as mine:
             if not mine or self._files.read_manifest() != self._manifest:
                 self._stale = True

@@ -6,6 +6,7 @@ from .claims import Claims
 from .exclusive import Exclusive
 from .files import Files
 from .index_files import IndexFiles
+from .lease_files import LeaseFiles
 from .nfs import NfsRules
 from .shards import Shards
 from .values import ValueFiles
@@ -19,17 +20,26 @@ class Storage:
         extension: the end of the value files' names, given by the serializer.
         mode: permission bits for files; None leaves them to the umask.
         durable: whether a change survives a power cut (fsync of file and directory).
+        aligned: whether large files are read by the core's ``read_aligned``.
     """
 
-    def __init__(self, directory: str, extension: str, mode: int | None, durable: bool) -> None:
+    def __init__(
+        self,
+        directory: str,
+        extension: str,
+        mode: int | None,
+        durable: bool,
+        aligned: bool = False,
+    ) -> None:
         self.directory = directory
         self.extension = extension
         self.rules = NfsRules(directory)
-        self.files = Files(self.rules, directory, mode, durable)
+        self.files = Files(self.rules, directory, mode, durable, aligned)
         self.values = ValueFiles(self.rules, self.files, extension)
         self.shards = Shards(self.rules, self.files, extension)
         claims = Claims(self.rules, self.files)
         self.exclusive = Exclusive(self.rules, self.files, self.values, claims)
+        self.leases = LeaseFiles(self.rules, self.files)
         self.index = IndexFiles(self.rules, self.files, claims, extension)
 
     def check(self) -> None:

@@ -5,21 +5,26 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from ..content import Content
-from ..core import read_files, write_files
+from ..content import Content, Data
+from ..core import prepare_files, publish_files, read_aligned, read_files, write_files
 from ..errors import UncertainWriteError, failure
 from ..layout import NEW_DIRECTORY, random_name, temporary_name
 from .nfs import DIRECTORY_FLAGS, STALE, TRIES, NfsRules, is_directory
 
 T = TypeVar("T")
-Found = tuple[bytes, bytes]
+Found = tuple[Data, bytes]
 """A file's bytes, and the signature of the descriptor that they were read from."""
+WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
+WRITE_FLAGS |= getattr(os, "O_BINARY", 0)
 # Errors of file systems that have no fsync for directories.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
+# Seconds to wait until the server's clock ticks. On Linux it does 100 to 1000 times a second.
+_TICKS = (0.0, 0.002, 0.004, 0.008, 0.016)
 
 
 def give_bits(path: str, bits: int) -> None:
@@ -39,14 +44,23 @@ class Files:
     """The files and directories of one store, by path. Safe for threads.
 
     ``mode`` has the permission bits for files; directories get the same, and x where r is. None
-    leaves all to the umask. ``durable``: whether changes survive a power cut.
+    leaves all to the umask. ``durable``: whether changes survive a power cut. ``aligned``: whether
+    large files are read by ``read_aligned``.
     """
 
-    def __init__(self, rules: NfsRules, directory: str, mode: int | None, durable: bool) -> None:
+    def __init__(
+        self,
+        rules: NfsRules,
+        directory: str,
+        mode: int | None,
+        durable: bool,
+        aligned: bool = False,
+    ) -> None:
         self._rules = rules
         self.directory = directory
         self.mode = mode
         self.durable = durable
+        self._aligned = aligned
         self.may_change = False
         """whether the store was opened to be written"""
 
@@ -67,7 +81,8 @@ class Files:
     def create(self) -> None:
         """Make the store's directory and its parents, unless they are there.
 
-        NotADirectoryError if a file is in the way. From here on the store may be changed.
+        NotADirectoryError if a file is in the way. If the store's directory lacks bits of ``mode``,
+        its owner gives it them. From here on the store may be changed.
         """
         missing = []
         path = self.directory
@@ -81,6 +96,10 @@ class Files:
                 self.make_directory(path)
         except FileExistsError as error:
             raise failure(errno.ENOTDIR, path) from error
+        if self.bits and not missing:
+            with suppress(OSError):  # only its owner may
+                if self.bits & ~os.stat(self.directory).st_mode:
+                    give_bits(self.directory, self.bits)
         self.may_change = True
 
     def make_directory(self, path: str) -> None:
@@ -172,7 +191,7 @@ class Files:
         missing. Names out of a fresh listing need no more.
         """
         contents: list[Found | OSError | None] = []
-        for path, content in zip(paths, read_files(list(paths))):
+        for path, content in zip(paths, self._read(list(paths))):
             for number in range(TRIES):
                 if not isinstance(content, int):
                     break
@@ -180,12 +199,15 @@ class Files:
                     self._rules.after_stale(path, number)
                 elif not self._rules.lease_ended(content, path):
                     break
-                [content] = read_files([path])
+                [content] = self._read([path])
             if not isinstance(content, int):
                 contents.append(content)
             else:
                 contents.append(None if content == errno.ENOENT else failure(content, path))
         return contents
+
+    def _read(self, paths: list[str]) -> Sequence[Found | int]:
+        return read_aligned(paths) if self._aligned else read_files(paths)
 
     def is_there(self, path: str) -> bool:
         """Whether lstat finds the path. Other errors are raised: ``os.path.lexists`` would take
@@ -209,6 +231,23 @@ class Files:
         """
         return write_files(files, self.mode, self.durable, sync and self.syncs(), exclusive)
 
+    def prepare(self, files: list[tuple[str, Content]]) -> list[tuple[str, bytes] | int]:
+        """The core's ``prepare_files`` with this store's options."""
+        return prepare_files(files, self.mode, self.durable)
+
+    def publish(self, files: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
+        """The core's ``publish_files`` with this store's options."""
+        return publish_files(files, self.syncs())
+
+    def await_tick(self, time_ns: int) -> bool:
+        """Wait until the server's clock shows a later time than this, 30 ms at most. Whether it
+        does: clocks of some file systems tick every second. OSError if it can't be told."""
+        for pause in _TICKS:
+            time.sleep(pause)
+            if self.probe_clock() > time_ns:
+                return True
+        return False
+
     def probe_clock(self) -> int:
         """The server's time in ns: the mtime of a file made for this and removed again."""
         temporary = os.path.join(self.directory, temporary_name())
@@ -222,6 +261,13 @@ class Files:
             self.sweep(temporary)  # even if open failed: it may be the reply that was lost
         self._rules.clock.observe(time_ns)
         return time_ns
+
+    def server_time_ns(self) -> int:
+        """The server's time; a lower bound of it if nothing can be written."""
+        if self.may_change:
+            with suppress(OSError):
+                return self.probe_clock()
+        return self._rules.clock.lower_bound()
 
     def sweep(self, path: str) -> None:
         """Remove a temporary file, or an empty directory that never got its name."""

@@ -11,21 +11,20 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Callable
 
 from ..errors import failure
 from ..layout import IndexPaths, mtime_of, random_name, temporary_name
 from .claims import Claims
-from .files import Files
+from .files import WRITE_FLAGS, Files
 from .nfs import READ_FLAGS, NfsRules
 
 log = logging.getLogger("nfsdict")
 
-_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-_WRITE |= getattr(os, "O_BINARY", 0)
 # Short, as breaking the claim of a process that still works costs only time.
 INDEX_CLAIM_NS = 60_000_000_000
 # Up to this many bytes of a new pack are held in memory. A smaller pack that is abandoned causes no
-# call to the disk.
+# call to the disk; for a larger one a process needs the claim to write such packs.
 _BUFFER = 1 << 20
 
 
@@ -64,30 +63,66 @@ class PackFileReader:
             os.close(self._descriptor)
 
 
+class PackClaim:
+    """The claim to write a large pack: of many processes that have read the same files, and begin
+    to write the same pack, one goes on. ``wanted``: whether such a pack is still of use."""
+
+    def __init__(self, claims: Claims, files: Files, path: str, wanted: Callable[[], bool]) -> None:
+        self._claims = claims
+        self._files = files
+        self._path = path
+        self._wanted = wanted
+        self._mine = False
+        self.lost = False
+        """whether another process was faster"""
+
+    def take(self) -> bool:
+        """Whether the caller may go on. OSError if the claim can't be made."""
+        if not self._mine:
+            self._mine = self._claims.try_claim(self._path)
+            if not self._mine:
+                self._claims.break_old(self._path, INDEX_CLAIM_NS)
+            self.lost = not (self._mine and self._wanted())
+        return not self.lost
+
+    def give_up(self) -> None:
+        """Remove the claim, if it was made. An error is ignored, as the claim expires."""
+        if self._mine:
+            self._mine = False
+            with suppress(OSError):
+                self._files.sweep(self._path)
+
+
 class PackFileWriter:
     """A new pack file under a temporary name. The caller must call ``publish`` or ``abandon``."""
 
-    def __init__(self, directory: str, mode: int | None, durable: bool) -> None:
+    def __init__(
+        self, directory: str, mode: int | None, durable: bool, claim: PackClaim | None
+    ) -> None:
         self._temporary = os.path.join(directory, temporary_name())
         self._mode = mode
         self._durable = durable
+        self._claim = claim
         self._descriptor: int | None = None
         self._parts: list[bytes] = []
         self._buffered = 0
         self.size = 0
 
     def write(self, data: bytes) -> None:
-        """Append these bytes. After an OSError the caller abandons the writer."""
+        """Append these bytes. After an OSError the caller abandons the writer; it is EBUSY if
+        another process writes such a pack."""
         self._parts.append(data)
         self._buffered += len(data)
         self.size += len(data)
         if self._buffered >= _BUFFER:
+            if self._claim is not None and not self._claim.take():
+                raise failure(errno.EBUSY, self._temporary)
             self._spill()
 
     def _spill(self) -> None:
         if self._descriptor is None:
             mode = 0o666 if self._mode is None else self._mode
-            self._descriptor = os.open(self._temporary, _WRITE, mode)
+            self._descriptor = os.open(self._temporary, WRITE_FLAGS, mode)
             if self._mode is not None:
                 os.fchmod(self._descriptor, self._mode)
         view = memoryview(b"".join(self._parts))
@@ -108,11 +143,18 @@ class PackFileWriter:
         except BaseException:
             self._remove()
             raise
+        finally:
+            self._give_up_claim()
 
     def abandon(self) -> None:
         """Remove the file."""
         if self._descriptor is not None:
             self._remove()
+        self._give_up_claim()
+
+    def _give_up_claim(self) -> None:
+        if self._claim is not None:
+            self._claim.give_up()
 
     def _remove(self) -> None:
         try:
@@ -142,7 +184,7 @@ class IndexFiles:
         [content] = self._files.read_paths([self._paths.manifest])
         if isinstance(content, OSError):
             raise content
-        return content and content[0]
+        return content and bytes(content[0])
 
     def write_manifest(self, data: bytes) -> None:
         """Replace the manifest atomically. OSError if that fails."""
@@ -185,9 +227,19 @@ class IndexFiles:
         """Open a pack for reading. OSError if that fails."""
         return self._rules.retry_stale(PackFileReader, self._paths.pack(pack_id))
 
-    def new_pack(self) -> PackFileWriter:
-        """A new pack, for ``publish_pack``."""
-        return PackFileWriter(self.directory, self._files.mode, self._files.durable)
+    def new_pack(self, claim: PackClaim | None = None) -> PackFileWriter:
+        """A new pack, for ``publish_pack``. With a claim it is given up if it becomes large and
+        another process writes such a one."""
+        return PackFileWriter(self.directory, self._files.mode, self._files.durable, claim)
+
+    def pack_claim(self, manifest: bytes | None) -> PackClaim:
+        """The claim for a large pack on top of those that this manifest names."""
+        return PackClaim(
+            self._claims,
+            self._files,
+            self._paths.pack_claim,
+            wanted=lambda: self.read_manifest() == manifest,
+        )
 
     def publish_pack(self, writer: PackFileWriter) -> str:
         """Give the pack a name, and return its id. OSError if that fails."""

@@ -49,21 +49,28 @@ import os
 import stat
 import time
 from contextlib import suppress
-from typing import Callable, Optional, TypeVar
+from typing import Callable, TypeVar
 
-from ..core import list_directory
+from ..core import list_changes, list_directory
 from ..errors import failure
+from ..layout import Stamp, stamp_of
 from .clock import ServerClock
 from .mounts import NFS, NO_SYNC_NEEDED, TRUSTED, lists_attributes, mounted_as
 
 log = logging.getLogger("nfsdict")
 
 T = TypeVar("T")
-Attributes = list[tuple[str, Optional[os.stat_result]]]
-"""Names in a directory, and their attributes; None where they can't be told."""
+Names = tuple[Stamp, list[str]]
+"""A directory's stamp, and the names in it."""
 
 Listed = tuple[int, int, list[tuple[str, int, bytes, int]]]
 """A directory's mtime and ctime in ns, and its entries; see the core's ``list_directory``."""
+
+Changes = tuple[int, int, list[tuple[str, int, bytes, int]], list[int]]
+"""The same without the files that are known, and the positions of keys that have another file or
+none; see the core's ``list_changes``."""
+
+L = TypeVar("L", Listed, Changes)
 
 STALE = (errno.ESTALE, errno.EBADF)
 _LEASED = (errno.EAGAIN, errno.EWOULDBLOCK)
@@ -111,23 +118,9 @@ def _read_anew(descriptor: int, name: str) -> bool:
         for entry in entries:
             found = found or entry.name == name
             # Asking for attributes makes the client use READDIRPLUS, to a long directory's end.
-            _attributes(entry)
+            with suppress(OSError):
+                entry.stat(follow_symlinks=False)
     return found
-
-
-def _listed_anew(descriptor: int) -> Attributes:
-    """The names in the directory and their attributes, all that the client remembers dropped."""
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    with os.scandir(descriptor) as entries:
-        return [(entry.name, _attributes(entry)) for entry in entries]
-
-
-def _attributes(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """The entry's own attributes; None if it was just removed, or if lstat fails."""
-    try:
-        return entry.stat(follow_symlinks=False)
-    except OSError:
-        return None
 
 
 class Contains(enum.Enum):
@@ -198,47 +191,71 @@ class NfsRules:
         finally:
             os.close(descriptor)
 
+    def list_changes(
+        self, directory: str, keys: list[str], signatures: bytes, extension: str
+    ) -> Changes:
+        """As ``list``, without files that still have the signature that is known of their key."""
+        return self._list(
+            directory,
+            lambda path: list_changes(path, self.over_nfs(), keys, signatures, extension),
+        )
+
     def list(self, directory: str) -> Listed:
         """The directory's mtime, ctime and entries. OSError if it can't be listed."""
-        return self.retry_stale(self._list, directory)
+        return self._list(directory, lambda path: list_directory(path, self.over_nfs()))
+
+    def list_twice(self, directory: str) -> Listed:
+        """The directory's entries as the server has them after this call began: one GETATTR and two
+        listings, where a listing brings attributes (``lists_attributes``).
+
+        The client asks for attributes with the first listing page of a directory at least, goes on
+        while they are used, and takes them over for what it knows (fs/nfs/dir.c,
+        nfs_use_readdirplus and nfs_prime_dcache). Another process of this host may be listing at
+        this moment: that one is waited for and proves nothing, so the directory is listed again.
+        """
+        return self.retry_stale(
+            lambda path: self._checked(list_directory(path, 2), path), directory
+        )
 
     def prefetch(self, directory: str) -> None:
         """On NFS, have the client read the whole directory: saves a call for each first lookup."""
         if self.over_nfs():
             # A directory that can't be listed may still allow lookups by name.
             with suppress(OSError):
-                self.retry_stale(self._list_once, directory)
+                self.retry_stale(
+                    lambda path: self._checked(list_directory(path, 1), path), directory
+                )
 
-    def _list(self, directory: str) -> Listed:
-        found = self._list_once(directory)
-        if self.over_nfs() and not self.clock.is_past(found[1]):
-            found = self._list_once(directory)  # see _read_names
-        return found
+    def _list(self, directory: str, list_once: Callable[[str], L | int]) -> L:
+        def list_by_clock(path: str) -> L:
+            found = self._checked(list_once(path), path)
+            if self.over_nfs() and not self.clock.is_past(found[1]):
+                found = self._checked(list_once(path), path)  # see _read_names
+            return found
 
-    def _list_once(self, directory: str) -> Listed:
-        found = list_directory(directory, self.over_nfs())
+        return self.retry_stale(list_by_clock, directory)
+
+    def _checked(self, found: L | int, directory: str) -> L:
+        """What the core has listed; OSError if it has an errno."""
         if isinstance(found, int):
             raise failure(found, directory)
         self.clock.observe(found[1])
         return found
 
-    def attributes(self, directory: str) -> Attributes:
-        """The names in a directory and their attributes, asked of the server after this call began:
-        one GETATTR and two listings, where a listing brings attributes (``lists_attributes``).
-
-        None for an entry whose attributes can't be told. The client asks for attributes with the
-        first listing page of a directory at least, goes on while they are used, and takes them over
-        for what it knows (fs/nfs/dir.c, nfs_use_readdirplus and nfs_prime_dcache). Another process
-        of this host may be listing at this moment: that one is waited for and proves nothing, so
-        the directory is listed again.
-        """
-        return self.retry_stale(self._list_twice, directory)
-
-    def _list_twice(self, directory: str) -> Attributes:
+    def names(self, directory: str, known: Names, strict: bool) -> Names:
+        """The directory's stamp, and if ``strict`` all names that are there during this call: see
+        ``list_twice``. ``known`` again while the directory has its stamp. Not retried."""
         descriptor = os.open(directory, DIRECTORY_FLAGS)
         try:
-            _listed_anew(descriptor)
-            return _listed_anew(descriptor)
+            stamp = stamp_of(os.fstat(descriptor))
+            self.clock.observe(stamp.ctime)
+            if stamp == known[0]:
+                return known
+            if self.over_nfs():
+                if strict:
+                    _read_anew(descriptor, "")  # see _read_names
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            return stamp, os.listdir(descriptor)
         finally:
             os.close(descriptor)
 
@@ -249,6 +266,10 @@ class NfsRules:
             if self.over_nfs() and not self._lists_attributes:
                 log.info("%s: shards are asked for their stamps one by one", self._directory)
         return bool(self._lists_attributes)
+
+    def lists_signatures(self) -> bool:
+        """Whether a file has, in a listing, the signature that it has on the server."""
+        return not self.over_nfs() or self.lists_attributes()
 
     def distrust_listings(self, reason: str) -> None:
         """From here on ``lists_attributes`` is False."""

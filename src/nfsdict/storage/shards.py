@@ -5,6 +5,7 @@ Also the root, the directory that holds the shards: another host can replace it 
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -12,7 +13,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
-from ..core import read_stamps
+from ..core import identify, read_stamps
+from ..errors import failure
 from ..layout import (
     NEW_DIRECTORY,
     NO_STAMP,
@@ -26,7 +28,7 @@ from ..layout import (
 )
 from .files import Files, give_bits
 from .mounts import NFS, mounted_as
-from .nfs import NfsRules, check_absent, is_directory
+from .nfs import NfsRules, check_absent
 
 _SHARD_NAMES = frozenset(SHARDS)
 # With more entries beside the shards a listing costs about as much as asking for each shard.
@@ -44,6 +46,8 @@ class Listing(NamedTuple):
     """paths of temporary files, and their times in ns: mtime, or when a value was taken"""
     unrecognized: list[str]
     """paths of everything else"""
+    others: list[int]
+    """positions of listed keys that have another file or none, if it was told what is known"""
 
 
 class Shards:
@@ -53,6 +57,7 @@ class Shards:
         self._rules = rules
         self._files = files
         self._directory = files.directory
+        self._extension = extension
         self._value_name = value_names(re.escape(extension))
         # The root's stamp and the shards that it held then; None while a change could leave the
         # stamp the same.
@@ -79,8 +84,8 @@ class Shards:
             # dropped, and runs out by itself.
             with suppress(PermissionError):
                 self._rules.may_contain(*os.path.split(self._directory))
-        status = self._files.status()
-        root = None if status is None else (status.st_dev, status.st_ino)
+        found = identify(self._directory)
+        root = None if isinstance(found, int) else found
         if root != self.root:
             self.root = root
             self._settled = None
@@ -123,7 +128,7 @@ class Shards:
 
         Else the root is listed with attributes: on NFS that saves a LOOKUP for each shard
         afterwards. FileNotFoundError if the whole store is gone, OSError if a shard can't be
-        reached.
+        reached, or something else has its place.
         """
         if self._settled and [self._settled[0]] == read_stamps([self._directory]):
             return self._settled[1]
@@ -143,13 +148,19 @@ class Shards:
     def _is_shard(self, name: str, mode: int) -> bool:
         """Whether an entry of this name and mode is a shard directory, or a link to one.
 
-        OSError if that can't be told: a link may lead to a disk that isn't mounted.
+        False too if it was just removed. Else, of a shard's name, OSError: something is in the
+        place of the directory with the shard's keys, or a link leads to a disk that isn't mounted.
         """
         if name not in _SHARD_NAMES:
             return False
-        if stat.S_ISLNK(mode) or not mode:
-            return is_directory(self.path_of(name))
-        return stat.S_ISDIR(mode)
+        path = self.path_of(name)
+        try:
+            if not stat.S_ISDIR(mode) and not stat.S_ISDIR(os.stat(path).st_mode):
+                raise failure(errno.ENOTDIR, path)
+        except FileNotFoundError:
+            check_absent(path)
+            return False
+        return True
 
     def prefetch(self) -> None:
         """Have the client look up all shards together, see ``NfsRules.prefetch``."""
@@ -176,39 +187,46 @@ class Shards:
     def present_with_stamps(self) -> dict[str, Stamp] | None:
         """The shard directories that exist, and their stamps, by one listing of the root.
 
-        3 to 5 calls to an NFS server, in place of one for each shard. None where a listing
+        3 calls to an NFS server, in place of one for each shard. None where a listing
         doesn't bring attributes, or is long: ``present`` and ``stamps`` tell then. Errors as of
         ``present``.
         """
         if not self._rules.lists_attributes():
             return None
-        entries = self._rules.attributes(self._directory)
+        entries = self._rules.list_twice(self._directory)[2]
         if len(entries) > _MANY:
             self._rules.distrust_listings(f"{len(entries)} entries lie beside one another")
             return None
         found: dict[str, Stamp] = {}
         followed = []
-        for name, status in entries:
+        for name, mode, signature, ctime in entries:
             if name not in _SHARD_NAMES:
                 continue
-            if status is None or not stat.S_ISDIR(status.st_mode):
-                followed.append(name)
+            if stat.S_ISDIR(mode):
+                found[name] = Stamp(mtime_of(signature), ctime)
             else:
-                found[name] = stamp_of(status)
+                followed.append(name)
         # Links, and what couldn't be looked at.
-        linked = [name for name in followed if is_directory(self.path_of(name))]
+        linked = [name for name in followed if self._is_shard(name, 0)]
         found.update((name, stamp) for name, stamp in zip(linked, self.stamps(linked)) if stamp)
         self._rules.clock.observe(max((stamp.ctime for stamp in found.values()), default=0))
         return found
 
-    def list(self, shard: str) -> Listing:
-        """The shard directory's files with their attributes; none if the shard doesn't exist."""
+    def list(self, shard: str, keys: list[str] | None = None, signatures: bytes = b"") -> Listing:
+        """The shard directory's files with their attributes; none if the shard doesn't exist.
+
+        If ``keys`` are known, in the order of their digests, with these signatures, the listing
+        leaves out the files that still have them.
+        """
+        keys = keys or []
         try:
-            mtime, ctime, entries = self._rules.list(self.path_of(shard))
+            mtime, ctime, entries, others = self._rules.list_changes(
+                self.path_of(shard), keys, signatures, self._extension
+            )
         except FileNotFoundError:
             check_absent(self.path_of(shard))
-            return Listing(NO_STAMP, {}, {}, [])
-        listing = Listing(Stamp(mtime, ctime), {}, {}, [])
+            return Listing(NO_STAMP, {}, {}, [], list(range(len(keys))))
+        listing = Listing(Stamp(mtime, ctime), {}, {}, [], others)
         for file, mode, signature, ctime in entries:
             name = self._value_name.fullmatch(file)
             # With a mode of 0, lstat failed: only reading can tell whether it is a value file.

@@ -8,7 +8,7 @@ import stat
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Union
+from typing import NamedTuple, Union
 
 from ..content import Content, holds
 from ..core import write_file
@@ -59,6 +59,15 @@ _WRITING, _PUBLISHING = 0, 1
 Outcome = Union[bytes, tuple[int, int], OSError]
 """What came of writing a file: its signature; or the step that failed and its errno, as the core's
 ``write_files`` gives them; or an error."""
+
+
+class Prepared(NamedTuple):
+    """Value files under temporary names."""
+
+    files: list[tuple[str, Content]]
+    """path and content of each"""
+    made: list[tuple[str, bytes] | int]
+    """the temporary path of each and its signature; or an errno"""
 
 
 def is_transient(result: bytes | OSError) -> bool:
@@ -181,6 +190,48 @@ class ValueFiles:
         """
         files = [(self.path_of(hexdigest), data) for hexdigest, data in entries]
         return self._retried(files, self._published(files))
+
+    def prepare(self, entries: Iterable[tuple[str, Content]]) -> Prepared:
+        """Write the first half of many (digest, content): under temporary names.
+
+        The caller passes the result to ``publish``, or to ``discard`` after an exception.
+        """
+        files = [(self.path_of(hexdigest), data) for hexdigest, data in entries]
+        made = self._files.prepare(files)
+        again = [i for i, one in enumerate(made) if one in _TRANSIENT]
+        if again:
+            for shard in {os.path.dirname(files[i][0]) for i in again}:
+                self._renew(shard)
+            for i, one in zip(again, self._files.prepare([files[i] for i in again])):
+                made[i] = one
+        return Prepared(files, made)
+
+    def publish(self, prepared: Prepared) -> Sequence[bytes | OSError]:
+        """Give these files their names. What couldn't be prepared is tried again. Results as of
+        ``write``: the signature is the prepared file's own, unless it was written again."""
+        files, made = prepared
+        pairs = [(one[0], file[0]) for one, file in zip(made, files) if isinstance(one, tuple)]
+        published = self._files.publish(pairs)
+        if len(pairs) == len(files) and not any(published):
+            return [one[1] for one in made if isinstance(one, tuple)]
+        failed = iter(published)
+        outcomes: list[Outcome] = [
+            (next(failed) or one[1]) if isinstance(one, tuple) else (_WRITING, errno.ENOENT)
+            for one in made
+        ]
+        return self._retried(files, outcomes)
+
+    def discard(self, prepared: Prepared) -> None:
+        """Remove the temporary files, those that are still there."""
+        for one in prepared.made:
+            if isinstance(one, tuple):
+                with suppress(OSError):
+                    self._files.sweep(one[0])
+
+    @property
+    def may_prepare(self) -> bool:
+        """Whether files can be written in two halves: where a refused rename has done nothing."""
+        return self._rules.trusted()
 
     def write_new(self, hexdigest: str, data: Content) -> bytes | OSError:
         """As ``write``, for one digest, by a hard link that replaces nothing.

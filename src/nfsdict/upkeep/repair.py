@@ -18,7 +18,8 @@ class RepairReport:
     report: VerifyReport
     """what ``verify`` found before anything was repaired"""
     removed: list[str]
-    """temporary files that were removed, or given back to their keys if a crash left them taken"""
+    """temporary files that were removed, or given back to their keys if a crash left them taken;
+    and files of leases that nobody has renewed for long"""
     quarantined: dict[str, str]
     """damaged value files, and where each was moved"""
     failed: dict[str, str] = field(default_factory=dict)
@@ -32,8 +33,15 @@ def repair(storage: Storage, entries: Entries, workers: int, grace: float) -> Re
     """
     report = verify(storage, entries, workers)
     # By the server's clock, as times on files are: the local one says nothing about their age.
-    limit = storage.files.probe_clock() - int(grace * 1e9)
+    now = storage.files.probe_clock()
+    limit = now - int(grace * 1e9)
     done = RepairReport(report, [], {})
+    for path in storage.leases.outlived(now, grace):
+        try:
+            storage.files.sweep(path)
+            done.removed.append(path)
+        except OSError as error:
+            done.failed[path] = str(error)
     for path in [path for path, moment in report.temporary.items() if moment < limit]:
         try:
             if is_private(path):
@@ -49,7 +57,7 @@ def repair(storage: Storage, entries: Entries, workers: int, grace: float) -> Re
     for path in report.damaged:
         try:
             # Read again: another process may have written the value anew since ``verify``.
-            [entry] = entries.read_entries([digest_of(path)])
+            [entry] = entries.read_entries([digest_of(path)], lambda name, entry: entry)
             if isinstance(entry, CorruptValueError) and not entry.foreign:
                 aside = storage.exclusive.quarantine(path, entry.signature)
                 if aside:

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from ..batches import batches
-from ..content import fingerprint
 from ..core import digest
 from ..entries import Entries, Entry
 from ..errors import CorruptValueError, described
@@ -61,7 +60,7 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
     def listed(shard: str) -> _Listed:
         listing = storage.shards.list(shard)
         believed = {
-            key: fingerprint(data) for key, data in _believed(packs, shard, listing).items()
+            key: entries.fingerprint(data) for key, data in _believed(packs, shard, listing).items()
         }
         return _Listed(listing.signatures, believed, listing.temporary, listing.unrecognized)
 
@@ -79,7 +78,9 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
         damaged: dict[str, str] = {}
         unreadable: dict[str, str] = {}
         contradicted: dict[str, str] = {}
-        for name, entry in zip(names, entries.read_entries(names)):
+
+        def note(name: str, entry: Entry | Exception | None) -> None:
+            nonlocal whole
             if isinstance(entry, Entry):
                 whole += 1
                 # A file replaced since the listing has another signature: the index isn't believed.
@@ -94,6 +95,8 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
                 (unreadable if entry.foreign else damaged)[entry.path] = entry.reason
             elif entry is not None:
                 unreadable[storage.values.path_of(name)] = described(entry)
+
+        entries.read_entries(names, note)
         return VerifyReport(whole, damaged, unreadable, contradicted)
 
     storage.shards.find_root(whole_path=True)

@@ -1,0 +1,121 @@
+"""The nfsdict command: look into a store and change it from the shell."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
+from ..errors import text_of
+from . import coordination, entries, upkeep
+from .output import ERROR, complain, discard_output, tell
+from .stores import AUTO
+
+EPILOG = """\
+exit status:
+  0  done
+  1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
+     index contradicts; work: a COMMAND failed; demo: a mismatch
+  N  run: that of a COMMAND that failed
+  2  an error: wrong usage, no such store, a damaged value, the system said no
+
+A pickle can run any code when it is read. Open stores of pickles only where you
+trust everybody who can write to them; --serializer json or bytes reads no pickle.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command `argv` (default: the process's arguments) and return its exit status.
+
+    Errors are printed on standard error, in one line. If the reader of the output goes away, as in
+    `nfsdict ls NAME | head`, the command ends silently with status 141, as SIGPIPE would end it.
+    """
+    arguments = parser().parse_args(argv)
+    if sys.stdout is None:
+        return ERROR if sys.stderr is None else complain("standard output is closed")
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = tell
+            status: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard_output()
+        return 128 + 13
+    except KeyboardInterrupt:
+        return 128 + 2
+    except OSError as error:
+        discard_output()  # the output may have failed, and would again at exit
+        return complain(error)
+    except (NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
+        return complain(text_of(error))
+    return status
+
+
+def parser() -> argparse.ArgumentParser:
+    """The commands and their arguments; each sets `run`, the function that carries it out."""
+    parser = argparse.ArgumentParser(
+        prog="nfsdict",
+        description="Look into stores of nfsdict and change them.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "--version", action="version", version=f"nfsdict {__version__} ({BACKEND} core)"
+    )
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    store = argparse.ArgumentParser(add_help=False)
+    store.add_argument("name", metavar="NAME", help="the store's name below the base directory")
+    store.add_argument(
+        "--base-dir",
+        metavar="DIR",
+        help="where stores are kept (default: the user's data directory, as for NfsDict)",
+    )
+    store.add_argument(
+        "--serializer",
+        metavar="auto|pickle|json|bytes|buffers",
+        default=AUTO,
+        help="how the store's values are written (default: %(default)s, found from its files; "
+        "pickle for a new store)",
+    )
+
+    def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
+        added = commands.add_parser(
+            name,
+            parents=list(over),
+            help=text.partition(".")[0],
+            description=text,
+            epilog=EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        added.set_defaults(run=run)
+        return added
+
+    for group in (entries, upkeep, coordination):
+        group.add_commands(command)
+
+    added = command(
+        "demo",
+        run_demo,
+        "Write this Python's standard library from four processes, kill one, check all.\n\n"
+        "The killed process is started again and goes on with what is missing. Then a fresh\n"
+        "process opens the store and compares every value with its file.",
+        over=(),
+    )
+    added.add_argument(
+        "directory",
+        metavar="DIR",
+        nargs="?",
+        help="where to make the store 'demo', which stays there "
+        "(default: a temporary directory, removed afterwards)",
+    )
+    return parser
+
+
+def run_demo(arguments: argparse.Namespace) -> int:
+    from .. import demo  # starting processes takes many modules that no other command needs
+
+    return demo.run(arguments.directory)

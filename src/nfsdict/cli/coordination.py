@@ -1,0 +1,191 @@
+"""Commands that coordinate processes: leases, run, work."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .. import LeaseLostError, NfsDict, NfsDictError
+from ..coordination.claims import FAILED, Task
+from .entries import as_value, check_key
+from .output import DONE, NO, complain, emit, emit_json, encode, text_or_bytes
+from .stores import chosen, reading, writing
+
+LONGEST = 5.0  # seconds between two looks with --wait
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    added = command(
+        "leases",
+        leases,
+        "List the leases that are held, in lines of five fields with tabs between them.\n\n"
+        "These are key, host, process, seconds since it was taken, generation.",
+    )
+    added.add_argument("--json", action="store_true", help="one JSON array of objects")
+
+    added = command(
+        "run",
+        run,
+        "Print the value of KEY, or if there is none, the output of COMMAND, and keep that.\n\n"
+        "Of any number of callers, on any hosts, one runs COMMAND; the others wait for its\n"
+        "output. If COMMAND fails, its output is printed and not kept, and its status is that\n"
+        "of this command; the next caller that waits runs its own. The store is made if it is\n"
+        "not there.",
+    )
+    added.add_argument("key", metavar="KEY")
+    added.add_argument(
+        "--lease",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="without a sign of life for so long, a caller counts as dead (default: %(default)g)",
+    )
+    added.add_argument("--timeout", type=float, metavar="SECONDS", help="wait no longer for others")
+    added.add_argument(
+        "--max-age",
+        type=float,
+        metavar="SECONDS",
+        help="run COMMAND also if the value is older, by the server's clock",
+    )
+    added.add_argument("argv", metavar="COMMAND", nargs="+", help="after `--`, with its arguments")
+
+    added = command(
+        "work",
+        work,
+        "Work on the entries of a store: run COMMAND for each, and remove what is done.\n\n"
+        "COMMAND gets the key as its last argument and the value on standard input. If it\n"
+        "exits with 0, the entry is removed. Otherwise the entry is given back, to this and\n"
+        "other workers; after --max-attempts, also by workers that died, it is set aside\n"
+        "under the key failed/KEY. Any number of workers, on any hosts, share the entries.\n"
+        "SIGTERM and Ctrl-C end the command and give its entry back; that is no attempt.\n"
+        "Ends when nothing is left that nobody works on.",
+    )
+    added.add_argument(
+        "--lease",
+        type=float,
+        default=300.0,
+        metavar="SECONDS",
+        help="without a sign of life for so long, a worker counts as dead (default: %(default)g)",
+    )
+    added.add_argument(
+        "--max-attempts",
+        type=int,
+        default=3,
+        metavar="N",
+        help="then an entry is set aside (default: %(default)s)",
+    )
+    added.add_argument(
+        "--wait",
+        action="store_true",
+        help="go on until no entry is left but those set aside, to take over from workers that die",
+    )
+    added.add_argument("--json", action="store_true", help="the value goes to COMMAND as JSON")
+    added.add_argument("argv", metavar="COMMAND", nargs="+", help="after `--`, with its arguments")
+
+
+def leases(arguments: argparse.Namespace) -> int:
+    reading(arguments)
+    with writing(arguments) as store:
+        found = store.leases()
+    if arguments.json:
+        emit_json([dataclasses.asdict(lease) for lease in found])
+        return DONE
+    for lease in found:
+        fields = lease.key, lease.host, lease.process, f"{lease.age:.0f}", lease.generation
+        emit(encode("\t".join(map(str, fields)) + "\n"))
+    return DONE
+
+
+def run(arguments: argparse.Namespace) -> int:
+    serializer = chosen(arguments)
+    check_key(arguments.key, serializer)
+
+    def output() -> Any:
+        # Killed by any exception, such as that of ``_end``.
+        done = subprocess.run(arguments.argv, stdout=subprocess.PIPE, check=True)
+        return as_value(done.stdout, serializer)
+
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        with writing(arguments) as store:
+            value = store.get_or_create(
+                arguments.key,
+                output,
+                lease=arguments.lease,
+                timeout=arguments.timeout,
+                max_age=arguments.max_age,
+            )
+    except subprocess.CalledProcessError as error:
+        emit(error.stdout)
+        return 128 - error.returncode if error.returncode < 0 else error.returncode
+    emit(text_or_bytes(value, as_json=False))
+    return DONE
+
+
+def work(arguments: argparse.Namespace) -> int:
+    reading(arguments)
+    if shutil.which(arguments.argv[0]) is None:
+        raise NfsDictError(f"no such command: {arguments.argv[0]!r}")
+    signal.signal(signal.SIGTERM, _end)
+    status, pause = DONE, 0.1
+    with writing(arguments) as store:
+        while True:
+            task = store.claim(arguments.lease, max_attempts=arguments.max_attempts)
+            if task is not None:
+                pause = 0.1
+                if not _do(task, arguments):
+                    status = NO
+            elif arguments.wait and _unfinished(store):
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST)
+            else:
+                return status
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+def _unfinished(store: NfsDict[Any]) -> bool:
+    return any(not key.startswith(FAILED) for key in store)
+
+
+def _do(task: Task[Any], arguments: argparse.Namespace) -> bool:
+    """Run the command for this task. Whether it is done."""
+    try:
+        with task:
+            _run([*arguments.argv, task.key], text_or_bytes(task.value, arguments.json), task)
+    except subprocess.CalledProcessError as error:
+        of = f"attempt {task.attempt} of {arguments.max_attempts}"
+        complain(f"{task.key!r}: exit status {error.returncode} ({of})")
+        return False
+    except LeaseLostError as error:
+        complain(error)
+        return False
+    return True
+
+
+def _run(argv: list[str], value: bytes, task: Task[Any]) -> None:
+    """CalledProcessError if it fails. It is killed if the lease is lost, or by any exception."""
+    with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
+        try:
+            data: bytes | None = value
+            while process.returncode is None:
+                try:
+                    process.communicate(data, timeout=1.0)
+                except subprocess.TimeoutExpired:
+                    data = None  # what is left of it is written by the next call
+                    task.lease.check()
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+    if process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, argv)

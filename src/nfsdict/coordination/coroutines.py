@@ -1,0 +1,167 @@
+"""Memoised coroutine functions: an event loop goes on while threads ask the store.
+
+A result that is in memory is returned at once. For any other, one task of the event loop starts a
+thread, which waits for the server and for other hosts; the function itself runs in the event loop.
+There is no pool of threads: if all of its threads waited for results that others are to compute,
+and those in turn for a thread, it would never end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextvars
+import functools
+import threading
+import weakref
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from typing import Any
+
+from ..core import MISSING
+from .memo import Memo
+
+# The keys whose results the current task is computing.
+_computing: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
+    "computing", default=frozenset()
+)
+
+
+class _Flight:
+    """A result that is sought, and by how many calls."""
+
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self.task = task
+        self.waiting = 0
+
+
+class _OnLoop:
+    """Calls a coroutine function in an event loop, from a thread that waits for the result."""
+
+    def __init__(self, key: str, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._key = key
+        self._call = call
+        self._loop = asyncio.get_running_loop()
+        # Both are the event loop's; the thread doesn't touch them.
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    def __call__(self) -> Any:
+        run = self._run()
+        try:
+            running = asyncio.run_coroutine_threadsafe(run, self._loop)
+        except RuntimeError:  # the loop is closed
+            run.close()
+            raise
+        return running.result()
+
+    async def _run(self) -> Any:
+        if self._cancelled:
+            raise asyncio.CancelledError
+        self._task = asyncio.current_task()
+        _computing.set(_computing.get() | {self._key})  # for this task alone
+        return await self._call()
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        if self._task is not None:
+            self._task.cancel()
+
+
+def memoized_coroutine(
+    function: Callable[..., Coroutine[Any, Any, Any]], memo: Memo
+) -> Callable[..., Coroutine[Any, Any, Any]]:
+    """The coroutine function that looks for a result before it calls ``function``."""
+    flights: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[str, _Flight]]
+    flights = weakref.WeakKeyDictionary()
+
+    @functools.wraps(function)
+    async def wrapper(*args: Any, **kwargs: Any) -> Any:
+        key = memo.cache_key(*args, **kwargs)
+        value = memo.in_memory(key)
+        if value is not MISSING:
+            memo.count("hits")
+            return value
+        if key in _computing.get():
+            raise RuntimeError(f"{key} is being computed, and asks for itself")
+        here = flights.setdefault(asyncio.get_running_loop(), {})
+        flight = here.get(key)
+        if flight is None or flight.task.done():
+            creator = _OnLoop(key, lambda: function(*args, **kwargs))
+            task = asyncio.ensure_future(_in_thread(lambda: memo.find(key, creator), creator))
+            here[key] = flight = _Flight(task)
+        else:
+            memo.count("waited")
+        flight.waiting += 1
+        try:
+            return await asyncio.shield(flight.task)
+        finally:
+            flight.waiting -= 1
+            if not flight.waiting:
+                if here.get(key) is flight:
+                    del here[key]
+                flight.task.cancel()  # nothing, if it is done
+
+    async def refresh(*args: Any, **kwargs: Any) -> Any:
+        """Call the function, keep its result, and return it."""
+        key = memo.cache_key(*args, **kwargs)
+        creator = _OnLoop(key, lambda: function(*args, **kwargs))
+        return await _in_thread(lambda: memo.replace(key, creator), creator)
+
+    attributes = {
+        "cache_key": memo.cache_key,
+        "peek": _threaded(memo.peek),
+        "put": _threaded(memo.put),
+        "refresh": refresh,
+        "discard": _threaded(memo.discard),
+        "cache_info": memo.cache_info,
+        "cache_clear": _threaded(memo.cache_clear),
+    }
+    wrapper.__dict__.update(attributes)
+    return wrapper
+
+
+def _threaded(method: Callable[..., Any]) -> Callable[..., Coroutine[Any, Any, Any]]:
+    @functools.wraps(method)
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await _in_thread(lambda: method(*args, **kwargs))
+
+    return call
+
+
+async def _in_thread(call: Callable[[], Any], creator: _OnLoop | None = None) -> Any:
+    """What ``call`` returns in a thread of its own, with this task's context variables.
+
+    If this is cancelled, so is the creator, if it runs. The thread ends by itself; as a daemon it
+    doesn't keep the process from ending.
+    """
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[Any] = loop.create_future()
+    context = contextvars.copy_context()
+
+    def settle(value: Any, error: BaseException | None) -> None:
+        if done.done():
+            return
+        if error is None:
+            done.set_result(value)
+        elif isinstance(error, concurrent.futures.CancelledError):
+            done.cancel()
+        else:
+            done.set_exception(error)
+
+    def run() -> None:
+        value, failed = None, None
+        try:
+            value = context.run(call)
+        except BaseException as error:
+            failed = error
+        with suppress(RuntimeError):  # the loop is closed, so nobody waits
+            loop.call_soon_threadsafe(settle, value, failed)
+
+    threading.Thread(target=run, name="nfsdict-memoize", daemon=True).start()
+    try:
+        return await done
+    except asyncio.CancelledError:
+        if creator is not None:
+            creator.cancel()
+        raise

@@ -1,0 +1,321 @@
+"""Leases: of all who want the lease of a key, on all hosts, one holds it, while it renews.
+
+A lease is a file. Its name says for which key, which generation, for how long, and by which
+process; ``storage.lease_files`` has the names. The protocol has four rules:
+
+1. A contender makes a file of its own, under a name that nobody uses again, and then lists the
+   directory. It holds the lease if that listing shows no other file of the key but dead ones. Of
+   two contenders, the one that lists later sees the file of the other, so that both never hold.
+2. A file is dead if a contender saw it unchanged for its whole duration, by the contender's own
+   clock, counted from the end of the first look to the beginning of the last; or if its process
+   ran on this host and has ended. Then the contender's own file gets the next generation.
+3. A contender that sees others alive removes its own file and waits; only the one with the highest
+   generation (the lowest random number, of several) stays to see whether the others step back.
+4. Who holds the lease renews it by renaming a second file, and counts it as lost earlier than
+   anybody may call it dead (``holding``). Who takes over removes the files that it found dead.
+
+So no clock is compared with another host's, and a file is only removed by its maker or as dead.
+``tests/support/lease_model.py`` has a model of these rules, and goes through all ways in which
+three contenders can crash or stand still.
+
+That a takeover makes the next generation, and never breaks what may live, is tox-dev/filelock's
+(pull request 738). There the generation alone is the name. But then a remove that is carried out
+late hits the file of a later holder, so here each name has a random part.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Callable
+
+from ..arguments import checked_seconds
+from ..core import digest
+from ..errors import LeaseLostError
+from ..layout import LeaseName, random_name
+from ..storage import Storage
+from ..storage.lease_files import LeaseFiles
+from ..storage.processes import has_ended, host_name, this_process
+from .holding import Hold, Renewer
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+_SHORTEST, _LONGEST = 0.01, 1.0  # seconds between two looks
+_LONGER = 1.5
+# Looks of the first of several contenders until the others have stepped back.
+_STEPS = 5
+
+
+class Lease:
+    """The lease of a key, held from the beginning. A context manager that releases it at the end.
+
+    It is renewed until it is released, or nobody refers to it any more, or the process ends. A
+    child that is forked doesn't hold it.
+    """
+
+    def __init__(self, key: str, hold: Hold, renewer: Renewer) -> None:
+        self.key = key
+        self.generation = hold.name.generation
+        """1, or 1 more than that of a holder which was taken over; not a number that only grows"""
+        self._hold = hold
+        self._renewer = renewer
+        weakref.finalize(self, renewer.end, hold).atexit = False
+
+    @property
+    def held(self) -> bool:
+        """Whether no other process can hold the lease now, as far as clocks tell.
+
+        False once it was released, or not renewed in time: the process was suspended, the server
+        didn't answer, or the lease file is gone. It doesn't become True again. What the holder does
+        after this answer is not guarded: it may be suspended in between. Asks no server.
+        """
+        return self._hold.held
+
+    def check(self) -> None:
+        """LeaseLostError unless the lease is held; see ``held``."""
+        if not self.held:
+            raise LeaseLostError(self.key)
+
+    def release(self) -> None:
+        """Give the lease up, so that others get it at once. Nothing if that is done already.
+
+        OSError if the server can't be asked to: others then get it after its duration.
+        """
+        try:
+            self._hold.release()
+        finally:
+            self._renewer.end(self._hold)
+
+    def leave(self, generation: int, content: bytes | None = None) -> None:
+        """As ``release``, but leave a dead file of this generation, which the next holder follows.
+
+        So the next one's generation is 1 more. Plainly released if the generation is 0, or if the
+        lease isn't held: then a next holder may count already.
+        """
+        if not generation or not self.held:
+            self.release()
+            return
+        try:
+            self._hold.leave(generation, content)
+        finally:
+            self._renewer.end(self._hold)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            self.release()
+        except OSError:
+            if kind is None:
+                raise
+
+    def __repr__(self) -> str:
+        state = "held" if self.held else "not held"
+        return f"<Lease of {self.key!r:.200}, generation {self.generation}, {state}>"
+
+
+@dataclass(frozen=True)
+class LeaseInfo:
+    """A lease that some process holds."""
+
+    key: str
+    host: str
+    """the name of the holder's host"""
+    process: int
+    """the holder's process number there"""
+    age: float
+    """for how many seconds it is held, by the server's clock"""
+    generation: int
+
+
+class Watch:
+    """What a contender has seen of the files of a key, or of all keys, and since when."""
+
+    def __init__(self, files: LeaseFiles, hexdigest: str = "") -> None:
+        self._files = files
+        self._hexdigest = hexdigest
+        self._seen: dict[LeaseName, tuple[frozenset[str], int]] = {}
+
+    def look(self, strict: bool = True) -> list[LeaseName]:
+        """Ask the server. All leases that aren't dead; without ``strict`` one may be missed."""
+        begun = time.monotonic_ns()
+        states = self._files.look(self._hexdigest, strict)
+        ended = time.monotonic_ns()
+        seen = {lease: (state, ended) for lease, state in states.items()}
+        for lease, before in self._seen.items():
+            if states.get(lease) == before[0]:
+                seen[lease] = before
+        self._seen = seen
+        return [lease for lease in states if not _is_dead(lease, seen[lease][1], begun)]
+
+    def next_death(self, leases: list[LeaseName]) -> float:
+        """Seconds until the first of these is dead, if it isn't renewed."""
+        ends = (self._seen[lease][1] / 1e9 + lease.duration_ms / 1e3 for lease in leases)
+        return min(ends, default=0.0) - time.monotonic()
+
+    def left(self, hexdigest: str) -> LeaseName | None:
+        """The file that the last holder of this key's lease left behind: see ``Lease.leave``."""
+        left = (one for one in self._seen if one.hexdigest == hexdigest and not one.duration_ms)
+        return max(left, key=lambda one: one.generation, default=None)
+
+    def generation(self, hexdigest: str) -> int:
+        """The next one of this key."""
+        seen = [lease.generation for lease in self._seen if lease.hexdigest == hexdigest]
+        return 1 + max(seen, default=0)
+
+    def sweep(self, mine: LeaseName) -> None:
+        """Remove the files of all others of this key, which are dead."""
+        for lease, (state, _) in self._seen.items():
+            if lease != mine and lease.hexdigest == mine.hexdigest:
+                self._files.remove(state)
+
+
+class Leases:
+    """The leases of one store."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._files = storage.leases
+        self._renewer = Renewer()
+
+    def acquire(
+        self,
+        key: str,
+        duration: float,
+        timeout: float | None = None,
+        unless: Callable[[], bool] | None = None,
+    ) -> Lease | None:
+        """Hold the lease of a key, an exact ``str``; see ``NfsDict.lease``.
+
+        ``unless`` is called after each pause: None, without a lease, if it returns True.
+        """
+        duration = checked_seconds("duration", duration)
+        if timeout is not None:
+            timeout = checked_seconds("timeout", timeout, 0)
+        end = None if timeout is None else time.monotonic() + timeout
+        watch = Watch(self._files, digest(key))
+        waits = pauses()
+        rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
+        while True:
+            if not rivals:
+                lease = self._contend(key, duration, watch)
+                if lease is not None:
+                    return lease
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"the lease of {key!r:.200} was not to be had in time")
+            pause = next(waits)
+            if rivals:
+                pause = min(pause, max(watch.next_death(rivals), _SHORTEST))
+            if end is not None:
+                pause = min(pause, max(end - time.monotonic(), 0.0))
+            time.sleep(pause)
+            before, rivals = rivals, watch.look()
+            if before != rivals:
+                waits = pauses()
+            if unless is not None and unless():
+                return None
+
+    def watch(self) -> Watch:
+        """A new watch over the leases of all keys, for ``contend``."""
+        return Watch(self._files)
+
+    def contend(self, key: str, duration: float, watch: Watch) -> Lease | None:
+        """Hold the lease of a key, an exact ``str``; None if another process holds it.
+
+        Tries once, with one look after the file is made: that look alone decides who holds it. What
+        the watch has seen before tells which leases are dead.
+        """
+        return self._contend(key, checked_seconds("duration", duration), watch)
+
+    def _contend(self, key: str, duration: float, watch: Watch) -> Lease | None:
+        """Make a file, and see whether others did. None if another one goes first."""
+        name = LeaseName(
+            digest(key),
+            watch.generation(digest(key)),
+            max(1, round(duration * 1000)),
+            *this_process(),
+            random_name(),
+        )
+        content = {"key": key, "host": host_name(), "process": name.process}
+        hold = Hold(self._files, name)
+        try:
+            self._files.create(name, json.dumps(content).encode())
+            if _is_alone(name, watch) and hold.held:
+                with suppress(OSError):  # they are dead, and others see that, too
+                    watch.sweep(name)
+                lease = Lease(key, hold, self._renewer)
+                self._renewer.watch(hold)
+                return lease
+            hold.release()
+        except BaseException:
+            hold.ended = True
+            self._renewer.watch(hold)
+            raise
+        return None
+
+    def held(self) -> list[LeaseInfo]:
+        """See ``NfsDict.leases``."""
+        times = self._files.times()
+        now = self._storage.files.server_time_ns()
+        names = [
+            name
+            for name, one in times.items()
+            if now - one.renewed < name.duration_ms * 1_000_000
+            and not has_ended(name.host, name.process, name.start)
+        ]
+        found = []
+        for name, content in zip(names, self._files.contents(names)):
+            try:
+                about = json.loads(content)
+                key, host = about["key"], about["host"]
+            except (ValueError, KeyError, TypeError):
+                continue  # just released, or just made
+            age = max(0, now - times[name].made) / 1e9
+            found.append(LeaseInfo(key, host, name.process, age, name.generation))
+        return sorted(found, key=lambda lease: lease.key)
+
+
+def _is_dead(lease: LeaseName, since: int, moment: int) -> bool:
+    """Whether the lease, seen unchanged since then, is dead at this moment."""
+    if not lease.duration_ms:  # as ``Lease.leave`` leaves it
+        return True
+    outlived = since + lease.duration_ms * 1_000_000 <= moment
+    return outlived or has_ended(lease.host, lease.process, lease.start)
+
+
+def _is_alone(mine: LeaseName, watch: Watch) -> bool:
+    """Whether all others are dead, or those that made a file at the same time step back."""
+    for _ in range(_STEPS):
+        alive = [lease for lease in watch.look() if lease.hexdigest == mine.hexdigest]
+        if alive == [mine]:
+            return True
+        if mine not in alive or min(alive, key=_order) != mine:
+            return False
+        time.sleep(_SHORTEST)
+    return False
+
+
+def _order(lease: LeaseName) -> tuple[int, str]:
+    return -lease.generation, lease.nonce
+
+
+def pauses() -> Iterator[float]:
+    """Seconds to wait, longer and longer, and not the same for all."""
+    pause = _SHORTEST
+    while True:
+        yield random.uniform(0.7, 1.0) * pause
+        pause = min(_LONGER * pause, _LONGEST)
