@@ -27,6 +27,14 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.mem cimport PyMem_Free, PyMem_Malloc, PyMem_Realloc
 from cpython.object cimport PyObject
+from cpython.pythread cimport (
+    NOWAIT_LOCK,
+    PyThread_acquire_lock,
+    PyThread_allocate_lock,
+    PyThread_free_lock,
+    PyThread_release_lock,
+    PyThread_type_lock,
+)
 from cpython.ref cimport Py_INCREF
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free
@@ -35,6 +43,10 @@ from libc.string cimport memcpy, strlen
 import os
 import zlib
 from types import GenericAlias
+
+cdef extern from "pythread.h":
+    # The time in microseconds.
+    int PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
 
 cdef extern from "Python.h":
     int PyDict_Contains(PyObject* mapping, object key) except -1
@@ -866,6 +878,22 @@ cdef list write_all(list files, nfsdict_write_options* options):
         PyMem_Free(all_parts)
         PyMem_Free(writings)
     return outcomes
+
+
+def outlast(list started not None, list ended not None, /):
+    cdef PyThread_type_lock lock = NULL
+    if not started:
+        return
+    lock = PyThread_allocate_lock()
+    if lock is NULL:
+        raise MemoryError
+    # Waiting for a lock that nobody releases is a pause that looks for no signals.
+    PyThread_acquire_lock(lock, NOWAIT_LOCK)
+    while not ended:
+        with nogil:
+            PyThread_acquire_lock_timed(lock, 500, 0)
+    PyThread_release_lock(lock)
+    PyThread_free_lock(lock)
 
 
 def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):

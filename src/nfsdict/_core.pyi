@@ -158,6 +158,14 @@ def write_files(
     temporary file was removed. 2: at the directory's fsync.
     """
 
+def outlast(started: list[int], ended: list[bool], /) -> None:
+    """If a thread was started, wait until it has ended, whatever signals come meanwhile.
+
+    ``started`` has an item if there is such a thread; at its end it appends one to ``ended``. The
+    compiled function looks for no signals. The one in Python drops the exceptions of their
+    handlers; where each comes before the one before has been dropped, one may get through.
+    """
+
 def prepare_files(
     files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
 ) -> list[tuple[str, bytes] | int]:

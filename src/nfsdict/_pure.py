@@ -12,6 +12,7 @@ import mmap
 import os
 import stat
 import struct
+import time
 import zlib
 from collections.abc import Iterable
 from contextlib import suppress
@@ -51,6 +52,7 @@ _WRITING, _PUBLISHING, _SYNCING = range(3)
 _LAST = (1 << 63) - 1
 _NANOSECONDS = _LAST - _LAST % 1_000_000_000
 _CHUNK = 1 << 30  # read() and write() move less than 2 GiB at once
+_PAUSE = 0.0005  # seconds
 _LARGE = 1 << 20  # from this size on, a content is read into room of its own
 _ALIGNMENT = 64
 _PARTS = 16  # for one writev: POSIX promises these (_XOPEN_IOV_MAX), Linux and macOS take 1024
@@ -614,3 +616,15 @@ def _sync_directory(path: str) -> int:
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):
             return error.errno or errno.EIO
     return 0
+
+
+def outlast(started: list[int], ended: list[bool], /) -> None:
+    while started and not ended:
+        try:  # for an exception as the inner loop turns
+            while not ended:
+                try:
+                    time.sleep(_PAUSE)
+                except BaseException:
+                    pass
+        except BaseException:
+            pass

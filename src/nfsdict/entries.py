@@ -11,7 +11,7 @@ from .content import Content, Data, fingerprint
 from .core import digest
 from .errors import CorruptValueError, described
 from .layout import same_but_for_ctime
-from .locks import Locks
+from .locks import decoding
 from .serializers import Serializer
 from .storage.files import Found
 from .storage.values import ValueFiles
@@ -67,10 +67,9 @@ def _as_it_is(value: Any) -> Any:
 class Entries:
     """The entries of a store, by the keys that their files hold. Safe for threads."""
 
-    def __init__(self, values: ValueFiles, serializer: Serializer, locks: Locks) -> None:
+    def __init__(self, values: ValueFiles, serializer: Serializer) -> None:
         self._values = values
         self.path_of = values.path_of
-        self._locks = locks
         self.dumps: Callable[[Any], Content] = getattr(serializer, "parts", serializer.dumps)
         self.freeze: Callable[[Any], Any] = getattr(serializer, "freeze", _as_it_is)
         # A hash to tell whole contents apart within this process, equal however they are split. A
@@ -147,12 +146,12 @@ class Entries:
         return dict(map(self._loads_whole, contents))
 
     def _decode(self, loads: Callable[[A], T], data: A) -> T:
-        """Run the serializer with the thread's lock ``decoding`` held, as it can run any code: if
-        that code calls this dictionary, no scan begins."""
-        decoding = self._locks.decoding
-        if decoding.locked():
+        """Run the serializer, which can run any code: if that code scans this store, nothing
+        happens, see ``locks.decoding``."""
+        lock = decoding(self._values.directory)
+        if lock.locked():
             return loads(data)
-        with decoding:
+        with lock:
             return loads(data)
 
     def _load(self, hexdigest: str, content: Found, asked: str | None = None) -> Entry:

@@ -90,8 +90,8 @@ class Locks:
             while lock._is_owned():
                 lock.release()
 
-    # Only one thread takes these two locks. So a ``with`` statement leaves them as it found them,
-    # whichever exception comes at whichever moment.
+    # Only one thread takes this lock. So a ``with`` statement leaves it as it found it, whichever
+    # exception comes at whichever moment.
 
     @property
     def guard(self) -> threading.Lock:
@@ -99,29 +99,15 @@ class Locks:
         try:
             return self._thread.guard  # type: ignore[no-any-return]
         except AttributeError:
-            return self._own(
-                "guard", threading.Lock() if _WITH_IS_ATOMIC else _Guard(self._release_owned)
-            )
+            new = threading.Lock() if _WITH_IS_ATOMIC else _Guard(self._release_owned)
+            # Unless an interrupting call of this thread has just stored one.
+            lock: threading.Lock = vars(self._thread).setdefault("guard", new)
+            return lock
 
     @property
     def interrupted(self) -> bool:
         """Whether the calling thread is already inside a call that holds or is to take locks."""
         return self.guard.locked()
-
-    @property
-    def decoding(self) -> threading.Lock:
-        """The calling thread's lock around decoding a value, which can run any code."""
-        try:
-            return self._thread.decoding  # type: ignore[no-any-return]
-        except AttributeError:
-            return self._own(
-                "decoding", threading.Lock() if _WITH_IS_ATOMIC else _Guard(lambda: None)
-            )
-
-    def _own(self, name: str, new: threading.Lock | _Guard) -> threading.Lock:
-        """Store the new lock, unless an interrupting call of this thread has just stored one."""
-        lock: threading.Lock = vars(self._thread).setdefault(name, new)
-        return lock
 
     def shard(self, name: str) -> threading.Lock:
         """The lock of the shard of this digest."""
@@ -140,6 +126,44 @@ def _holding(locks: list[threading.Lock], call: Callable[[], T]) -> T:
         return call()
     with locks[0]:
         return _holding(locks[1:], call)
+
+
+class _Decoding(threading.local):
+    def __init__(self) -> None:
+        self.locks: dict[str, Any] = {}
+        self.inherited: frozenset[str] = frozenset()
+
+
+_decoding = _Decoding()
+
+
+def decoding(store: str) -> threading.Lock:
+    """The calling thread's lock around decoding values of the store in this directory.
+
+    Decoding can run any code. If that opens or scans the same store, by whichever dictionary, the
+    scan would decode the same value again, and so for ever: ``is_decoding`` tells it not to begin.
+    """
+    try:
+        return _decoding.locks[store]  # type: ignore[no-any-return]
+    except KeyError:
+        new = threading.Lock() if _WITH_IS_ATOMIC else _Guard(lambda: None)
+        return _decoding.locks.setdefault(store, new)  # type: ignore[no-any-return]
+
+
+def is_decoding(store: str) -> bool:
+    """Whether the calling thread is decoding a value of this store, or works for one that is."""
+    return store in _decoding.inherited or decoding(store).locked()
+
+
+def stores_decoding() -> frozenset[str]:
+    """The stores of which the calling thread is decoding a value; for ``inherit_decoding``."""
+    locks = list(_decoding.locks.items())
+    return _decoding.inherited.union(store for store, lock in locks if lock.locked())
+
+
+def inherit_decoding(stores: frozenset[str]) -> None:
+    """Note in a new thread what the thread that it works for is decoding."""
+    _decoding.inherited = stores
 
 
 def _renew_all() -> None:

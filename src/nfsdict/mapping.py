@@ -169,7 +169,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         self._storage = Storage(directory, format.extension, mode, durable, aligned)
         self._values = self._storage.values
         self._locks = Locks()
-        self._entries = Entries(self._values, format, self._locks)
+        self._entries = Entries(self._values, format)
         self._kinds = Kinds(self._storage, workers)
         self._state = StoreState(
             Index(), self._cache, self._locks, lazy, cache_bytes, self._entries.fingerprint
@@ -262,6 +262,10 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
                     hexdigest, key, value, signature, data, generation
                 )
             except BaseException as error:
+                # At first without a call, as after RecursionError there may be no stack for one.
+                if not isinstance(error, OSError) and key in self._cache:
+                    replaced = replaced, self._cache[key]
+                    self._cache[key] = MISSING
                 replaced = replaced, self._state.invalidate_if_uncertain(hexdigest, key, error)
                 raise
         del replaced
@@ -308,31 +312,34 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
 
         If there is no entry: ``default``, or KeyError without one. The value is read and decoded
         before the entry is removed. If that or the removal fails, the entry stays and the error is
-        raised, even with a ``default``. After any other exception, such as KeyboardInterrupt or one
-        that a signal handler raises, the entry is put back under its key before the exception goes
-        on.
+        raised, even with a ``default``. An entry that took its place between the two is decoded
+        when it is removed already: if that fails it is put back, unless the key has got a newer one
+        meanwhile. After any other exception, such as KeyboardInterrupt or one that a signal
+        handler raises, the entry is put back under its key before the exception goes on.
 
         If the process is killed during the call, or the server is lost (UncertainWriteError), the
         entry can be left under a private name; ``repair`` gives it back. If this process stands
         still for so long that another one's ``repair`` gives the entry back, it gets
-        UncertainWriteError.
+        UncertainWriteError. Where the file system has neither hard links nor a rename that replaces
+        nothing, giving back, here and in ``repair``, can overwrite what another process assigns
+        meanwhile.
         """
         if self._may_exist(key):
             key = self._changing(key)
-            taking = self._taker.begin(key)
+            taking, undo = self._taker.begin(key)
             try:
                 value = self._taker.take_entry(taking)
                 if value is not MISSING:
                     return value
             except BaseException:
-                # Nested, not a loop: a second signal may raise as soon as the first has.
-                try:
-                    self._taker.put_back(taking)
-                except BaseException:
+                if taking.begun:
+                    # Nothing can raise before the thread is started; see ``Undo``.
                     try:
-                        self._taker.put_back(taking)
+                        undo.start()
                     except BaseException:
-                        self._taker.put_back(taking)
+                        pass
+                    undo.wait()
+                    undo.finish()
                 raise
             self._check_serializer()
         if default is _RAISE:
@@ -523,10 +530,10 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
 
         A temporary file is removed when it is older than ``grace`` seconds by the server's clock,
         so that a write under way keeps its own; if it holds a value that a ``pop`` or a write left
-        there, the value is given back to its key. The same goes for leases that weren't renewed for
-        so long, and for twice their durations. A damaged file gets ``.damaged-…`` after its
-        name, which no scan takes. Files that can't be read here but may be whole stay. EBUSY if
-        other processes go on writing the index.
+        there, the value is given back to its key (see ``pop``). The same goes for leases that
+        weren't renewed for so long, and for twice their durations. A damaged file gets
+        ``.damaged-…`` after its name, which no scan takes. Files that can't be read here but may be
+        whole stay. EBUSY if other processes go on writing the index.
         """
         self._writable()
         self._not_interrupting()
@@ -620,27 +627,23 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         next ``refresh`` still reports. A damaged entry (logged) is skipped, and stays. Otherwise as
         ``pop``.
         """
-        taking = None
-        try:
-            for key in self._draw:
-                self._writable()
-                taking = self._taker.begin(key)
-                try:
-                    value = self._taker.take_entry(taking)
-                except CorruptValueError:
-                    self._taker.put_back(taking)
-                    continue
+        for key in self._draw:
+            self._writable()
+            taking, undo = self._taker.begin(key)
+            try:
+                value = self._taker.take_entry(taking)
                 if value is not MISSING:
                     return key, value  # if MISSING, another process was faster
-        except BaseException:
-            try:  # as in pop
-                self._taker.put_back(taking)
-            except BaseException:
-                try:
-                    self._taker.put_back(taking)
-                except BaseException:
-                    self._taker.put_back(taking)
-            raise
+            except BaseException as error:
+                if taking.begun:  # as in pop
+                    try:
+                        undo.start()
+                    except BaseException:
+                        pass
+                    undo.wait()
+                    undo.finish()
+                if not isinstance(error, CorruptValueError):
+                    raise
         raise KeyError(f"no entry in {self._storage.directory}")
 
     @property

@@ -12,6 +12,8 @@ from itertools import groupby
 from queue import SimpleQueue
 from typing import Callable, TypeVar
 
+from .locks import inherit_decoding, stores_decoding
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -128,7 +130,10 @@ def _in_threads(
         except BaseException as error:
             results.put((number, None, error))
 
+    decoding = stores_decoding()
+
     def work() -> None:
+        inherit_decoding(decoding)
         while True:
             task = tasks.get()
             if task is None or ended:

@@ -22,6 +22,7 @@ from .index.writer import IndexWriter
 from .kinds import Kinds
 from .layout import SHARDS, Stamp
 from .loads import Loads
+from .locks import is_decoding
 from .parallel import in_parallel
 from .progress import Progress
 from .shard_scan import ReadPolicy, ShardScan, read
@@ -135,7 +136,7 @@ class Scanner:
     def barred(self) -> bool:
         """Whether the calling thread is decoding a value of this dictionary, or has interrupted
         another call of it: such a call must do with what is known."""
-        return self._locks.decoding.locked() or self._locks.interrupted
+        return is_decoding(self._storage.directory) or self._locks.interrupted
 
     def known_keys(self) -> list[str]:
         """The keys known here. If the store was never listed, a scan lists it first."""

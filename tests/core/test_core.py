@@ -47,6 +47,7 @@ def parameters(function):
         ("parse_table", "table, /"),
         ("split_values", "section, lengths, /"),
         ("read_stamps", "directories, /"),
+        ("outlast", "started, ended, /"),
         ("identify", "path, /"),
         ("list_directory", "directory, forget, /"),
         ("list_changes", "directory, forget, keys, signatures, extension, /"),

@@ -200,7 +200,7 @@ def test_a_signal_between_a_block_and_the_release_of_its_guard(nfsdict, monkeypa
     module = importlib.import_module("nfsdict.locks")
     monkeypatch.setattr(module, "_WITH_IS_ATOMIC", False)
     locks = module.Locks()
-    guard = getattr(locks, which)
+    guard = locks.guard if which == "guard" else module.decoding("a store of its own")
 
     def inside():
         return guard.locked()
@@ -215,6 +215,50 @@ def test_a_signal_between_a_block_and_the_release_of_its_guard(nfsdict, monkeypa
     assert not inside()
     with ThreadPoolExecutor(1) as other:
         assert other.submit(locks.shard("ab").acquire, timeout=5).result(10)
+
+
+CHANGES = {
+    "put": lambda d: d.__setitem__("k", "new"),
+    "update": lambda d: d.update(k="new"),
+    "add": lambda d: d.add("k", "new"),
+    "del": lambda d: d.__delitem__("k"),
+    "pop": lambda d: d.pop("k"),
+}
+
+
+@pytest.mark.parametrize("change", list(CHANGES))
+def test_a_change_for_which_the_stack_is_too_small(opened, change):
+    """At each depth: what was done on the disk, the cache doesn't contradict."""
+
+    def at(depth):
+        if depth:
+            at(depth - 1)
+        else:
+            CHANGES[change](d)
+
+    d = opened(durable=False)
+    outcomes = set()
+    for depth in range(70):
+        d["k"] = "old"
+        limit = sys.getrecursionlimit()
+        try:
+            sys.setrecursionlimit(inside() + 75)
+            at(depth)
+            outcomes.add("done")
+        except RecursionError:
+            outcomes.add("refused")
+        finally:
+            sys.setrecursionlimit(limit)
+        assert d.get("k") == opened(lazy=True).get("k"), depth
+    assert outcomes == {"done", "refused"}
+
+
+def inside():
+    """How many calls the caller is inside of."""
+    frame, count = sys._getframe(1), 0
+    while frame is not None:
+        frame, count = frame.f_back, count + 1
+    return count
 
 
 # --- other people's code --------------------------------------------------------------------
@@ -486,6 +530,57 @@ def test_a_value_that_refers_to_its_dictionary(opened):
     [again] = opened_again
     assert len(again) == 50
     assert again["key 3"].d["key 4"].d.path == d.path
+
+
+class Scans:
+    """A value that refers to its dictionary, and scans it while it is unpickled."""
+
+    loaded = 0
+
+    def __init__(self, d, how):
+        self.d, self.how = d, how
+
+    def __setstate__(self, state):
+        Scans.loaded += 1
+        assert Scans.loaded < 300, "without end"
+        self.__dict__.update(state)
+        SCANS[self.how](self.d)
+
+
+SCANS = {
+    "len": len,
+    "iteration": list,
+    "values": lambda d: list(d.values()),
+    "refresh": lambda d: d.refresh(),
+    "sync": lambda d: d.sync(),
+    "opening": lambda d: type(d)("s", d.path.parent),
+    "another store": lambda d: type(d)("t", d.path.parent),
+}
+
+
+@pytest.mark.parametrize("how", list(SCANS))
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_value_that_scans_its_dictionary(opened, monkeypatch, how, workers):
+    """What it refers to is another object each time: it was opened anew."""
+    monkeypatch.setattr(importlib.import_module("nfsdict.parallel"), "_WAITED", -1.0)
+    d = opened(lazy=True, workers=workers)
+    d.update({f"key {n}": Scans(d, how) for n in range(5)})
+    if how == "another store":  # which refers to this one
+        other = opened(name="t", lazy=True, workers=workers)
+        other.update({f"key {n}": Scans(d, "opening") for n in range(5)})
+
+    def work():
+        Scans.loaded = 0
+        again = opened(workers=workers)
+        assert len(again) == len(list(again.values())) == 5
+        again.sync()
+        lazy = opened(lazy=True, workers=workers)
+        assert len(list(lazy)) == 5 and len(list(lazy.values())) == 5
+        assert lazy.refresh() == set()
+        assert lazy.pop("key 1").d.path == d.path
+        assert Scans.loaded < 200
+
+    within(60, work)
 
 
 def test_what_is_unpickled_or_copied_opens_lazily(opened, lists, reads):
@@ -829,7 +924,7 @@ def test_two_signals_in_an_update_leave_nothing_that_writes(opened, interrupts, 
     assert dict(d) == dict(opened(workers=1))
 
 
-def interrupting_twice(monkeypatch, first, second):
+def interrupting_at(monkeypatch, numbers):
     """The calls of ``os`` of these numbers are interrupted after they were made."""
     made = []
 
@@ -839,7 +934,7 @@ def interrupting_twice(monkeypatch, first, second):
                 return original(*arguments, **options)
             finally:
                 made.append(call)
-                if len(made) in (first, second):
+                if len(made) in numbers:
                     signal.raise_signal(signal.SIGALRM)
 
         return interrupted
@@ -857,7 +952,7 @@ def test_a_pop_that_is_interrupted_and_its_undoing_too(opened, interrupts, monke
         for second in range(first + 1, first + 12):
             d["k"] = (first, second)
             with monkeypatch.context() as patch:
-                made = interrupting_twice(patch, first, second)
+                made = interrupting_at(patch, (first, second))
                 try:
                     assert d.pop("k") if call == "pop" else d.popitem()
                 except Interrupted:
@@ -870,6 +965,79 @@ def test_a_pop_that_is_interrupted_and_its_undoing_too(opened, interrupts, monke
         if len(made) < first:
             break
     assert pairs > 20
+
+
+@pytest.mark.parametrize("call", ["pop", "popitem"])
+def test_a_pop_that_is_interrupted_again_and_again(opened, interrupts, monkeypatch, call):
+    """From a certain call of the system on each one is interrupted, those of the undoing too."""
+    d = opened()
+    for first in range(1, 100):
+        d["k"] = first
+        with monkeypatch.context() as patch:
+            made = interrupting_at(patch, range(first, 1000))
+            try:
+                assert d.pop("k") if call == "pop" else d.popitem()
+            except Interrupted:
+                pass
+            else:
+                break
+            finally:
+                made.extend([None] * 1000)  # and no more
+        assert opened().get("k") == d["k"] == first
+        assert left_behind(d) == []
+    assert 3 < first < 100
+
+
+@swallowed
+@pytest.mark.skipif(not NAMES_WHAT_RETURNS, reason="what returns may be lost")
+@pytest.mark.parametrize("call", ["pop", "popitem"])
+def test_a_pop_beside_a_timer_that_goes_off_again_and_again(opened, interrupts, call):
+    def at_once(number, frame):
+        raise Interrupted
+
+    signal.signal(signal.SIGALRM, at_once)
+    d = opened(durable=False)
+    interrupted = number = 0
+    while interrupted < 40:
+        number += 1
+        d["k"] = number
+        value = None
+        try:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, random.uniform(1e-6, 5e-4), 5e-5)
+                value = d.pop("k") if call == "pop" else d.popitem()[1]
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        except Interrupted:
+            pass
+        quiet()
+        if value is None:
+            interrupted += 1
+            assert opened(lazy=True).get("k") == d["k"] == number
+        assert left_behind(d) == []
+
+
+def quiet():
+    """Return when no signal is left, and no thread: the pure core may let an exception of so fast a
+    timer go on before the thread has put the entry back."""
+    while True:
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            until = time.monotonic() + 0.01
+            while time.monotonic() < until:
+                time.sleep(0.001)
+            return
+        except Interrupted:
+            pass
+
+
+@pytest.mark.parametrize("call", ["pop", "popitem"])
+def test_a_pop_is_undone_where_no_thread_can_be_started(opened, interrupts, monkeypatch, call):
+    def refused(*arguments):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(importlib.import_module("nfsdict.taking"), "start_new_thread", refused)
+    test_a_pop_that_is_interrupted_and_its_undoing_too(opened, interrupts, monkeypatch, call)
 
 
 def test_what_ends_with_the_interpreter_uses_the_dictionary(nfsdict, tmp_path):

@@ -84,7 +84,8 @@ class ValueFiles:
     def __init__(self, rules: NfsRules, files: Files, extension: str) -> None:
         self._rules = rules
         self._files = files
-        self._directory = files.directory
+        self.directory = files.directory
+        """the store's directory"""
         self._mode = files.mode
         self._durable = files.durable
         self.extension = extension
@@ -94,7 +95,7 @@ class ValueFiles:
 
     def path_of(self, hexdigest: str) -> str:
         """The path of the value file of the key with this digest, whether it exists or not."""
-        return f"{self._directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
+        return f"{self.directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
 
     def private_path_of(self, hexdigest: str) -> str:
         """A new private path, in the shard of this digest, for its whole value file.
@@ -148,7 +149,7 @@ class ValueFiles:
         Trusted: a refused rename has certainly done nothing.
         """
         if self._synced is None and self._rules.trusted():
-            self._sees_clock = self._rules.mounted_as(self._directory) == "nfs"
+            self._sees_clock = self._rules.mounted_as(self.directory) == "nfs"
             self._synced = self._files.syncs()
         return self._synced
 
@@ -164,7 +165,7 @@ class ValueFiles:
         back, unless the key has a value by then. So a later ``repair`` may carry out a write that
         was never acknowledged, even if the key was deleted in between.
         """
-        path = f"{self._directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
+        path = f"{self.directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
         synced = self._synced
         if synced is None:
             synced = self._sync_known()
