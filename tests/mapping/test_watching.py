@@ -430,7 +430,7 @@ def test_a_signal_handler_ends_watches_at_any_moment(opened):
     before = signal.signal(signal.SIGALRM, lambda *_: d.close())
     try:
         for number in range(300):
-            watch = d.watch(0.0001)
+            watch = d.watch(0.001)
             signal.setitimer(signal.ITIMER_REAL, 0.0005 + number * 0.00001)
             assert list(watch) == []
     finally:
@@ -651,7 +651,7 @@ EXIT = """
 """
 
 
-@pytest.mark.parametrize("every", [0.0001, LONG])
+@pytest.mark.parametrize("every", [0.001, LONG])
 @pytest.mark.parametrize("what", ["watching", "nothing"])
 def test_the_exit_of_the_interpreter(nfsdict, tmp_path, every, what):
     for _ in range(5):

@@ -647,7 +647,6 @@ def test_scans_take_exact_names_alone(store, nfsdict, tmp_path):
     (shard / ".nfsdict-left").write_bytes(b"")
     for odd in ("0", "000", "0g", "AB", "zz", "lost+found"):
         (Path(store.directory) / odd).mkdir()
-    (Path(store.directory) / other).write_bytes(b"")
 
     assert store.shards.present() == [name[:2]]
     listing = store.shards.list(name[:2])
