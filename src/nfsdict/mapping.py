@@ -473,9 +473,9 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         that it knew. In a call that interrupts another one, and while a value is decoded, an empty
         set is yielded, as such a call can't look.
 
-        A look costs an NFS server what ``refresh`` costs: while nothing changes 4 to 6 calls and up
-        to 100 KiB of replies, as they have the attributes of 256 directories, twice. So a thousand
-        hosts that watch once a second cost it 6,000 calls and 100 MB a second; with a longer
+        A look costs an NFS server what ``refresh`` costs: while nothing changes 4 calls and up to
+        100 KiB of replies, as they have the attributes of 256 directories, twice. So a thousand
+        hosts that watch once a second cost it 4,000 calls and 100 MB a second; with a longer
         ``interval`` in proportion less. An OSError is logged, once while others follow, and
         the next look comes as usual. ValueError if ``interval`` isn't more than 0 and finite.
         """
