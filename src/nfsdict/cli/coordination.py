@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from .. import LeaseLostError, NfsDict, NfsDictError
@@ -108,9 +109,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_key(arguments.key, serializer)
 
     def output() -> Any:
-        # Killed by any exception, such as that of ``_end``.
-        done = subprocess.run(arguments.argv, stdout=subprocess.PIPE, check=True)
-        return as_value(done.stdout, serializer)
+        return as_value(_run(arguments.argv, stdout=subprocess.PIPE), serializer)
 
     signal.signal(signal.SIGTERM, _end)
     try:
@@ -161,7 +160,8 @@ def _do(task: Task[Any], arguments: argparse.Namespace) -> bool:
     """Run the command for this task. Whether it is done."""
     try:
         with task:
-            _run([*arguments.argv, task.key], text_or_bytes(task.value, arguments.json), task)
+            value = text_or_bytes(task.value, arguments.json)
+            _run([*arguments.argv, task.key], value, check=task.lease.check)
     except subprocess.CalledProcessError as error:
         of = f"attempt {task.attempt} of {arguments.max_attempts}"
         complain(f"{task.key!r}: exit status {error.returncode} ({of})")
@@ -172,20 +172,54 @@ def _do(task: Task[Any], arguments: argparse.Namespace) -> bool:
     return True
 
 
-def _run(argv: list[str], value: bytes, task: Task[Any]) -> None:
-    """CalledProcessError if it fails. It is killed if the lease is lost, or by any exception."""
-    with subprocess.Popen(argv, stdin=subprocess.PIPE) as process:
-        try:
-            data: bytes | None = value
-            while process.returncode is None:
-                try:
-                    process.communicate(data, timeout=1.0)
-                except subprocess.TimeoutExpired:
-                    data = None  # what is left of it is written by the next call
-                    task.lease.check()
-        except BaseException:
-            process.kill()
-            process.wait()
-            raise
+def _run(
+    argv: list[str],
+    value: bytes | None = None,
+    stdout: int | None = None,
+    check: Callable[[], object] = lambda: None,
+) -> bytes:
+    """The command's output, if that is piped. CalledProcessError if it fails.
+
+    It gets ``value``, if any, on standard input. It is killed by any exception: that of a signal's
+    handler, or one that ``check``, called each second, raises.
+    """
+    process: subprocess.Popen[bytes] | None = None
+    stdin = None if value is None else subprocess.PIPE
+    output = None
+    try:
+        with _signals_held_back():
+            process = subprocess.Popen(argv, stdin=stdin, stdout=stdout)
+        while process.returncode is None:
+            try:
+                output, _ = process.communicate(value, timeout=1.0)
+            except subprocess.TimeoutExpired:
+                value = None  # what is left of it is written by the next call
+                check()
+    except BaseException:
+        if process is not None:
+            with process:
+                process.kill()
+        raise
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, argv)
+        raise subprocess.CalledProcessError(process.returncode, argv, output)
+    return output or b""
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM that come within this block at its end.
+
+    A handler's exception while a command is started would leave it running, and nobody knows it.
+    """
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    held = {number: handler for number, handler in handlers.items() if callable(handler)}
+    for number in held:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in held.items():
+            signal.signal(number, handler)
+        for one in came:
+            signal.raise_signal(one)
