@@ -159,6 +159,7 @@ def test_keys_in_another_order_than_shards(nfsdict, packed, reads, sections):
 
 @pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
 def test_a_loop_that_is_left_closes_its_packs(nfsdict, packed):
+    gc.collect()  # what other tests left
     before = len(os.listdir("/proc/self/fd"))
     d = open_(nfsdict, packed, lazy=True)
     for number, _ in enumerate(d.values()):
