@@ -85,6 +85,12 @@ _CODECS: dict[str, Callable[[], _Codec]] = {"zlib": _zlib, "zstd": _zstd, "lz4":
 _NUMBERS = {name: number for number, name in enumerate(_CODECS, 1)}
 
 
+def _raw(buffer: pickle.PickleBuffer) -> memoryview:
+    """The buffer's bytes. PyPy leaves them their shape, so that ``len`` would count its rows."""
+    raw = buffer.raw()
+    return raw if raw.ndim == 1 and raw.format == "B" else raw.cast("B")
+
+
 def _codec(name: str) -> _Codec:
     try:
         return _CODECS[name]()
@@ -148,7 +154,7 @@ class Buffers(BuiltinSerializer):
         body = pickle.dumps(obj, _PROTOCOL, buffer_callback=beside.append)
         table = b""
         contents: list[Data] = []
-        for data in (memoryview(body), *(buffer.raw() for buffer in beside)):
+        for data in (memoryview(body), *map(_raw, beside)):
             method, stored = self._stored(data)
             zeros = _ZEROS[: -len(stored) % 64]
             checksum = crc32(zeros, crc32(stored))

@@ -244,7 +244,7 @@ def pickled(obj):
 def test_what_the_file_holds(plain):
     for value in values():
         body, beside = pickled(("key", value))
-        parts = [(0, data, len(data)) for data in (body, *map(bytes, beside))]
+        parts = [(0, data, len(data)) for data in (body, *(one.tobytes() for one in beside))]
         assert plain.dumps(("key", value)) == encoded(parts)
         assert len(plain.dumps(("key", value))) % 64 == 0
 
