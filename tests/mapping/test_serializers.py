@@ -416,7 +416,7 @@ def test_json_cut_short_after_too_many_digits_is_damage(jsoned, serializers, dig
 
 def test_a_plain_pickle_of_too_many_digits_is_no_damage(pickled, serializers, digits):
     data = b"(Vkey\nL" + b"1" * (digits + 1) + b"L\nt."
-    if digits:
+    if digits and sys.implementation.name == "cpython":  # PyPy's pickle has no limit
         with pytest.raises(ValueError) as caught:
             pickled.loads(data)
         assert not isinstance(caught.value, serializers.Damaged)
