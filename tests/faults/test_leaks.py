@@ -269,7 +269,7 @@ WHOLE = {
 
 
 # What Python keeps for next time, such as empty tuples, takes some hundred openings to fill.
-REOPENING = ("copy", "pickle", "open lazy")
+REOPENING = ("copy", "pickle", "open lazy", "other serializers")
 
 
 @pytest.mark.parametrize("operation", WHOLE)
