@@ -6,6 +6,7 @@ other people's code. It may use the dictionary, and nothing hangs or is lost.
 
 from __future__ import annotations
 
+import _thread
 import errno
 import gc
 import importlib
@@ -999,6 +1000,7 @@ def test_a_pop_beside_a_timer_that_goes_off_again_and_again(opened, interrupts, 
 
     signal.signal(signal.SIGALRM, at_once)
     d = opened(durable=False)
+    threads = _thread._count()
     interrupted = number = 0
     while interrupted < 40:
         number += 1
@@ -1012,21 +1014,21 @@ def test_a_pop_beside_a_timer_that_goes_off_again_and_again(opened, interrupts, 
                 signal.setitimer(signal.ITIMER_REAL, 0)
         except Interrupted:
             pass
-        quiet()
+        quiet(threads)
         if value is None:
             interrupted += 1
             assert opened(lazy=True).get("k") == d["k"] == number
         assert left_behind(d) == []
 
 
-def quiet():
+def quiet(threads):
     """Return when no signal is left, and no thread: the pure core may let an exception of so fast a
     timer go on before the thread has put the entry back."""
     while True:
         try:
             signal.setitimer(signal.ITIMER_REAL, 0)
             until = time.monotonic() + 0.01
-            while time.monotonic() < until:
+            while time.monotonic() < until or _thread._count() > threads:
                 time.sleep(0.001)
             return
         except Interrupted:
