@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any, Callable, NamedTuple, Optional, Union
 
 from .content import Content, size_of
@@ -102,12 +103,10 @@ class Bulk:
                 failed.update(self._load(batch[start : start + _GROUP]))
             return failed
         parts = chunks(batch, self._workers, _shard)
-        for part in in_parallel(self._write_part, parts, self._workers, without_gil=True):
+        write_part = partial(self._write_chunk, write=self._write)
+        for part in in_parallel(write_part, parts, self._workers, without_gil=True):
             failed.update(part)
         return failed
-
-    def _write_part(self, items: Sequence[_Item]) -> dict[str, OSError]:
-        return self._write_chunk(items, self._write)
 
     def _load(self, group: Sequence[_Item]) -> dict[str, OSError]:
         """Write these items in two halves, so that the files can be told later by their signatures

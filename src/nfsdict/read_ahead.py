@@ -146,11 +146,7 @@ class _Loop(Iterator[str]):
             if sum(self._sizes[one] for one in self._values) + size <= _KEPT:
                 break
             del self._values[kept]
-        signatures = {
-            key: packed.signature(at)
-            for packed in self._packs.shards(shard)
-            for at, key in enumerate(packed.keys)
-        }
+        signatures = self._packs.signatures(shard)
         values = self._packs.packed_values(shard)
         self._sizes[shard] = size
         self._values[shard] = {key: _Packed(data, signatures[key]) for key, data in values.items()}

@@ -331,6 +331,14 @@ class StoreState:
         with self.locks.state:
             return self.index.shard(shard).stamp
 
+    def known(self, key: str) -> tuple[IndexEntry | None, Any]:
+        """What the index knows of this key's file, None if it knows of none; and the value in the
+        cache, or MISSING."""
+        hexdigest = digest(key)
+        with self.locks.state:
+            entry = self.index.shard(hexdigest).find(hexdigest, key)
+            return entry, self._cache.get(key, MISSING)
+
     def distrust(self, shards: set[str]) -> None:
         """Have the next scan list these shards, whatever their stamps."""
         with self.locks.state:

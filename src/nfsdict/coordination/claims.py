@@ -41,8 +41,6 @@ if TYPE_CHECKING:
     class TaskStore(Store, Protocol):
         """What of ``NfsDict`` is used here."""
 
-        _cache: dict[str, Any]
-
         def __delitem__(self, key: str, /) -> None: ...
 
 
@@ -294,13 +292,12 @@ class Claims:
     def _value(self, store: TaskStore, key: str, attempt: int) -> Any:
         """The value, or MISSING. One call if it is in memory and the file is proven to be the same;
         but an earlier attempt may have changed the object."""
-        hexdigest, locks = digest(key), self._state.locks
+        locks = self._state.locks
         if attempt == 1 and not locks.interrupted:
-            with locks.guard, locks.state:
-                known = self._state.index.shard(hexdigest).find(hexdigest, key)
-                value = store._cache.get(key, MISSING)
+            with locks.guard:
+                known, value = self._state.known(key)
             if known is not None and known.proven and value is not MISSING:
-                signature = self._values.look(hexdigest)
+                signature = self._values.look(digest(key))
                 if signature is None:
                     return MISSING
                 if signature == known.signature:

@@ -100,13 +100,12 @@ class ComputeOnce:
         return (now - mtime_of(self._signature(key))) / _SECOND
 
     def _signature(self, key: str) -> bytes:
-        hexdigest, locks = digest(key), self._state.locks
-        known = None
+        known, locks = None, self._state.locks
         if not locks.interrupted:
-            with locks.guard, locks.state:
-                known = self._state.index.shard(hexdigest).find(hexdigest, key)
+            with locks.guard:
+                known, _ = self._state.known(key)
         if known is None or known.signature == UNKNOWN:
-            return self._values.look(hexdigest) or UNKNOWN
+            return self._values.look(digest(key)) or UNKNOWN
         return known.signature
 
     def known(self, store: Store, key: str, max_age: float | None) -> Any:

@@ -139,14 +139,19 @@ class PackStack:
 
     def proven_values(self, shard: str, known: dict[str, bytes]) -> dict[str, bytes]:
         """Those of ``packed_values`` that were read under the ``known`` signatures, by key."""
-        signatures: dict[str, bytes] = {}
-        for packed in self.shards(shard):
-            signatures.update(zip(packed.keys, split_signatures(packed.signatures)))
+        signatures = self.signatures(shard)
         return {
             key: value
             for key, value in self.packed_values(shard).items()
             if known.get(key) == signatures[key]
         }
+
+    def signatures(self, shard: str) -> dict[str, bytes]:
+        """The signatures under which the shard's files were read, by key, tombstones included."""
+        signatures: dict[str, bytes] = {}
+        for packed in self.shards(shard):
+            signatures.update(zip(packed.keys, split_signatures(packed.signatures)))
+        return signatures
 
     def close_packs(self) -> None:
         """Close the packs. Their tables and values can't be read any more."""

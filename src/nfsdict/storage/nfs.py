@@ -213,18 +213,19 @@ class NfsRules:
         nfs_use_readdirplus and nfs_prime_dcache). Another process of this host may be listing at
         this moment: that one is waited for and proves nothing, so the directory is listed again.
         """
-        return self.retry_stale(
-            lambda path: self._checked(list_directory(path, 2), path), directory
-        )
+        return self._list_anew(directory, 2)
 
     def prefetch(self, directory: str) -> None:
         """On NFS, have the client read the whole directory: saves a call for each first lookup."""
         if self.over_nfs():
             # A directory that can't be listed may still allow lookups by name.
             with suppress(OSError):
-                self.retry_stale(
-                    lambda path: self._checked(list_directory(path, 1), path), directory
-                )
+                self._list_anew(directory, 1)
+
+    def _list_anew(self, directory: str, times: int) -> Listed:
+        return self.retry_stale(
+            lambda path: self._checked(list_directory(path, times), path), directory
+        )
 
     def _list(self, directory: str, list_once: Callable[[str], L | int]) -> L:
         def list_by_clock(path: str) -> L:

@@ -11,10 +11,9 @@ import weakref
 from contextlib import suppress
 
 from ..layout import temporary_name
+from .files import WRITE_FLAGS
 from .nfs import READ_FLAGS
 
-_WRITE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-_WRITE |= getattr(os, "O_BINARY", 0)
 # Up to this many bytes are held in memory; less cause no call to the disk.
 _BUFFER = 1 << 20
 
@@ -43,7 +42,7 @@ class Spool:
         if self._buffered >= _BUFFER:
             if self._finalizer is None:
                 self._finalizer = weakref.finalize(self, _remove, self._path, self._process)
-            descriptor = os.open(self._path, _WRITE | os.O_APPEND, 0o600)
+            descriptor = os.open(self._path, WRITE_FLAGS | os.O_APPEND, 0o600)
             try:
                 view = memoryview(b"".join(self._parts))
                 while view:
