@@ -6,7 +6,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from .errors import WrongSerializerError
 from .layout import is_damaged, value_names
@@ -48,10 +48,11 @@ class Kinds:
         """Raise if all shards were listed and only other serializers' files were found."""
         others: Counter[str] = Counter()
         shards = self._storage.shards
-        for listing in in_parallel(shards.list, shards.present(), self._workers):
-            if listing.signatures:
-                return
-            others.update(_extensions(listing.unrecognized, self._storage.extension))
+        with closing(in_parallel(shards.list, shards.present(), self._workers)) as listings:
+            for listing in listings:
+                if listing.signatures:
+                    return
+                others.update(_extensions(listing.unrecognized, self._storage.extension))
         if others:
             advice = " or ".join(map(argument_for, sorted(others)))
             raise WrongSerializerError(

@@ -83,8 +83,8 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at its beginning is a home directory.
         serializer: ``"pickle"``, ``"json"``, ``"bytes"``, ``"buffers"`` for arrays (see
             ``nfsdict.buffers``), or an object with ``extension``, ``dumps((key, value))`` and
-            ``loads(data)``. Unpickling runs code: open pickles only
-            where you trust everybody who can write (see ``UntrustedPickleWarning``), or ``signed``.
+            ``loads(data)``. Unpickling runs code: open pickles only where you trust everybody who
+            can write (see ``UntrustedPickleWarning``), or ``signed``.
         lazy: open without listing; keys are listed when first needed, values read when accessed.
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
         read_only: write nothing, not even the index; the store must exist.
@@ -99,12 +99,12 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             known. Opening and ``sync`` load values up to this limit.
         refresh_every: a daemon thread does what ``refresh`` does every so many seconds, so that no
             cached read is older than that plus the time of a refresh (the first one lists the keys
-            of a lazy dictionary). A refresh that fails is
-            logged, once while others follow that fail too, and the next one comes as usual: until
-            one succeeds, values grow older. The thread ends at ``close``, at the interpreter's exit
-            and when the dictionary is collected. A forked child has none: make a copy there, which
-            has one of its own. The next ``refresh`` still returns the keys that were found changed;
-            their names are kept until then. None starts no thread.
+            of a lazy dictionary). A refresh that fails is logged, once while others follow that
+            fail too, and the next one comes as usual: until one succeeds, values grow older. The
+            thread ends at ``close``, at the interpreter's exit and when the dictionary is
+            collected. A forked child has none: make a copy there, which has one of its own. The
+            next ``refresh`` still returns the keys that were found changed; their names are kept
+            until then. None starts no thread.
 
     Keys are any ``str``. Lookups return the cached object itself: after changing one in place,
     assign it again, or the change isn't saved.
@@ -476,8 +476,8 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         A look costs an NFS server what ``refresh`` costs: while nothing changes 4 calls and up to
         100 KiB of replies, as they have the attributes of 256 directories, twice. So a thousand
         hosts that watch once a second cost it 4,000 calls and 100 MB a second; with a longer
-        ``interval`` in proportion less. An OSError is logged, once while others follow, and
-        the next look comes as usual. ValueError if ``interval`` isn't more than 0 and finite.
+        ``interval`` in proportion less. An OSError is logged, once while others follow, and the
+        next look comes as usual. ValueError unless ``interval`` is finite and 1 ms at least.
         """
         return self._watching.watch(self, checked_seconds("interval", interval))
 

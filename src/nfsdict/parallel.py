@@ -59,7 +59,7 @@ def in_parallel(
     *,
     without_gil: bool = False,
     size: Callable[[A], int] | None = None,
-) -> Iterator[B]:
+) -> Generator[B, None, None]:
     """``map``, with results in the order of the items, in ``workers`` threads if the calls wait.
 
     It begins in the calling thread, and measures how long the calls wait. Calls that don't wait but
@@ -68,8 +68,9 @@ def in_parallel(
     begun are dropped. With one worker no thread is started.
 
     Items are taken one by one as threads get to them, few ahead of the results that the caller has
-    taken. ``size`` tells how many bytes an item stands for: those ahead have at most ``IN_FLIGHT``
-    bytes together, or it is a single larger item.
+    taken. Who doesn't take all closes it, which ends the threads. ``size`` tells how many bytes an
+    item stands for: those ahead have at most ``IN_FLIGHT`` bytes together, or it is a single larger
+    item.
     """
     coming = iter(items)
     waits = _Waits(workers, without_gil)

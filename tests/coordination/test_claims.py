@@ -14,6 +14,8 @@ import time
 
 import pytest
 
+from support.processes import processes
+
 TASKS = {f"task {number}": number for number in range(40)}
 
 
@@ -319,22 +321,9 @@ while (task := d.claim()) is not None:
 @pytest.fixture
 def worker(nfsdict, tmp_path):
     """Start a worker; with an argument, one that stops at its first task."""
-    started = []
-
-    def worker(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(tmp_path), *arguments],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        started.append(process)
-        return process
-
-    yield worker
-    for process in started:
-        process.kill()
-        process.communicate()
+    command = [sys.executable, "-c", WORKER, tmp_path]
+    with processes() as start:
+        yield lambda *arguments: start([*command, *arguments], stdin=subprocess.PIPE, text=True)
 
 
 def killed_at_its_task(worker):

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 
 import pytest
+
+from support.processes import processes
 
 SHELL = "/bin/sh"
 
@@ -15,22 +16,12 @@ SHELL = "/bin/sh"
 @pytest.fixture
 def nfsdict_command(nfsdict, tmp_path):
     """Start `nfsdict NAME --base-dir … ARGUMENTS`."""
-    started = []
-
-    def start(name, *arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "nfsdict", name, "--base-dir", tmp_path, *arguments],
-            env={**os.environ, "NFSDICT_BACKEND": nfsdict.BACKEND},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+    command = [sys.executable, "-m", "nfsdict"]
+    environment = {**os.environ, "NFSDICT_BACKEND": nfsdict.BACKEND}
+    with processes() as start:
+        yield lambda name, *arguments: start(
+            [*command, name, "--base-dir", tmp_path, *arguments], env=environment
         )
-        started.append(process)
-        return process
-
-    yield start
-    for process in started:
-        process.kill()
-        process.communicate()
 
 
 def ended(process):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
-from contextlib import suppress
 
 import pytest
+
+from support.processes import processes
 
 SHELL = "/bin/sh"
 
@@ -16,28 +16,12 @@ SHELL = "/bin/sh"
 @pytest.fixture
 def work(nfsdict, tmp_path):
     """Start `nfsdict work s OPTIONS -- ARGV`."""
-    started = []
-
-    def work(*argv, options=()):
-        command = [sys.executable, "-m", "nfsdict", "work", "--base-dir", tmp_path, *options, "s"]
-        process = subprocess.Popen(
-            [*command, "--", *argv],
-            env={**os.environ, "NFSDICT_BACKEND": nfsdict.BACKEND},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            # As from a terminal: a shell's background jobs, and their children, ignore it.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-            start_new_session=True,
+    command = [sys.executable, "-m", "nfsdict", "work", "--base-dir", tmp_path]
+    environment = {**os.environ, "NFSDICT_BACKEND": nfsdict.BACKEND}
+    with processes() as start:
+        yield lambda *argv, options=(): start(
+            [*command, *options, "s", "--", *argv], env=environment, text=True
         )
-        started.append(process)
-        return process
-
-    yield work
-    for process in started:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
 
 
 @pytest.fixture

@@ -5,17 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import random
-import signal
 import threading
-import traceback
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from support.aging import age
+from support.forks import forking, in_child
 
-# Python 3.12 and newer warn of what is tested here: a fork beside other threads.
-forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 KEYS = ["a", "b", "c", "d"]
 
 
@@ -137,22 +134,6 @@ def test_one_winner_among_threads(opened):
             assert won.count(True) == 1
             taken = list(pool.map(lambda _, key=key: store.pop(key, None), range(8)))
             assert len([value for value in taken if value is not None]) == 1
-
-
-def in_child(function):
-    """The exit status of a forked child that runs this; a deadlock ends in a signal's."""
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.alarm(30)
-            function()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @forking

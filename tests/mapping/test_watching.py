@@ -15,14 +15,14 @@ import sys
 import textwrap
 import threading
 import time
-import traceback
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.forks import forking, in_child
+
 LONG = 3600.0  # a test that waits for it fails
-forking = pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
 
 
 @pytest.fixture
@@ -594,21 +594,6 @@ def test_copies_refresh_themselves(opened, copied):
     other["a"] = 2
     assert until(lambda: another["a"] == 2)
     another.close()
-
-
-def in_child(function):
-    pid = os.fork()
-    if pid == 0:
-        status = 1
-        try:
-            signal.alarm(30)
-            function()
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
 @forking
