@@ -252,11 +252,14 @@ class NfsRules:
             self.clock.observe(stamp.ctime)
             if stamp == known[0]:
                 return known
-            if self.over_nfs():
-                if strict:
-                    _read_anew(descriptor, "")  # see _read_names
+            if not self.over_nfs():
+                return stamp, os.listdir(descriptor)
+            names: list[str] = []
+            for _ in range(2 if strict else 1):  # see _read_names
+                # Only names: if others change the directory, each stat would ask the server.
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-            return stamp, os.listdir(descriptor)
+                names = os.listdir(descriptor)
+            return stamp, names
         finally:
             os.close(descriptor)
 
