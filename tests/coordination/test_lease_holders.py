@@ -159,9 +159,28 @@ def test_any_key(d, key):
 
 def test_mode(opened):
     d = opened(mode=0o660)
-    with d.lease("key"):
+    with d.lease("k" * 5000):  # too long for a link, which has no mode of its own
         [file] = d.path.glob(".nfsdict-leases/*")
         assert (file.stat().st_mode & 0o777, file.parent.stat().st_mode & 0o777) == (0o660, 0o770)
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.EEXIST])
+def test_file_systems_without_links_and_lost_replies(d, monkeypatch, number):
+    link, calls = os.symlink, []
+
+    def refused(target, path):
+        calls.append(path)
+        if number == errno.EEXIST:
+            link(target, path)
+        raise OSError(number, "refused", path)
+
+    with monkeypatch.context() as patches:
+        patches.setattr(os, "symlink", refused)
+        lease = d.lease("key")
+    with lease:
+        assert os.path.islink(calls[-1]) == (number == errno.EEXIST)
+        assert [one.key for one in d.leases()] == ["key"]
+    assert files(d) == []
 
 
 # --- renewed ---------------------------------------------------------------------------------

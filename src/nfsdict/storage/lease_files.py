@@ -1,5 +1,9 @@
 """Lease files: made, listed, renewed and removed. The names alone say who holds what.
 
+A lease's own file is a symbolic link that leads nowhere, with what people want to know of the
+holder as its target: name and content come into being by one call to an NFS server, where a file
+takes three or four. Emacs's lock files are such links. Where there are none, it is a file.
+
 No name is used twice, so removing a file can never hit that of another holder, however late the
 call is carried out. Nothing is fsynced: an NFS server answers when a name is on its disk, and on a
 local disk a crash ends the holders as well.
@@ -7,6 +11,7 @@ local disk a crash ends the holders as well.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple, TypeVar
@@ -16,6 +21,11 @@ from .files import WRITE_FLAGS, Files
 from .nfs import Contains, Listed, Names, NfsRules
 
 T = TypeVar("T")
+# Errors of file systems without symbolic links, or with shorter ones; EINVAL on Windows.
+_NO_LINKS = (
+    *(errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL),
+    errno.ENAMETOOLONG,
+)
 States = dict[LeaseName, frozenset[str]]
 """Leases, and the files of each: all change with each renewal."""
 
@@ -96,16 +106,36 @@ class LeaseFiles:
 
     def contents(self, leases: Sequence[LeaseName]) -> list[bytes]:
         """What the holders wrote; nothing for one that is gone or can't be read."""
-        found = self._files.read_paths([self._path(str(lease)) for lease in leases])
-        return [bytes(content[0]) if isinstance(content, tuple) else b"" for content in found]
+        return [self._content(self._path(str(lease))) for lease in leases]
+
+    def _content(self, path: str) -> bytes:
+        try:
+            return os.fsencode(self._rules.retry_stale(os.readlink, path))
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                return b""
+        [found] = self._files.read_paths([path])  # it isn't a link
+        return bytes(found[0]) if isinstance(found, tuple) else b""
 
     def create(self, lease: LeaseName, content: bytes) -> None:
         """Make the file of this new lease, and the directory if need be. OSError if that fails."""
         try:
-            self._write(str(lease), content)
+            self._make(str(lease), content)
         except FileNotFoundError:
             self._files.make_directory(self._directory)
-            self._write(str(lease), content)
+            self._make(str(lease), content)
+
+    def _make(self, name: str, content: bytes) -> None:
+        try:
+            self._rules.retry_stale(
+                lambda path: os.symlink(os.fsdecode(content), path), self._path(name)
+            )
+        except FileExistsError:
+            pass  # our own call was carried out, and its reply lost: nobody else has the name
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            self._write(name, content)
 
     def _write(self, name: str, content: bytes) -> None:
         mode = self._files.mode
