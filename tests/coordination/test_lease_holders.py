@@ -133,6 +133,38 @@ def test_exactly_one_of_many_threads_holds_it(d, opened):
     assert (len(done), set(most), files(d)) == (120, {1}, [])
 
 
+def test_one_of_two_who_try_once_holds_it_however_slowly_the_other_steps_back(opened, monkeypatch):
+    module = importlib.import_module("nfsdict.coordination.leases")
+    made, results = threading.Barrier(2), []
+    create, release = module.LeaseFiles.create, module.Hold.release
+
+    def create_together(self, *arguments):
+        create(self, *arguments)
+        if not made.broken:
+            made.wait(60)
+
+    def release_slowly(self):
+        made.abort()
+        time.sleep(0.5)
+        release(self)
+
+    def contend(leases):
+        results.append(leases.contend("key", 60.0, leases.watch()))
+
+    with monkeypatch.context() as patches:
+        patches.setattr(module.LeaseFiles, "create", create_together)
+        patches.setattr(module.Hold, "release", release_slowly)
+        leases = [module.Leases(opened(lazy=True)._storage) for _ in range(2)]
+        threads = [threading.Thread(target=contend, args=[one]) for one in leases]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    [lease] = filter(None, results)
+    assert lease.held
+    lease.release()
+
+
 def test_arguments(d, opened):
     for duration in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError):

@@ -27,6 +27,7 @@ RULES = frozenset(
         "looks at all files",
         "uses no name twice",
         "steps back",
+        "looks again when it has stepped back",
         "removes its file when it is done",
         "removes the files of the dead",
     }
@@ -58,6 +59,7 @@ class Contender(NamedTuple):
     tries: int = 0
     renewals: int = 0
     crashed: bool = False
+    gave_up: bool = False
 
     @property
     def holds(self) -> bool:
@@ -71,7 +73,11 @@ State = tuple[Files, tuple[Contender, ...]]
 
 
 class Model:
-    """The protocol by these rules. Contenders try, and renew, at most so often."""
+    """The protocol by these rules. Contenders try, and renew, at most so often.
+
+    A patient one waits, as ``Leases.acquire``. Another one doesn't look before it tries for the
+    first time, and gives up when it has stepped back and sees others, as ``Leases.contend``.
+    """
 
     def __init__(
         self,
@@ -79,12 +85,14 @@ class Model:
         tries: int = 1,
         renewals: int = 1,
         rules: frozenset[str] = RULES,
+        patient: bool = True,
     ) -> None:
         assert rules <= RULES
         self._start: State = (frozenset(), (Contender(),) * contenders)
         self._tries = tries
         self._renewals = renewals
         self._rules = rules
+        self._patient = patient
         self._wait = DURATION if "waits for a whole duration" in rules else DURATION - 1
         # Most contenders do the same in many states.
         self._outcomes = functools.cache(self._find_outcomes)
@@ -155,7 +163,10 @@ class Model:
         # The last one has the highest generation.
         others = seen if "looks at all files" in self._rules else seen[-1:]
         alive = any(age < self._wait and not crashed[file.owner] for file, age in others)
-        if one.step == "look":
+        if one.step == "look" and not self._patient:
+            alone = not alive or not one.tries
+            yield self._make(number, one) if alone else _end(one)._replace(gave_up=True)
+        elif one.step == "look":
             yield one if alive else self._make(number, one)
         elif one.mine in files and not alive and one.left:
             yield self._got(one)
@@ -176,6 +187,8 @@ class Model:
         return one._replace(step="hold", seen=())
 
     def _again(self, one: Contender) -> Contender:
+        if not self._patient and "looks again when it has stepped back" not in self._rules:
+            return _end(one)._replace(gave_up=True)
         if one.tries == self._tries:
             return _end(one)
         return Contender("look", seen=one.seen, tries=one.tries)
@@ -195,6 +208,7 @@ class Model:
             crashed = tuple(one.crashed for one in contenders)
             if not any(crashed) and all(one.step == "done" for one in contenders):
                 assert not files, "something is left"
+                assert not all(one.gave_up for one in contenders), "all give up"
             for number, one in enumerate(contenders):
                 if one.step in ("look", "make", "verify", "back") and not one.crashed:
                     place = number, one, files, crashed

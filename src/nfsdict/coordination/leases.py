@@ -234,12 +234,20 @@ class Leases:
         return Watch(self._files)
 
     def contend(self, key: str, duration: float, watch: Watch) -> Lease | None:
-        """Hold the lease of a key, an exact ``str``; None if another process holds it.
+        """Hold the lease of a key, an exact ``str``; None if another process holds it, or is about
+        to.
 
-        Tries once, with one look after the file is made: that look alone decides who holds it. What
-        the watch has seen before tells which leases are dead.
+        Looks once after the file is made: that look alone decides who holds it. What the watch has
+        seen before tells which leases are dead. Of several who try at once all may step back, each
+        for the others. So each looks again then, and the last one, which sees nobody, goes on.
         """
-        return self._contend(key, checked_seconds("duration", duration), watch)
+        duration = checked_seconds("duration", duration)
+        waits = pauses()
+        while (lease := self._contend(key, duration, watch)) is None:
+            if any(one.hexdigest == digest(key) for one in watch.look()):
+                return None
+            time.sleep(next(waits))
+        return lease
 
     def _contend(self, key: str, duration: float, watch: Watch) -> Lease | None:
         """Make a file, and see whether others did. None if another one goes first."""
