@@ -108,8 +108,9 @@ _LEASE = re.compile(
 class LeaseName(NamedTuple):
     """The name of a lease file. It says all that others must know, so that nobody has to open it.
 
-    A second file, which has the same name, a dot and a number, appears with the first renewal. Each
-    renewal renames it to the next number.
+    It is a symbolic link that leads nowhere, where there are such links. A second one, a file which
+    has the same name, a dot and a number, appears with the first renewal. Each renewal renames it
+    to the next number.
     """
 
     hexdigest: str

@@ -191,7 +191,7 @@ def test_a_lease_costs_few_calls(lab: Lab, a) -> None:
     assert sent.total == (9 if lab.configuration.version == "3" else 10), sent
 
 
-def test_who_waits_for_a_value_asks_three_times_a_second(lab: Lab, a, tmp_path: Path) -> None:
+def test_eight_who_wait_on_one_host_ask_three_times_a_second(lab: Lab, a, tmp_path: Path) -> None:
     go_on = tmp_path / "go on"
     code = (
         HOSTS
@@ -201,13 +201,19 @@ def test_who_waits_for_a_value_asks_three_times_a_second(lab: Lab, a, tmp_path: 
         while not os.path.exists(sys.argv[2]):
             time.sleep(0.1)
         return "value"
+    print("opened", flush=True)
     print(d.get_or_create("key", creator), flush=True)
 """
     )
+
+    def told(process: subprocess.Popen[str]) -> str:
+        assert process.stdout is not None
+        return process.stdout.readline().strip()
+
     one = lab.spawn(code, lab.a, go_on)
-    assert one.stdout is not None
-    assert one.stdout.readline() == "begun\n"
-    another = lab.spawn(code, lab.b, go_on)
+    assert (told(one), told(one)) == ("opened", "begun")
+    others = [lab.spawn(code, lab.b, go_on) for _ in range(8)]
+    assert [told(other) for other in others] == ["opened"] * 8
     time.sleep(4)
     begin = time.monotonic()
     with lab.rpcs("b") as sent:
@@ -215,4 +221,4 @@ def test_who_waits_for_a_value_asks_three_times_a_second(lab: Lab, a, tmp_path: 
     seconds = time.monotonic() - begin
     assert 0 < sent.total <= 3 * seconds, sent
     go_on.touch()
-    assert another.communicate(timeout=20)[0] == one.stdout.readline() == "value\n"
+    assert [told(process) for process in [one, *others]] == ["value"] * 9

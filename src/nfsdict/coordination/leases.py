@@ -42,6 +42,7 @@ from ..storage import Storage
 from ..storage.lease_files import LeaseFiles
 from ..storage.processes import has_ended, host_name, this_process
 from .holding import Hold, Renewer
+from .turns import Turn
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -50,6 +51,8 @@ if TYPE_CHECKING:
 
 _SHORTEST, _LONGEST = 0.01, 1.0  # seconds between two looks
 _LONGER = 1.5
+# After so many seconds without the turn a process looks nevertheless: who has it may be suspended.
+_SELDOM = 30.0
 # Looks of the first of several contenders until the others have stepped back.
 _STEPS = 5
 
@@ -207,6 +210,18 @@ class Leases:
         if timeout is not None:
             timeout = checked_seconds("timeout", timeout, 0)
         end = None if timeout is None else time.monotonic() + timeout
+        with Turn(this_process()[0], self._storage.directory, key) as turn:
+            return self._wait(key, duration, end, unless, turn)
+
+    def _wait(
+        self,
+        key: str,
+        duration: float,
+        end: float | None,
+        unless: Callable[[], bool] | None,
+        turn: Turn,
+    ) -> Lease | None:
+        """``acquire``; of all who wait on this host, the one that has the turn looks for all."""
         watch = Watch(self._files, digest(key))
         waits = pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
@@ -223,6 +238,7 @@ class Leases:
             if end is not None:
                 pause = min(pause, max(end - time.monotonic(), 0.0))
             time.sleep(pause)
+            turn.await_(_SELDOM if end is None else min(_SELDOM, end - time.monotonic()))
             before, rivals = rivals, watch.look()
             if before != rivals:
                 waits = pauses()
