@@ -188,7 +188,7 @@ def test_a_lease_costs_few_calls(lab: Lab, a) -> None:
         pass
     with lab.rpcs("a") as sent, d.lease("key"):
         pass
-    assert sent.total == (9 if lab.configuration.version == "3" else 10), sent
+    assert sent.total == (7 if lab.configuration.version == "3" else 8), sent
 
 
 def test_eight_who_wait_on_one_host_ask_three_times_a_second(lab: Lab, a, tmp_path: Path) -> None:
