@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import logging
 import os
 import signal
 import subprocess
@@ -247,6 +248,61 @@ def test_a_holder_whose_file_is_gone_sees_that_with_the_next_renewal(d):
     assert files(d) == []
 
 
+def test_an_interruption_while_the_thread_starts_leaves_the_next_lease_renewed(d, monkeypatch):
+    start, interrupted = threading.Thread.start, []
+
+    def once(thread):
+        if not interrupted and thread.name == "nfsdict-leases":
+            interrupted.append(thread)
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", once)
+    with pytest.raises(KeyboardInterrupt):
+        d.lease("key")
+    wait_until(lambda: files(d) == [])
+    with d.lease("key", 0.6) as lease:
+        wait_until(lambda: renewals(d) == 3)
+        assert lease.held
+
+
+def test_a_log_handler_may_wait_for_who_releases_it(d, monkeypatch):
+    """And one that raises stops no renewals."""
+    LeaseFiles = importlib.import_module("nfsdict.storage.lease_files").LeaseFiles
+    renew, begun, released = LeaseFiles.renew, threading.Event(), threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            begun.set()
+            assert released.wait(10)
+            raise LookupError
+
+    def failing(self, olds, new):
+        if not begun.is_set():
+            raise OSError(errno.EIO, "once")
+        renew(self, olds, new)
+
+    monkeypatch.setattr(LeaseFiles, "renew", failing)
+    logger, handler = logging.getLogger("nfsdict"), Handler()
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        lease, other = d.lease("key", 0.6), d.lease("another", 0.6)
+        assert begun.wait(10)
+        releasing = threading.Thread(target=lease.release)
+        releasing.start()
+        releasing.join(5)
+        assert not releasing.is_alive()
+        released.set()
+        wait_until(lambda: renewals(d) > 1)
+        other.release()
+    finally:
+        released.set()
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 # --- taken over ------------------------------------------------------------------------------
 
 
@@ -339,6 +395,20 @@ def test_an_interruption_while_it_is_taken_leaves_nothing(d, monkeypatch, call):
     assert left == []
     with d.lease("key", timeout=1):
         pass
+
+
+def test_what_failed_since_the_last_look_counts(d, opened):
+    """Its generation is 1 more than that of any that went before, whenever the contender looked."""
+    watch = d._leases.watch()
+    watch.look()
+    for generation in (1, 2):
+        lease = opened(lazy=True).lease("key")
+        assert lease.generation == generation
+        lease.leave(generation)
+    with d._leases.contend("key", 60.0, watch) as lease:
+        assert lease.generation == 3
+        assert len(files(d)) == 1
+    assert files(d) == []
 
 
 # --- listed, and passed over -----------------------------------------------------------------

@@ -172,10 +172,10 @@ class Watch:
         left = (one for one in self._seen if one.hexdigest == hexdigest and not one.duration_ms)
         return max(left, key=lambda one: one.generation, default=None)
 
-    def generation(self, hexdigest: str) -> int:
-        """The next one of this key."""
-        seen = [lease.generation for lease in self._seen if lease.hexdigest == hexdigest]
-        return 1 + max(seen, default=0)
+    def generation(self, hexdigest: str, mine: LeaseName | None = None) -> int:
+        """The next one of this key, ``mine`` left out."""
+        of_key = (one for one in self._seen if one.hexdigest == hexdigest and one != mine)
+        return 1 + max((one.generation for one in of_key), default=0)
 
     def sweep(self, mine: LeaseName) -> None:
         """Remove the files of all others of this key, which are dead."""
@@ -254,7 +254,9 @@ class Leases:
         hold = Hold(self._files, name)
         try:
             self._files.create(name, json.dumps(content).encode())
-            if _is_alone(name, watch) and hold.held:
+            alone = _is_alone(name, watch) and hold.held
+            missed = alone and name.generation < watch.generation(name.hexdigest, name)
+            if alone and not missed:
                 with suppress(OSError):  # they are dead, and others see that, too
                     watch.sweep(name)
                 lease = Lease(key, hold, self._renewer)
@@ -265,7 +267,8 @@ class Leases:
             hold.ended = True
             self._renewer.watch(hold)
             raise
-        return None
+        # Since the watch looked before, another one held it and died, or failed in its attempt.
+        return self._contend(key, duration, watch) if missed else None
 
     def held(self) -> list[LeaseInfo]:
         """See ``NfsDict.leases``."""
