@@ -319,6 +319,17 @@ def test_what_is_older_than_max_age_is_made_anew(d, opened):
     assert files(d) == []
 
 
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_an_age_goes_by_the_servers_clock(d, opened, monkeypatch, ahead):
+    Files = importlib.import_module("nfsdict.storage.files").Files
+    now = d._storage.files.probe_clock() + ahead * 1_000_000_000
+    monkeypatch.setattr(Files, "probe_clock", lambda self: now)
+    d["key"] = "old"
+    make_older(d, 100 - ahead)
+    assert opened().get_or_create("key", never, max_age=1000) == "old"
+    assert opened().get_or_create("key", lambda: "new", max_age=50) == "new"
+
+
 def test_what_another_one_has_made_anew_is_taken(d, opened):
     d["key"] = "old"
     make_older(d, 100)

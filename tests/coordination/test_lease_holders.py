@@ -240,6 +240,16 @@ def test_a_holder_that_cannot_renew_sees_it_lost_before_others_get_it(d, opened,
         lease.check()
 
 
+def test_a_renewal_that_is_noted_late_revives_nothing(d):
+    """Who has asked for ``held`` meanwhile was told that it is lost."""
+    clock_ns = importlib.import_module("nfsdict.coordination.holding").clock_ns
+    with d.lease("key") as lease:
+        lease._hold._until = clock_ns()
+        assert not lease.held
+        lease._hold._begun(clock_ns())
+        assert not lease.held
+
+
 def test_a_holder_whose_file_is_gone_sees_that_with_the_next_renewal(d):
     with d.lease("key", 0.3) as lease:
         for path in d.path.glob(".nfsdict-leases/*"):
@@ -438,6 +448,15 @@ def test_one_that_was_not_renewed_is_not_listed(d, monkeypatch):
         assert len(d.leases()) == 1
         wait_until(lambda: d.leases() == [])
         assert len(files(d)) == 1
+
+
+def test_what_is_listed_goes_by_the_servers_clock(d, monkeypatch):
+    Files = importlib.import_module("nfsdict.storage.files").Files
+    now = d._storage.files.probe_clock()
+    with d.lease("key"):
+        assert len(d.leases()) == 1
+        monkeypatch.setattr(Files, "probe_clock", lambda self: now + 3600 * 1_000_000_000)
+        assert d.leases() == []
 
 
 def test_lease_files_are_passed_over(d, opened):

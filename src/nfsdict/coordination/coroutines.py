@@ -121,16 +121,7 @@ def memoized_coroutine(
         creator = _OnLoop(memo.place(key), lambda: function(*args, **kwargs))
         return await _in_thread(lambda: memo.replace(key, creator), creator)
 
-    attributes = {
-        "cache_key": memo.cache_key,
-        "peek": _threaded(memo.peek),
-        "put": _threaded(memo.put),
-        "refresh": refresh,
-        "discard": _threaded(memo.discard),
-        "cache_info": memo.cache_info,
-        "cache_clear": _threaded(memo.cache_clear),
-    }
-    wrapper.__dict__.update(attributes)
+    wrapper.__dict__.update(memo.attributes(refresh, _threaded))
     return wrapper
 
 

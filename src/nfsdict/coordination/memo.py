@@ -73,6 +73,22 @@ class Memo:
         # Reentrant, as a signal handler may call what its thread is just calling.
         self._lock = threading.RLock()
 
+    def attributes(
+        self,
+        refresh: Callable[..., Any],
+        asking: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda method: method,
+    ) -> dict[str, Callable[..., Any]]:
+        """Those of the memoised function. ``asking`` is what becomes of one that asks the store."""
+        return {
+            "cache_key": self.cache_key,
+            "peek": asking(self.peek),
+            "put": asking(self.put),
+            "refresh": refresh,
+            "discard": asking(self.discard),
+            "cache_info": self.cache_info,
+            "cache_clear": asking(self.cache_clear),
+        }
+
     def place(self, key: str) -> tuple[str, str]:
         """What tells the result under this key from all others in this process."""
         return str(self._store.path), key
