@@ -459,6 +459,20 @@ def test_what_is_listed_goes_by_the_servers_clock(d, monkeypatch):
         assert d.leases() == []
 
 
+def test_what_others_plant_among_the_lease_files_is_passed_over(d):
+    with d.lease("key") as lease, d.lease("another") as another:
+        name = lease._hold.name
+        (d.path / ".nfsdict-leases" / str(name._replace(process=10**17))).touch()
+        (d.path / ".nfsdict-leases" / "directory").mkdir()
+        path = d.path / ".nfsdict-leases" / str(another._hold.name)
+        for content in (b"[]", b'{"key": 5, "host": []}', b"\xff", b"[" * 100_000):
+            path.write_bytes(content)
+            assert "key" in [one.key for one in d.leases()]
+        with d.lease("third", timeout=0):
+            pass
+        assert lease.held
+
+
 def test_lease_files_are_passed_over(d, opened):
     """They are no keys, not damaged, and no temporary file that ``repair`` removes."""
     d["key"] = 1

@@ -284,9 +284,9 @@ class Leases:
         for name, content in zip(names, self._files.contents(names)):
             try:
                 about = json.loads(content)
-                key, host = about["key"], about["host"]
-            except (ValueError, KeyError, TypeError):
-                continue  # just released, or just made
+                key, host = str(about["key"]), str(about["host"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # just released, or just made; or somebody else has written it
             age = max(0, now - times[name].made) / 1e9
             found.append(LeaseInfo(key, host, name.process, age, name.generation))
         return sorted(found, key=lambda lease: lease.key)

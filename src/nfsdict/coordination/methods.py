@@ -102,8 +102,9 @@ class Coordination(Generic[V]):
 
         Who waits asks the server for entry and lease, after pauses of 10 ms at first, growing to
         1 s; threads that use the same dictionary wait for one of them, which asks for all. A
-        creator that asks for its own key gets RuntimeError. The lease is that of ``lease(key)``: a
-        caller that holds it waits for itself.
+        creator that asks this dictionary for its own key gets RuntimeError. The lease is that of
+        ``lease(key)``: a caller that holds it waits for itself, and so does a creator that asks
+        another dictionary of the same store.
 
         Args:
             key: any ``str``.
