@@ -333,10 +333,11 @@ def test_an_age_goes_by_the_servers_clock(d, opened, monkeypatch, ahead):
 def test_what_another_one_has_made_anew_is_taken(d, opened):
     d["key"] = "old"
     make_older(d, 100)
-    maker, other = opened(), opened()
+    maker, other, reader = opened(), opened(), opened(read_only=True)
     assert maker.get_or_create("key", lambda: "new", max_age=50) == "new"
-    assert other["key"] == "old"
-    assert other.get_or_create("key", never, max_age=50) == "new"
+    for one in (other, reader):
+        assert one["key"] == "old"
+        assert one.get_or_create("key", never, max_age=50) == "new"
 
 
 def test_others_get_the_old_value_while_a_new_one_is_made(d, opened):

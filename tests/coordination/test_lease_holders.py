@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import itertools
 import logging
 import os
 import signal
@@ -112,6 +113,13 @@ def test_another_process_waits_until_it_is_released(d, holder):
     with d.lease("key", timeout=10) as lease:
         assert lease.generation == 1
         assert other.tell("lease.held") == "False"
+
+
+def test_who_waits_asks_seldom(nfsdict):
+    leases = importlib.import_module("nfsdict.coordination.leases")
+    pauses = list(itertools.islice(leases.pauses(), 40))
+    assert pauses[0] <= 0.01
+    assert all(0.7 <= pause <= 1 for pause in pauses[20:])
 
 
 def test_exactly_one_of_many_threads_holds_it(d, opened):
@@ -359,6 +367,16 @@ def test_a_process_that_exits_releases_it(d, holder):
 
 def test_a_lease_that_nobody_refers_to_is_released(d):
     lease = d.lease("key")
+    assert lease.held
+    del lease
+    gc.collect()
+    wait_until(lambda: files(d) == [])
+
+
+def test_nor_does_it_stay_if_its_finalizer_is_interrupted(d, monkeypatch):
+    Renewer = importlib.import_module("nfsdict.coordination.holding").Renewer
+    monkeypatch.setattr(Renewer, "end", lambda *_: None)
+    lease = d.lease("key", 0.6)
     assert lease.held
     del lease
     gc.collect()

@@ -261,6 +261,7 @@ class ComputeOnce:
         duration: float,
         end: float | None,
     ) -> Any:
+        """The new value, written under the lease."""
         lease = self._leases.acquire(key, duration, _left(end))
         assert lease is not None
         try:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -53,6 +54,8 @@ class Hold:
         self.name = name
         self.ended = False
         """whether it was given up; its files may still be there then"""
+        self.owner: Callable[[], object] | None = None
+        """tells who refers to it, if that is known: None if nobody does any more"""
         self._files = files
         self._pid = os.getpid()
         self._duration = name.duration_ms * 1_000_000
@@ -185,6 +188,9 @@ class Renewer:
             with suppress(Empty):
                 holds.add(self._new.get(timeout=max(0, due - clock_ns()) / _SECOND))
             for hold in list(holds):
+                # As ``end`` would have told, unless the finalizer that called it was interrupted.
+                if hold.owner and hold.owner() is None:
+                    hold.ended = True
                 if hold.ended:
                     with suppress(OSError):
                         hold.release()

@@ -67,6 +67,7 @@ class Lease:
         """1, or 1 more than that of a holder which was taken over; not a number that only grows"""
         self._hold = hold
         self._renewer = renewer
+        hold.owner = weakref.ref(self)
         weakref.finalize(self, renewer.end, hold).atexit = False
 
     @property
