@@ -122,6 +122,16 @@ def test_who_waits_asks_seldom(nfsdict):
     assert all(0.7 <= pause <= 1 for pause in pauses[20:])
 
 
+def test_who_waits_does_so_no_longer_than_the_timeout(d, opened, monkeypatch):
+    leases = importlib.import_module("nfsdict.coordination.leases")
+    monkeypatch.setattr(leases, "pauses", lambda: itertools.repeat(20.0))
+    with d.lease("key"):
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            opened(lazy=True).lease("key", timeout=0.1)
+        assert 0.1 <= time.monotonic() - begin < 10
+
+
 def test_exactly_one_of_many_threads_holds_it(d, opened):
     inside, most, done = [], [], []
 

@@ -108,6 +108,20 @@ def test_waiting_takes_over_from_a_worker_that_is_killed(opened, d, work):
     assert dict(opened(serializer="json")) == {}
 
 
+def test_a_command_whose_lease_is_lost_is_ended(opened, d, work, tmp_path):
+    d["k"] = 1
+    first = f"[ -e {tmp_path}/begun ] || {{ touch {tmp_path}/begun; echo $$; exec sleep 600; }}"
+    process = work(SHELL, "-c", f"{first}; echo again", "sh", options=["--lease", "1"])
+    running = int(process.stdout.readline())
+    for path in d.path.glob(".nfsdict-leases/*"):
+        path.unlink()
+    status, output, errors = ended(process)
+    assert (status, output) == (1, "again\n") and "the lease of 'k'" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(running, 0)
+    assert dict(opened(serializer="json")) == {}
+
+
 def test_a_task_that_no_command_can_get_is_set_aside(opened, d, work):
     d.update({"nul\0": 1, "good": 2})
     status, output, errors = ended(work(SHELL, "-c", "echo did $1", "sh"))
