@@ -165,7 +165,7 @@ class Scanner:
                 with self._locks.guard:
                     if not scan.reread:
                         racy = memory.racy_since(scan.server_time_ns)
-                        found.data.update(self._loads.take(found.shard, found.entries, racy))
+                        found.data.update(self._loads.take(found, racy))
                     replaced = self._state.apply(found, scan)
                     update.add_shard(found.shard, found.data)
                 del replaced  # may run the values' own code
