@@ -120,8 +120,9 @@ class Bulk:
         loaded: list[Loaded] = []
 
         def prepare(items: Sequence[_Item]) -> Prepared:
-            prepared = values.prepare((item.hexdigest, item.data) for item in items)
-            made.append(prepared)
+            prepared = values.to_prepare((item.hexdigest, item.data) for item in items)
+            made.append(prepared)  # first: an exception may come as soon as there are files
+            values.prepare(prepared)
             return prepared
 
         def publish(items: Sequence[_Item], prepared: Prepared) -> list[_Written]:
