@@ -377,18 +377,23 @@ def test_a_full_disk_for_the_spool(nfsdict, tmp_path, waits, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_leaves_the_load_to_its_parent(nfsdict, tmp_path, spilled, reads):
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_child_leaves_the_load_to_its_parent(nfsdict, tmp_path, spilled, reads, packs):
     child = os.fork()
     if not child:
         status = 1
         try:
             spilled.update(dict.fromkeys(list(MANY)[:100], "child"))
-            spilled.pack()
+            if packs:
+                spilled.pack()
             status = 0
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
-    spilled.pack()
+    spilled.update(dict.fromkeys(list(MANY)[100:250], "parent"))  # more for the spool
+    assert spilled.pack() == (300, 0, 0)
+    if not packs:
+        assert len(reads) == 100, "those that the child has written"
     assert_right(nfsdict, tmp_path)
     assert not list(tmp_path.glob("store/.nfsdict-*"))
 
