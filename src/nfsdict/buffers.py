@@ -116,7 +116,8 @@ def buffers(compress: Compression | None = None) -> Buffers:
     file that was written meanwhile may be found damaged.
 
     Contiguous arrays of numbers lie beside the pickle. Others are copied into it and out of it, and
-    aren't read-only: arrays with steps, NumPy's arrays of times and of objects, and ``bytes``.
+    aren't read-only: arrays with steps, NumPy's arrays of times and of objects, those of subclasses
+    (masked ones, ``np.matrix``, ``np.memmap``), and ``bytes``.
 
     Pickles run code when they are read: see ``UntrustedPickleWarning``, and put ``signed`` around
     where others can write. ``cache_bytes`` counts the sizes of files, so compressed values take

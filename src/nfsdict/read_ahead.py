@@ -144,10 +144,8 @@ class _Loop(Iterator[str]):
             if sum(self._sizes[one] for one in self._values) + size <= _KEPT:
                 break
             del self._values[kept]
-        signatures = self._packs.signatures(shard)
-        values = self._packs.packed_values(shard)
         self._sizes[shard] = size
-        self._values[shard] = {key: Packed(data, signatures[key]) for key, data in values.items()}
+        self._values[shard] = self._packs.packed(shard)
 
     def _stamp(self, shard: str) -> Stamp | None:
         """The shard's stamp, by the server's word at the time ``_told`` or later."""
