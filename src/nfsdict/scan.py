@@ -162,6 +162,8 @@ class Scanner:
         with self._writer.updating(even_little=scan.reread) as update:
             looks = self._look(plan, policy)
             for found in self._progress.over(looks, len(plan.todo)):
+                if found.missing:
+                    self._storage.shards.check_root()  # or else all is missing
                 with self._locks.guard:
                     if not scan.reread:
                         racy = memory.racy_since(scan.server_time_ns)

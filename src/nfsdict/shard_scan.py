@@ -141,6 +141,8 @@ class ShardScan:
     """known keys that have no file any more"""
     unread: set[str] = field(default_factory=set)
     """known keys whose files exist but couldn't be read"""
+    missing: bool = False
+    """whether there was no file where one was known or listed"""
     _to_read: list[tuple[str, int]] = field(default_factory=list)
     _packed: int = 0
     _complete: bool = True
@@ -237,6 +239,7 @@ class ShardScan:
                 self.changed.add(key)
             return
         self._complete = self._complete and found is None
+        self.missing = self.missing or found is None
         if found is None or isinstance(found, CorruptValueError):
             return  # it was removed meanwhile, or it is damaged, which was logged
         if old is not None:
@@ -256,6 +259,7 @@ class ShardScan:
         """Finish, after all batches were added."""
         known = self.known.items()
         self.gone.update(old.key for hexdigest, old in known if hexdigest not in self.entries)
+        self.missing = self.missing or bool(self.gone)
         if not self._complete:
             self.stamp = NO_STAMP
 

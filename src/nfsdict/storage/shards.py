@@ -91,6 +91,13 @@ class Shards:
             self._settled = None
             self._rules.forget()
 
+    def check_root(self) -> None:
+        """OSError if nothing has the store's path any more. Asks no server: an NFS client goes on
+        with the directory, whatever name another host gives it."""
+        found = identify(self._directory)
+        if isinstance(found, int):
+            raise failure(found, self._directory)
+
     def _above(self) -> list[str]:
         """The directories above the parent on the same file system, from the top."""
         above: list[str] = []
