@@ -164,6 +164,10 @@ class Scanner:
             for found in self._progress.over(looks, len(plan.todo)):
                 if found.missing:
                     self._storage.shards.check_root()  # or else all is missing
+                if found.changed or found.gone:
+                    # What this process is just writing there is no news, once that is recorded.
+                    with self._locks.guard, self._locks.shard(found.shard):
+                        pass
                 with self._locks.guard:
                     if not scan.reread:
                         racy = memory.racy_since(scan.server_time_ns)
