@@ -15,13 +15,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not safe with:UserWarning")
+
 REFUSALS = [errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS]
 KINDS = ["cifs", "smb3", "fuse.sshfs", ""]
-
-
-@pytest.fixture
-def directories(nfsdict):
-    return importlib.import_module("nfsdict.storage.nfs")
 
 
 @pytest.fixture
@@ -30,11 +27,12 @@ def files(nfsdict):
 
 
 @pytest.fixture(autouse=True)
-def mounted(directories, monkeypatch):
+def mounted(nfsdict, monkeypatch):
     """Say what it is mounted as."""
+    module = importlib.import_module("nfsdict.storage.mounted")
 
     def mounted(kind):
-        monkeypatch.setattr(directories, "mounted_as", lambda path: kind)
+        monkeypatch.setattr(module, "mount_of", lambda path: module.Mount(kind))
 
     mounted("cifs")
     return mounted

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple, TypeVar
 
 from ..layout import LEASES, NO_STAMP, LeaseName, lease_of, mtime_of
+from .coherence import Coherence, Contains, Listed, Names
 from .files import WRITE_FLAGS, Files
-from .nfs import Contains, Listed, Names, NfsRules
 
 T = TypeVar("T")
 States = dict[LeaseName, frozenset[str]]
@@ -31,7 +31,7 @@ class LeaseTimes(NamedTuple):
 class LeaseFiles:
     """The lease files of one store. Safe for threads."""
 
-    def __init__(self, rules: NfsRules, files: Files) -> None:
+    def __init__(self, rules: Coherence, files: Files) -> None:
         self._rules = rules
         self._files = files
         self._directory = f"{files.directory}/{LEASES}"
@@ -53,8 +53,7 @@ class LeaseFiles:
         none: Names = (NO_STAMP, [])
         found = self._asked(lambda path: self._rules.names(path, self._known, strict), none)
         if strict:
-            settled = self._rules.clock.is_past(max(found[0]))
-            self._known = found if settled else none
+            self._known = found if self._rules.settles(max(found[0])) else none
         return found[1]
 
     def _asked(self, call: Callable[[str], T], none: T) -> T:
