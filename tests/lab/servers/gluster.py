@@ -1,0 +1,85 @@
+"""GlusterFS: a volume of one brick, and its FUSE client."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from ..export import EXPORT
+from ..system import hide, modprobe, run
+from .base import START_SECONDS, Daemons, Server, joined, settings
+
+if TYPE_CHECKING:
+    from ..configuration import Configuration
+
+ADDRESS = "10.99.0.1"  # a brick can't have an address of the loopback device
+PORT = 24007
+VOLUME = "files"
+OWN = Path("/mnt/gluster")
+
+
+class Gluster(Server):
+    NEEDED: ClassVar = {
+        "glusterd": "glusterfs-server",
+        "glusterfs": "glusterfs-client",
+        "mount.glusterfs": "glusterfs-client",
+        "ip": "iproute2",
+    }
+    OPTIONS = "entry-timeout=0,attribute-timeout=0"
+    # With each of these the client answers from what it remembers, or writes later.
+    SERVER_OPTIONS = ",".join(
+        f"performance.{name}=off"
+        for name in ("stat-prefetch", "quick-read", "open-behind", "io-cache", "write-behind")
+    )
+    files = OWN  # what is changed in a brick behind its server's back is lost
+
+    def __init__(self) -> None:
+        self._daemons = Daemons()
+
+    def open(self, configuration: Configuration) -> None:
+        modprobe("fuse", "dummy")
+        for directory in ("/var/lib/glusterd", "/var/log/glusterfs"):
+            hide(directory)
+        if not Path("/sys/class/net/dummy0").exists():
+            run("ip", "link", "add", "dummy0", "type", "dummy")
+            run("ip", "addr", "add", f"{ADDRESS}/32", "dev", "dummy0")
+            run("ip", "link", "set", "dummy0", "up")
+        self._daemons.start("glusterd", "--no-daemon", port=PORT)
+        _gluster("create", VOLUME, f"{ADDRESS}:{EXPORT}/brick", "force")
+        for key, value in settings(configuration.server_options):
+            _gluster("set", VOLUME, key, value)
+        _gluster("start", VOLUME)
+        OWN.mkdir(exist_ok=True)
+        run(*self.mount(ADDRESS, OWN, "", self.OPTIONS))
+        _wait_until_served()
+
+    def close(self) -> None:
+        if os.path.ismount(OWN):
+            run("umount", str(OWN))
+            _gluster("stop", VOLUME, "force")
+        self._daemons.stop()
+        for directory in ("/var/lib/glusterd", "/var/log/glusterfs"):
+            run("umount", "-l", directory)
+
+    def mount(self, address: str, where: Path, version: str, options: str) -> list[str]:
+        words = ["-o", joined("log-level=ERROR", options), f"{ADDRESS}:/{VOLUME}", str(where)]
+        return ["mount", "-t", "glusterfs", *words]
+
+
+def _gluster(*words: str) -> None:
+    run("gluster", "--mode=script", "volume", *words)
+
+
+def _wait_until_served() -> None:
+    """A client can mount a volume before its brick answers; files aren't there until then."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        try:
+            os.listdir(OWN)
+            return
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.1)
