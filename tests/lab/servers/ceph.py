@@ -45,6 +45,7 @@ osd objectstore = memstore
 memstore device bytes = 1000000000
 osd class load list = *
 osd crush chooseleaf type = 0
+crush location = host=lab root=default
 osd pool default size = 1
 osd pool default min size = 1
 osd pool default pg autoscale mode = off
