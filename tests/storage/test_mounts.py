@@ -254,7 +254,10 @@ def test_an_unsafe_mount_is_warned_of_once(nfsdict, opened, on, recwarn):
     opened()["a"] = 1
     assert opened()["a"] == 1
     [warning] = recwarn
-    assert warning.category is nfsdict.UnsafeMountWarning and warning.filename == opened.__code__.co_filename
+    assert (
+        warning.category is nfsdict.UnsafeMountWarning
+        and warning.filename == opened.__code__.co_filename
+    )
     assert "actimeo=0,closetimeo=0" in str(warning.message) and "simplefilter" in str(
         warning.message
     )
