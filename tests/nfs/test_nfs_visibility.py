@@ -429,7 +429,7 @@ def test_readers_meet_whole_values_only_while_another_host_writes(lab: Lab, a, b
     output, errors = writer.communicate()
     assert writer.returncode == 0, errors
     print(f"{output.strip()} writes, {reads} reads, {len(seen)} different values")
-    assert len(seen) > 20
+    assert len(seen) > min(20, seconds)
     time.sleep(0.1)
     there.refresh()
     for here in readers:
