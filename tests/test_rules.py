@@ -28,8 +28,9 @@ _ORDER = """
     index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
     storage storage.index_files storage.lease_files storage.spool storage.exclusive storage.claims
-    storage.shards storage.values storage.files storage.nfs storage.mounts storage.processes
-    storage.clock
+    storage.shards storage.values storage.files storage.refusals storage.coherence
+    storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
+    storage.processes storage.clock
     signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel batches locks errors layout
     core _core _pure backend
@@ -111,7 +112,7 @@ def test_the_rules_see_what_breaks_them():
     assert "mapping" not in ORDER[ORDER.index("storage") :]
     assert "storage" in set(imported("mapping"))
     assert {"os.rename", "os.unlink"} <= set(file_calls("storage.exclusive"))
-    assert "open" in set(file_calls("storage.mounts"))
+    assert "open" in set(file_calls("storage.mountinfo"))
 
 
 def test_the_document_names_each_module():

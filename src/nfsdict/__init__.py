@@ -14,6 +14,7 @@ from .errors import (
     NfsDictError,
     ReadOnlyError,
     UncertainWriteError,
+    UnsafeMountWarning,
     WrongSerializerError,
 )
 from .mapping import NfsDict
@@ -44,6 +45,7 @@ __all__ = [
     "Serializer",
     "Task",
     "UncertainWriteError",
+    "UnsafeMountWarning",
     "UntrustedPickleWarning",
     "VerifyReport",
     "WrongSerializerError",

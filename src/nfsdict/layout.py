@@ -263,6 +263,13 @@ def latest_of(signature: bytes) -> int:
     return max(mtime_of(signature), ctime_of(signature))
 
 
+def whole_seconds(signature: bytes) -> bytes:
+    """The signature with its times cut to whole seconds."""
+    inode, size, mtime, ctime = _SIGNATURE.unpack(signature)
+    second = 1_000_000_000
+    return _SIGNATURE.pack(inode, size, mtime - mtime % second, ctime - ctime % second)
+
+
 def same_but_for_ctime(one: bytes, other: bytes) -> bool:
     """Whether both signatures may be those of one file, renamed or linked in between.
 
