@@ -126,7 +126,7 @@ def test_a_fresh_get_sees_what_another_host_replaced(lab: Lab, a, b) -> None:
 
 
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
-@pytest.mark.shared
+@pytest.mark.shared(timeout=180)
 def test_refresh_sync_and_a_new_dictionary_see_all_that_another_host_did(lab: Lab, a, b) -> None:
     there = b()
     there.update({f"key {number}": "old" for number in range(60)})
