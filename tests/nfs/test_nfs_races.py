@@ -14,9 +14,9 @@ from support.proof import FACTOR
 
 # For each test and version of NFS, and on other servers; more takes proportionally longer.
 ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "300"))
-SHORT_ROUNDS = 60 * FACTOR
+SHORT_ROUNDS = 30 * FACTOR
 PROCESSES = 4
-SECONDS = 60 + max(ROUNDS, SHORT_ROUNDS) // 5
+SECONDS = 60 + max(ROUNDS // 5, SHORT_ROUNDS * 2)
 
 pytestmark = [
     pytest.mark.nfs(version=("3", "4.2"), timeout=SECONDS),

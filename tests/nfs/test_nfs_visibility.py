@@ -126,7 +126,7 @@ def test_a_fresh_get_sees_what_another_host_replaced(lab: Lab, a, b) -> None:
 
 
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
-@pytest.mark.shared(timeout=120)
+@pytest.mark.shared(timeout=180)
 def test_refresh_sync_and_a_new_dictionary_see_all_that_another_host_did(lab: Lab, a, b) -> None:
     # Where no stamp is believed each look lists all.
     count, turns = (60, 5) if lab.configuration.server == "knfsd" else (12, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import time
@@ -10,6 +11,7 @@ from contextlib import suppress
 from ..layout import signature_of
 from .coherence import Coherence
 from .files import Files
+from .passing import TRIES
 
 
 class Claims:
@@ -28,10 +30,22 @@ class Claims:
 
     def try_claim(self, path: str) -> bool:
         """Whether this call made the claim. Its holder gives it up with ``Files.sweep``."""
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            return False
+        for _ in range(TRIES):
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                break
+            except FileExistsError:
+                return False
+            except PermissionError as error:
+                # SFTP has no error for a name that is there (draft-ietf-secsh-filexfer-02,
+                # SSH_FX_FAILURE); sshfs makes EPERM of it.
+                if error.errno != errno.EPERM:
+                    raise
+                if self._files.is_there(path):
+                    return False
+                refusal = error  # or its holder has just given it up
+        else:
+            raise refusal
         with suppress(OSError):  # the file exists, and it has no content to lose
             os.close(descriptor)
         return True
