@@ -277,6 +277,9 @@ def _of_nfs(mount: Mount) -> list[Finding]:
     for option in ("nolock", "local_lock"):
         if mount.option(option) is not None:
             found.append(Finding(option, "no lock of the file system is used", "", False))
+    if mount.option("lookupcache") in ("none", "pos", "positive"):
+        effect = "more calls to the server, which nothing needs"
+        found.append(Finding("lookupcache", effect, "lookupcache=all", False))
     if mount.option("noac") is not None or "0" in (
         mount.option("actimeo"),
         mount.option("acdirmax"),
