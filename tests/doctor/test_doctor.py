@@ -167,7 +167,7 @@ def public():
 def test_a_directory_where_this_user_may_not_write(public):
     """As another user than root, who may everything."""
     # What the command needs is imported as root, whoever may read it.
-    become = "import os, sys, json; from nfsdict.cli import main; "
+    become = "import os, sys, json, encodings.ascii; from nfsdict.cli import main; "
     become += "os.getuid() or os.setuid(65534); sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", become, "doctor", public, "--json"]
     done = subprocess.run(command, capture_output=True, text=True)

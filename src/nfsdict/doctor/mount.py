@@ -10,8 +10,8 @@ from .semantics import ELSEWHERE
 # Options that a line of /etc/fstab keeps; what else the system shows was agreed upon when it was
 # mounted, or is a default.
 _KEPT = frozenset(
-    "ro vers sec proto port soft nconnect username uid gid trans version aname nosuid nodev noexec".split()
-)
+    ("ro", "vers", "sec", "proto", "port", "soft", "nconnect", "nosuid", "nodev", "noexec")
+).union(("username", "uid", "gid", "trans", "version", "aname"))
 
 
 def mount(path: str) -> tuple[Mount, list[Finding]]:

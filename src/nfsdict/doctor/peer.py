@@ -141,7 +141,8 @@ def _hosts(mine: Facts, theirs: Facts) -> Iterator[Finding]:
     both = dict(zip(HOSTS, (mine, theirs)))
     told = [f"the {which} is {one['host']}, {one['kernel']}" for which, one in both.items()]
     seen = "; ".join(told)
-    one_host = mine["identity"] == theirs["identity"] != ""
+    # Where the system tells no identity it is the same for all, and names tell hosts apart.
+    one_host = all(mine[name] == theirs[name] for name in ("identity", "host"))
     if one_host and mine["device"] == theirs["device"]:
         seen += ": one host, and one mount."
         breaks = "nothing; but a host sees its own changes, so this proves less than two would."
