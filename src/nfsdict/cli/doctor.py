@@ -84,9 +84,10 @@ def doctor(arguments: argparse.Namespace) -> int:
     if arguments.json:
         emit_json(diagnosis.as_dict())
     else:
+        emit(b"\nNo client can see:\n")
         for name, text in diagnosis.unseen.items():
-            emit(encode(f"\nNo client can see: {name}. {text}"))
-        emit(encode(f"\n\n{diagnosis.verdict}\n"))
+            emit(encode(f"  {name}: {text}\n"))
+        emit(encode(f"\n{diagnosis.verdict}\n"))
     return diagnosis.status
 
 

@@ -39,11 +39,13 @@ def _file_system(mount: Mount) -> Finding:
 
 def _option(mount: Mount, known: mounts.Finding) -> Finding:
     """One line of the table of mount options."""
-    seen = f"{known.effect}."
+    effect = f"{known.effect}."
     of_type = known.option in (mount.type, "unknown type")
     if not known.breaks and not known.mount_with and not of_type:
-        return Finding("mount", known.option, "OK", seen)
-    breaks = "see there." if known.breaks else "no promise that is known; it costs time."
+        return Finding("mount", known.option, "OK", effect)
+    seen, breaks = effect, "no promise that is known; it costs time."
+    if known.breaks:
+        seen, breaks = "it is mounted so.", effect
     advice = _mend(mount, known.mount_with) if known.mount_with else ELSEWHERE
     # Options of FUSE aren't shown: it may be mounted well.
     certain = known.breaks and not mount.type.startswith("fuse.")

@@ -18,7 +18,14 @@ def room(path: str, directory: Directory | None) -> Iterator[Finding]:
     free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
     seen = f"{_binary(free)} of {_binary(size)} are free."
     figures: Figures = {"free_bytes": free, "total_bytes": size}
-    yield _judged("bytes", seen, free, _BYTES, "puts fail, and the old value stays.", figures)
+    yield _judged(
+        "bytes",
+        seen,
+        free,
+        _BYTES,
+        "when none is left: puts fail, and the old value stays.",
+        figures,
+    )
 
     if found.f_files == 0:
         figures = {"free_inodes": None, "total_inodes": None}
@@ -27,7 +34,7 @@ def room(path: str, directory: Directory | None) -> Iterator[Finding]:
     else:
         seen = f"{found.f_favail:,} of {found.f_files:,} are free; each key is one."
         figures = {"free_inodes": found.f_favail, "total_inodes": found.f_files}
-        breaks = "puts of new keys fail, however many bytes are free."
+        breaks = "when none is left: puts of new keys fail, however many bytes are free."
         yield _judged("inodes", seen, found.f_favail, _INODES, breaks, figures)
 
     if directory is not None:

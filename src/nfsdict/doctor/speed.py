@@ -61,8 +61,8 @@ def _finding(name: str, timing: Timing, local: Timing, place: str) -> Finding:
     }
     if timing.median < (_SLOW_WHOLE if name in ("listing", "refresh") else _SLOW):
         return Finding("speed", name, "OK", seen, figures=figures)
-    breaks = "no promise, but work on keys one by one takes long."
-    advice = "use `update`, `refresh` and openings, which work in threads, and fewer, larger keys."
+    breaks = "no promise, but it takes long."
+    advice = "use `update` for many keys, and fewer, larger values."
     return Finding("speed", name, "WARN", seen, breaks, advice, figures)
 
 
