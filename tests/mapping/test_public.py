@@ -28,6 +28,7 @@ PUBLIC = [
     "Serializer",
     "Task",
     "UncertainWriteError",
+    "UnsafeMountWarning",
     "UntrustedPickleWarning",
     "VerifyReport",
     "WrongSerializerError",

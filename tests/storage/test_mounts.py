@@ -89,6 +89,22 @@ def test_it_is_found_by_its_number_and_else_by_its_device(mountinfo):
     assert mountinfo.find_mount("", "42", device) == mountinfo.Mount("")
 
 
+STATS = """\
+device proc mounted on /proc with fstype proc
+device 127.0.0.1:/mnt/export mounted on /mnt/a\\040b with fstype nfs statvers=1.1
+\topts:\trw,vers=3
+\tcaps:\tcaps=0x3fbf,wtmult=512,dtsize=1048576,bsize=0,namlen=255
+device 127.0.0.1:/ mounted on /mnt/b with fstype nfs4 statvers=1.1
+\tcaps:\tcaps=0x3fbe,wtmult=512
+device tmp mounted on /mnt/c with fstype tmpfs
+"""
+
+
+def test_the_capabilities_are_those_of_the_mount(mountinfo):
+    found = [mountinfo.capabilities_in(STATS, point) for point in ("/mnt/a b", "/mnt/b", "/mnt/c")]
+    assert found == [0x3FBF, 0x3FBE, 0]
+
+
 def test_no_such_directory_is_an_error(mountinfo, tmp_path):
     with pytest.raises(FileNotFoundError):
         mountinfo.mount_of(str(tmp_path / "nothing"))
@@ -254,7 +270,10 @@ def test_an_unsafe_mount_is_warned_of_once(nfsdict, opened, on, recwarn):
     opened()["a"] = 1
     assert opened()["a"] == 1
     [warning] = recwarn
-    assert warning.category is nfsdict.UnsafeMountWarning and warning.filename == __file__
+    assert (
+        warning.category is nfsdict.UnsafeMountWarning
+        and warning.filename == opened.__code__.co_filename
+    )
     assert "actimeo=0,closetimeo=0" in str(warning.message) and "simplefilter" in str(
         warning.message
     )

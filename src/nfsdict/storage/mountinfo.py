@@ -93,15 +93,20 @@ def _plain(text: str) -> str:
 
 
 def nfs_capabilities(mount: Mount) -> int:
-    """Those of the NFS server that is mounted there, as the client knows them: ``caps`` in
-    /proc/self/mountstats. 0 if it doesn't tell."""
+    """Those of the NFS server that is mounted there, as the client knows them; 0 if that isn't
+    told. OSError and ValueError if it can't be read."""
     with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as statistics:
-        lines = iter(statistics)
-        for line in lines:
-            words = line.split(" ")
-            if words[3:4] == ["mounted"] and _plain(words[5]) == mount.point and " nfs" in line:
-                for line in lines:
-                    name, _, values = line.strip().partition(":")
-                    if name == "caps":
-                        return int(values.split(",")[0].partition("=")[2], 16)
-    return 0
+        return capabilities_in(statistics.read(), mount.point)
+
+
+def capabilities_in(mountstats: str, point: str) -> int:
+    """``caps`` of the NFS mount at this point, in the text of a mountstats file."""
+    found = 0
+    here = False
+    for line in mountstats.splitlines():
+        words = line.split(" ")
+        if words[0] == "device":  # device SOURCE mounted on POINT with fstype TYPE statvers=1.1
+            here = " with fstype nfs" in line and _plain(words[4]) == point
+        elif here and line.strip().startswith("caps:"):
+            found = int(line.partition("caps=")[2].split(",")[0], 16)
+    return found

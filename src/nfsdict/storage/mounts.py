@@ -39,9 +39,9 @@ class Stamps(enum.Enum):
     Signatures of files do."""
     CLIENTS = enum.auto()
     """Each client sets times by its own clock. One that is behind changes a directory without its
-    times moving: they prove nothing, and no time is compared with another's. But no number of an
-    inode comes again soon, and what is replaced has another one: equal signatures, equal content.
-    """
+    times moving: they prove nothing, and no time is compared with another's, but for ages that a
+    caller asks for. No number of an inode comes again soon, and what is replaced has another one:
+    equal signatures, equal content."""
     NONE = enum.auto()
     """Nothing is known: they prove nothing, and each file is read whose content is to be known."""
 
