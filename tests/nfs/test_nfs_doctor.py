@@ -5,47 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import time
 
 import pytest
 
 from lab.laboratory import Lab
+from support.promises import broken_promises
 
 pytestmark = pytest.mark.nfs(version=("3", "4.2"), export="ext4", timeout=120)
-
-KEYS = 5
-# How long after a change its time can still come again, as the index sees it.
-SETTLED = 3.5
-
-
-def broken_promises(a, b) -> set[str]:
-    """Which calls on A don't see what B has finished, on a settled store too."""
-    broken = set()
-    there = b(serializer="json")
-    for settled in (False, True):
-        keys = [f"{settled} {number}" for number in range(KEYS)]
-        there.update(dict.fromkeys([f"old {key}" for key in keys], "old"))
-        if settled:
-            time.sleep(SETTLED)
-            there.refresh()
-        here, lazy = a(serializer="json"), a(serializer="json", lazy=True)
-        for key in keys:
-            assert key not in lazy
-            assert here.get(f"old {key}", fresh=True) == "old"
-            there[key] = "new"
-            if key not in lazy:
-                broken.add("in")
-            there[f"old {key}"] = "new"
-            if here.get(f"old {key}", fresh=True) != "new":
-                broken.add("fresh")
-            here.refresh()
-            there[f"refreshed {key}"] = "new"
-            if f"refreshed {key}" not in here.refresh():
-                broken.add("refresh")
-            if a(serializer="json").get(f"old {key}") != "new":
-                broken.add("opening")
-    return broken
-
 
 OPTIONS = ["", "nordirplus", "nocto", "nocto,nordirplus"]
 
