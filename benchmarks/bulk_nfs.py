@@ -10,10 +10,15 @@ cached, of one store that both contenders use and whose files are older than 3 s
     open, no index    eager
     sync, warm        read everything again, just after opening
     update            of new keys, into an empty store
+    pack              more than 3 s after that; what only nfsdict has
+    open, packed      by the other client, after that
     open, lazy        and the first d[k] after it
+    refresh           of what was opened, nothing changed; what only nfsdict has
+    refresh, 100      the same after 100 puts by another host
 
 Calls are taken from /proc/self/mountstats. A ratio is the median over rounds in which both take
-turns.
+turns. --plot draws calls against keys. Without an index, `sync` and `update` of release 0.2.1 are
+measured with the first size only, as they take minutes with the others.
 """
 
 from __future__ import annotations
@@ -38,7 +43,9 @@ from timing import duration, ratio, table
 
 VERSIONS = ("3", "4.2")
 SETTLE = 4.0
-CONTENDERS: dict[str, ModuleType] = {"nfsdict": nfsdict, "0.2.1": release021.load()}
+CHANGED = 100
+OURS = "nfsdict"
+CONTENDERS: dict[str, ModuleType] = {OURS: nfsdict, "0.2.1": release021.load()}
 
 
 class Seen(NamedTuple):
@@ -71,10 +78,10 @@ def timed(lab: Lab, action: Callable[[], Any]) -> tuple[Seen, Any]:
     return Seen(rpcs.total, seconds), result
 
 
-def opened(lab: Lab, contender: str, **options: Any) -> tuple[Seen, Any]:
+def opened(lab: Lab, contender: str, store: str = "store", **options: Any) -> tuple[Seen, Any]:
     """Open the store on a client that knows nothing of it."""
     lab.remount("a", "")
-    return timed(lab, lambda: CONTENDERS[contender].NfsDict("store", lab.a, **options))
+    return timed(lab, lambda: CONTENDERS[contender].NfsDict(store, lab.a, **options))
 
 
 def measure_open(lab: Lab, contender: str, count: int) -> dict[str, Seen]:
@@ -99,52 +106,124 @@ def measure_sync(lab: Lab, contender: str, count: int) -> dict[str, Seen]:
 
 def measure_update(lab: Lab, contender: str, count: int) -> dict[str, Seen]:
     lab.remount("a", "")
-    d = CONTENDERS[contender].NfsDict(f"new {contender} {time.monotonic_ns()}", lab.a)
+    store = f"new {contender} {time.monotonic_ns()}"
+    d = CONTENDERS[contender].NfsDict(store, lab.a)
     seen, _ = timed(lab, lambda: d.update(entries(count)))
-    return {"update": seen}
+    if contender != OURS:
+        return {"update": seen}
+    time.sleep(SETTLE)
+    packed, _ = timed(lab, d.pack)
+    d.close()
+    first, d = opened(lab, contender, store)
+    assert dict(d) == entries(count)
+    return {"update": seen, "pack": packed, "open, packed": first}
 
 
-MEASURES = (measure_open, measure_sync, measure_update)
+def measure_refresh(lab: Lab, contender: str, count: int) -> dict[str, Seen]:
+    if contender != OURS:
+        return {}
+    _, d = opened(lab, contender)
+    time.sleep(0.2)  # the youngest change that it has seen is the only clock of the server it knows
+    unchanged, found = timed(lab, d.refresh)
+    assert not found
+    keys = list(entries(count))[:: count // CHANGED][:CHANGED]
+    with nfsdict.NfsDict[str]("store", lab.b, lazy=True, durable=False) as other:
+        other.update(dict.fromkeys(keys, "changed"))
+    changed, found = timed(lab, d.refresh)
+    assert set(found) == set(keys)
+    return {"refresh": unchanged, "refresh, 100": changed}
 
 
-def rows_of(lab: Lab, count: int, rounds: int, measures: Any) -> list[list[str]]:
+Rows = dict[tuple[str, int], dict[str, dict[str, list[Seen]]]]
+"""NFS version and number of keys -> work -> contender -> what each round saw."""
+
+
+def measure(lab: Lab, count: int, rounds: int, large: bool) -> dict[str, dict[str, list[Seen]]]:
     build(lab, count)
     lab.delay(1)
     seen: dict[str, dict[str, list[Seen]]] = {}
-    for measure in measures:
+    # The last one changes the store.
+    for one in (measure_open, measure_sync, measure_update, measure_refresh):
+        both = one is measure_open or not large
+        if large and one is measure_sync:
+            continue
         for number in range(rounds):
-            names = list(CONTENDERS)
+            names = list(CONTENDERS) if both else [OURS]
             for name in names if number % 2 else reversed(names):
-                for work, one in measure(lab, name, count).items():
-                    seen.setdefault(work, {}).setdefault(name, []).append(one)
+                for work, took in one(lab, name, count).items():
+                    seen.setdefault(work, {}).setdefault(name, []).append(took)
     lab.delay(0)
+    return seen
+
+
+def cells(some: list[Seen], count: int) -> list[str]:
+    if not some:
+        return ["", "", ""]
+    calls = statistics.median(one.calls for one in some)
+    seconds = statistics.median(one.seconds for one in some)
+    return [f"{calls:.0f}", f"{calls / count:.3f}", duration(seconds)]
+
+
+def report(found: Rows) -> None:
     rows = []
-    for work, by_name in seen.items():
-        row = [f"v{lab.configuration.version}", f"{count}", work]
-        for some in (by_name[name] for name in CONTENDERS):
-            calls = statistics.median(one.calls for one in some)
-            row += [
-                f"{calls:.0f}",
-                f"{calls / count:.3f}",
-                duration(statistics.median(one.seconds for one in some)),
+    for (version, count), seen in found.items():
+        for work, by_name in seen.items():
+            here, old = (by_name.get(name, []) for name in CONTENDERS)
+            times = [[one.seconds for one in some] for some in (old, here)]
+            row = [f"v{version}", f"{count}", work, *cells(here, count), *cells(old, count)]
+            rows.append([*row, f"{ratio(*times):.1f}x" if old else ""])
+    heads = ["RPCs", "a key", "time"]
+    print(table(["NFS", "keys", "work", *heads, *(f"0.2.1: {h}" for h in heads), "times"], rows))
+
+
+def plot(found: Rows, path: Path) -> None:
+    from matplotlib import pyplot
+
+    # Okabe and Ito's colours, which colour-blind readers can tell apart; and where the label goes.
+    lines = {
+        ("update", OURS): ("#E69F00", 8),
+        ("open, settled", "0.2.1"): ("#D55E00", -16),
+        ("pack", OURS): ("#009E73", 8),
+        ("refresh, 100", OURS): ("#CC79A7", -16),
+        ("open, settled", OURS): ("#0072B2", 8),
+        ("refresh", OURS): ("#000000", 8),
+    }
+    versions = list(dict.fromkeys(version for version, _ in found))
+    figure, axes = pyplot.subplots(1, len(versions), figsize=(9, 4.5), sharey=True, squeeze=False)
+    for version, ax in zip(versions, axes[0]):
+        sizes = sorted(count for each, count in found if each == version)
+        for (work, name), (colour, height) in lines.items():
+            calls = [
+                statistics.median(one.calls for one in found[version, count][work][name])
+                for count in sizes
             ]
-        here, old = ([one.seconds for one in by_name[name]] for name in CONTENDERS)
-        rows.append([*row, f"{ratio(old, here):.1f}x"])
-        print(*rows[-1], file=sys.stderr, flush=True)
-    return rows
+            ax.plot(sizes, calls, "o-" if name == OURS else "s--", color=colour)
+            ax.annotate(
+                f"{work}, {name}",
+                (sizes[-1], calls[-1]),
+                (-8, height),
+                textcoords="offset points",
+                ha="right",
+                fontsize="small",
+                color=colour,
+            )
+        ax.set(xscale="log", yscale="log", title=f"NFS version {version}", xlabel="keys")
+        ax.grid(which="major", alpha=0.3)
+    axes[0][0].set_ylabel("calls to the server")
+    figure.tight_layout()
+    figure.savefig(path, dpi=130)
 
 
-def inside(sizes: list[int], rounds: int) -> None:
+def inside(sizes: list[int], rounds: int, picture: Path | None) -> None:
     bench = Bench()
-    rows = []
+    found: Rows = {}
     for version in VERSIONS:
         for number, count in enumerate(sizes):
             with bench.lab(Configuration(version=version, size_mb=512)) as lab:
-                # All of them with the first size, opening with the others.
-                measures = MEASURES[:1] if number else MEASURES
-                rows += rows_of(lab, count, 1 if number else rounds, measures)
-    heads = ["RPCs", "a key", "time"]
-    print(table(["NFS", "keys", "work", *heads, *(f"0.2.1: {h}" for h in heads), "times"], rows))
+                found[version, count] = measure(lab, count, 1 if number else rounds, number > 0)
+    report(found)
+    if picture:
+        plot(found, picture)
 
 
 def main() -> int:
@@ -153,8 +232,9 @@ def main() -> int:
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=[2000, 20_000])
     parser.add_argument("--rounds", type=int, default=3, help="at the first size (%(default)s)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args()
-    return run_in_guest(partial(inside, options.sizes, options.rounds), 3600)
+    return run_in_guest(partial(inside, options.sizes, options.rounds, options.plot), 3600)
 
 
 if __name__ == "__main__":

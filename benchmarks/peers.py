@@ -14,7 +14,8 @@ One turn of a peer, in an empty directory:
 
 "first" and "again" are the cold opens; in the other phases the store is opened before the
 clock starts. Opening is done in the same process, with the operating system's caches warm.
-nfsdict and release 0.2.1 hold values in memory; the others read and unpickle at each get.
+nfsdict and release 0.2.1 hold values in memory; the others read and unpickle at each get, and so
+does nfsdict with cache_bytes=0.
 What a power cut leaves differs between peers, and with it what a put costs: see "durable".
 
 Times are medians over rounds in which the peers take turns; a ratio is the median over rounds
@@ -132,6 +133,10 @@ def all_peers() -> dict[str, Peer]:
         ),
         "nfsdict, durable=False": Peer(
             lambda path: nfsdict.NfsDict("store", path, durable=False), "no"
+        ),
+        "nfsdict, cache_bytes=0": Peer(
+            lambda path: nfsdict.NfsDict("store", path, cache_bytes=0),
+            "yes: file and directory fsynced",
         ),
         "release 0.2.1": Peer(
             lambda path: old.NfsDict("store", path), "file fsynced, directory not"

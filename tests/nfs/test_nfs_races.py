@@ -21,6 +21,8 @@ SECONDS = 60 + max(ROUNDS, SHORT_ROUNDS) // 5
 pytestmark = [
     pytest.mark.nfs(version=("3", "4.2"), timeout=SECONDS),
     pytest.mark.shared(timeout=SECONDS),
+    # The options of FUSE can't be seen, whatever they are.
+    pytest.mark.filterwarnings("ignore:.*is not safe with the options"),
 ]
 
 # Each round starts when all have come to it: each process counts its rounds in memory that all map.

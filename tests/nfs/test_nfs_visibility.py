@@ -126,13 +126,15 @@ def test_a_fresh_get_sees_what_another_host_replaced(lab: Lab, a, b) -> None:
 
 
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
-@pytest.mark.shared
+@pytest.mark.shared(timeout=120)
 def test_refresh_sync_and_a_new_dictionary_see_all_that_another_host_did(lab: Lab, a, b) -> None:
+    # Where no stamp is believed each look lists all.
+    count, turns = (60, 5) if lab.configuration.server == "knfsd" else (12, 2)
     there = b()
-    there.update({f"key {number}": "old" for number in range(60)})
+    there.update({f"key {number}": "old" for number in range(count)})
     refreshed, synced, lazy = a(), a(), a(lazy=True)
-    assert len(lazy) == 60
-    for turn in range(5):
+    assert len(lazy) == count
+    for turn in range(turns):
         keys = sorted(there)
         changed = {f"new {turn}", *keys[:10]}
         there[f"new {turn}"] = turn
@@ -429,7 +431,7 @@ def test_readers_meet_whole_values_only_while_another_host_writes(lab: Lab, a, b
     output, errors = writer.communicate()
     assert writer.returncode == 0, errors
     print(f"{output.strip()} writes, {reads} reads, {len(seen)} different values")
-    assert len(seen) > 20
+    assert len(seen) > min(20, seconds)
     time.sleep(0.1)
     there.refresh()
     for here in readers:

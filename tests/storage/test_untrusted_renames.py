@@ -140,6 +140,23 @@ def test_a_value_that_stays_is_the_old_one(nfsdict, opened, smb, quick, number):
     assert d["a"] == d.get("a", fresh=True) == "old" and left(d) == []
 
 
+def test_where_looking_fails_too_it_is_uncertain(nfsdict, opened, smb, quick, monkeypatch):
+    d = opened(durable=False)
+    d["a"] = "old"
+    smb(FOREVER, after=0.001)
+
+    def failing(self, paths):
+        raise OSError(errno.ESTALE, "the directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(d._storage.files), "read_paths", failing)
+        with pytest.raises(nfsdict.UncertainWriteError):
+            d["a"] = "new"
+    assert d.get("a") is None and len(left(d)) == 1
+    d.repair(grace=-1)
+    assert d["a"] == opened()["a"] == "new"
+
+
 def test_what_is_no_file_is_no_value(opened, smb, quick):
     d = opened(durable=False)
     value_file(d, "a").mkdir(parents=True)

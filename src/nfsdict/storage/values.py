@@ -129,9 +129,9 @@ class ValueFiles:
             if not self._rules.revalidate_parent(path):
                 return None
             forget_content(path)
+            return self._files.read_paths([path])[0]
         except OSError as error:
             return None if error.errno == errno.ENOENT else error
-        return self._files.read_paths([path])[0]
 
     @property
     def sure_of_content(self) -> bool:
@@ -296,9 +296,9 @@ class ValueFiles:
         """The file's content; None if it doesn't exist, by the server's word; or the error."""
         try:
             found = self._rules.revalidate_parent(path)
-        except OSError as error:
+            return self._files.read_paths([path])[0] if found else None
+        except OSError as error:  # of a directory
             return error
-        return self._files.read_paths([path])[0] if found else None
 
     def _retried(
         self,
