@@ -37,6 +37,7 @@ def verdicts(findings) -> dict[str, str]:
         ("nfs4", "rw,vers=4.2,hard", "OK"),
         ("nfs", "rw,vers=3,soft,nolock,local_lock=all", "OK"),
         ("nfs4", "rw,vers=4.2,nordirplus", "WARN"),
+        ("nfs", "rw,vers=3,nordirplus", "FAIL"),
         ("nfs4", "rw,vers=4.2,noac", "WARN"),
         ("nfs4", "rw,vers=4.2,lookupcache=none", "WARN"),
         ("nfs4", "rw,vers=4.2,acregmin=600,acregmax=600", "OK"),
