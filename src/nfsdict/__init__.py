@@ -7,6 +7,8 @@ from .coordination.claims import Task
 from .coordination.encoding import register_key
 from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
+from .doctor.examination import diagnose
+from .doctor.report import Diagnosis, Finding
 from .errors import (
     BatchError,
     CorruptValueError,
@@ -33,6 +35,8 @@ __all__ = [
     "BACKEND",
     "BatchError",
     "CorruptValueError",
+    "Diagnosis",
+    "Finding",
     "Lease",
     "LeaseInfo",
     "LeaseLostError",
@@ -51,6 +55,7 @@ __all__ = [
     "WrongSerializerError",
     "__version__",
     "buffers",
+    "diagnose",
     "json_format",
     "register_key",
     "signed",

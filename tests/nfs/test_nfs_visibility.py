@@ -288,6 +288,7 @@ def test_a_listing_between_two_changes_of_one_tick_is_not_remembered(
     pytest.fail(f"only {racy} pairs of changes met in one tick")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of nordirplus on version 3
 @pytest.mark.parametrize("options", ["", "nordirplus", "rsize=4096"])
 @pytest.mark.nfs(version=ALL)
 def test_a_sync_finds_what_was_edited_in_place(lab: Lab, package, options) -> None:

@@ -267,6 +267,13 @@ def _of_nfs(mount: Mount) -> list[Finding]:
     elif nocto:
         effect = "each miss, each fresh read and each write to a new directory lists the directory"
         found.append(Finding("nocto", effect, "cto", False))
+    elif silent and mount.option("vers") == "3":
+        # The client notices changes by times alone, and such a listing gives it no new names.
+        effect = (
+            "a name that others made within one tick of the server's clock after it was missed "
+            "here is missed for up to a minute"
+        )
+        found.append(Finding(silent, effect, "rdirplus", True))
     elif silent:
         effect = "an opening and a refresh ask for each of 256 directories"
         found.append(Finding(silent, effect, "rdirplus", False))
@@ -277,6 +284,9 @@ def _of_nfs(mount: Mount) -> list[Finding]:
     for option in ("nolock", "local_lock"):
         if mount.option(option) is not None:
             found.append(Finding(option, "no lock of the file system is used", "", False))
+    if mount.option("lookupcache") in ("none", "pos", "positive"):
+        effect = "more calls to the server, which nothing needs"
+        found.append(Finding("lookupcache", effect, "lookupcache=all", False))
     if mount.option("noac") is not None or "0" in (
         mount.option("actimeo"),
         mount.option("acdirmax"),
