@@ -112,7 +112,7 @@ def test_a_holder_that_is_killed_or_suspended_is_taken_over(lab: Lab, killed: bo
 
 
 def test_a_holder_keeps_it_while_its_server_restarts(lab: Lab) -> None:
-    duration = 6 if lab.configuration.version == "3" else 24  # clients reclaim their state first
+    duration = 15 if lab.configuration.version == "3" else 24  # clients reclaim their state first
     one = Holder(lab, lab.a, duration)
     assert one.held() == 1
     lab.stop_server()
