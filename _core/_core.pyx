@@ -49,6 +49,7 @@ cdef extern from "pythread.h":
     int PyThread_acquire_lock_timed(PyThread_type_lock, long long, int) nogil
 
 cdef extern from "Python.h":
+    const Py_ssize_t PY_SSIZE_T_MAX
     int PyDict_Contains(PyObject* mapping, object key) except -1
     bint PyUnicode_Check(object text)
     bint PyUnicode_IS_ASCII(object text)
@@ -580,7 +581,7 @@ cdef const char* path_bytes(path, list kept) except NULL:
 
 cdef char* allocate(size_t size, void** owner) noexcept with gil:
     """Room for a large content, in a new ``bytes``, so that memory holds the content once."""
-    if not nfsdict_has_room(size):
+    if size > <size_t> PY_SSIZE_T_MAX or not nfsdict_has_room(size):
         return NULL
     try:
         data = PyBytes_FromStringAndSize(NULL, size)
@@ -835,11 +836,10 @@ cdef object prepared(nfsdict_writing* writing):
     return PyUnicode_DecodeFSDefault(writing.temporary), signature_bytes(&writing.signature)
 
 
-cdef list write_all(list files, nfsdict_write_options* options):
-    """Write these files whole, or prepare them; their outcomes."""
+cdef int write_all(list files, nfsdict_write_options* options, list outcomes) except -1:
+    """Write these files whole, or prepare them, and append their outcomes."""
     cdef list kept = [], targets = [], contents = [], parts
     cdef Py_ssize_t count, total = 0, i
-    cdef list outcomes = []
     cdef nfsdict_writing* writings = NULL
     cdef iovec* part = NULL
     cdef iovec* all_parts = NULL
@@ -877,7 +877,7 @@ cdef list write_all(list files, nfsdict_write_options* options):
     finally:
         PyMem_Free(all_parts)
         PyMem_Free(writings)
-    return outcomes
+    return 0
 
 
 def outlast(list started not None, list ended not None, /):
@@ -898,16 +898,18 @@ def outlast(list started not None, list ended not None, /):
 
 def write_files(list files not None, mode, bint durable, bint synced, bint exclusive, /):
     cdef nfsdict_write_options options
+    cdef list outcomes = []
     options.part, options.mode = NFSDICT_WHOLE, -1 if mode is None else mode
     options.durable, options.synced, options.exclusive = durable, synced, exclusive
-    return write_all(files, &options)
+    write_all(files, &options, outcomes)
+    return outcomes
 
 
-def prepare_files(list files not None, mode, bint durable, /):
+def prepare_files(list files not None, list made not None, mode, bint durable, /):
     cdef nfsdict_write_options options
     options.part, options.mode = NFSDICT_PREPARE, -1 if mode is None else mode
     options.durable, options.synced, options.exclusive = durable, False, False
-    return write_all(files, &options)
+    write_all(files, &options, made)
 
 
 def publish_files(list files not None, bint synced, /):

@@ -167,12 +167,17 @@ def outlast(started: list[int], ended: list[bool], /) -> None:
     """
 
 def prepare_files(
-    files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
-) -> list[tuple[str, bytes] | int]:
+    files: list[tuple[str, bytes | list[bytes | memoryview]]],
+    made: list[tuple[str, bytes] | int],
+    mode: int | None,
+    durable: bool,
+    /,
+) -> None:
     """The first part of ``write_files``: write each (target, content) under a temporary name.
 
-    For each its temporary path beside the target and its signature, or the errno; then there is no
-    file. The caller publishes the files or removes them.
+    Appends to ``made`` for each its temporary path beside the target and its signature, or the
+    errno; then there is no file. The caller publishes the files or removes them, also after an
+    exception, which a signal handler may raise when some were made.
     """
 
 def publish_files(files: list[tuple[str, str]], synced: bool, /) -> list[tuple[int, int] | None]:

@@ -463,10 +463,22 @@ def _parts(data: bytes | list[bytes | memoryview]) -> list[memoryview]:
 
 
 def prepare_files(
-    files: list[tuple[str, bytes | list[bytes | memoryview]]], mode: int | None, durable: bool, /
-) -> list[tuple[str, bytes] | int]:
-    contents = [(target, _parts(data)) for target, data in files]
-    return [_prepare_file(target, parts, mode, durable) for target, parts in contents]
+    files: list[tuple[str, bytes | list[bytes | memoryview]]],
+    made: list[tuple[str, bytes] | int],
+    mode: int | None,
+    durable: bool,
+    /,
+) -> None:
+    if not isinstance(made, list):
+        raise TypeError(f"made is a list, not {type(made).__name__}")
+    for target, parts in [(target, _parts(data)) for target, data in files]:
+        prepared: list[str] = []
+        try:
+            made.append(_prepare_file(target, parts, mode, durable, prepared))
+        except BaseException:
+            for temporary in prepared:
+                _discard(temporary)
+            raise
 
 
 def publish_files(files: list[tuple[str, str]], synced: bool, /) -> list[tuple[int, int] | None]:
@@ -503,9 +515,9 @@ def _prepare_file(
     parts: list[memoryview],
     mode: int | None,
     durable: bool,
-    prepared: list[str] | None = None,
+    prepared: list[str],
 ) -> tuple[str, bytes] | int:
-    """See ``prepare_files``. The temporary path is noted in ``prepared`` as well, if given."""
+    """See ``prepare_files``. The temporary path of what was made is noted in ``prepared`` first."""
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
     descriptor = None
@@ -526,8 +538,7 @@ def _prepare_file(
         # NFS may report a failed write as late as here. Close before rename: NFSv3
         # charges a GETATTR for the other order.
         _close(opened)
-        if prepared is not None:
-            prepared.append(temporary)
+        prepared.append(temporary)
         return temporary, signature
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to report

@@ -116,7 +116,8 @@ def buffers(compress: Compression | None = None) -> Buffers:
     file that was written meanwhile may be found damaged.
 
     Contiguous arrays of numbers lie beside the pickle. Others are copied into it and out of it, and
-    aren't read-only: arrays with steps, NumPy's arrays of times and of objects, and ``bytes``.
+    aren't read-only: arrays with steps, NumPy's arrays of times and of objects, those of subclasses
+    (masked ones, ``np.matrix``, ``np.memmap``), and ``bytes``.
 
     Pickles run code when they are read: see ``UntrustedPickleWarning``, and put ``signed`` around
     where others can write. ``cache_bytes`` counts the sizes of files, so compressed values take
@@ -152,16 +153,16 @@ class Buffers(BuiltinSerializer):
     def parts(self, obj: Any, /) -> Content:
         beside: list[pickle.PickleBuffer] = []
         body = pickle.dumps(obj, _PROTOCOL, buffer_callback=beside.append)
-        table = b""
+        table: list[bytes] = []
         contents: list[Data] = []
         for data in (memoryview(body), *map(_raw, beside)):
             method, stored = self._stored(data)
             zeros = _ZEROS[: -len(stored) % 64]
             checksum = crc32(zeros, crc32(stored))
-            table += _PART.pack(len(stored), len(data), checksum, method)
+            table.append(_PART.pack(len(stored), len(data), checksum, method))
             contents += (stored, zeros)
         count = len(beside) + 1
-        head = _START.pack(_MAGIC, 0, count)[_CHECKED:] + table
+        head = _START.pack(_MAGIC, 0, count)[_CHECKED:] + b"".join(table)
         head += _ZEROS[: -(_CHECKED + len(head)) % 64]
         head = _MAGIC + crc32(head).to_bytes(4, "little") + head
         if len(head) + sum(map(len, contents)) < SMALL:

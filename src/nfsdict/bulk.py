@@ -27,8 +27,8 @@ log = logging.getLogger("nfsdict")
 # So many bytes are serialized before they are written together. If the serializer refuses a value,
 # nothing of its batch is written.
 _BATCH_BYTES = 64 << 20
-# From so many small values on they are kept for a pack. Waiting for a tick of the server's clock,
-# up to 10 ms, doesn't show then.
+# From so many keys on small values are kept for a pack. Waiting for a tick of the server's clock,
+# up to 10 ms for each batch, doesn't show then.
 _LOAD = 2000
 # So many files at most have temporary names at a time, which a killed process leaves.
 _GROUP = 8192
@@ -72,8 +72,10 @@ class Bulk:
         self._locks = state.locks
         self._workers = workers
 
-    def put_all(self, pairs: Iterable[tuple[str, Any]]) -> dict[str, OSError]:
-        """Put these entries, durable on return. Returns the keys that failed, with their errors."""
+    def put_all(self, pairs: Iterable[tuple[str, Any]], count: int) -> dict[str, OSError]:
+        """Put these entries, so many, durable on return. Returns the keys that failed, with their
+        errors."""
+        loads = count >= _LOAD and self._storage.values.may_prepare
         failed: dict[str, OSError] = {}
         batch: list[_Item] = []
         size = 0
@@ -88,17 +90,16 @@ class Bulk:
             batch.append(item)
             size += size_of(item.data)
             if size >= _BATCH_BYTES:
-                failed.update(self._write_batch(batch))
+                failed.update(self._write_batch(batch, loads))
                 batch, size = [], 0
-        failed.update(self._write_batch(batch))
+        failed.update(self._write_batch(batch, loads))
         return failed
 
-    def _write_batch(self, batch: list[_Item]) -> dict[str, OSError]:
+    def _write_batch(self, batch: list[_Item], loads: bool) -> dict[str, OSError]:
         # A shard's files are written together, so that its directory is fsynced once.
         batch.sort(key=_shard)
         failed: dict[str, OSError] = {}
-        small = sum(size_of(item.data) <= PACKED for item in batch)
-        if small >= _LOAD and self._storage.values.may_prepare:
+        if loads and any(size_of(item.data) <= PACKED for item in batch):
             for start in range(0, len(batch), _GROUP):
                 failed.update(self._load(batch[start : start + _GROUP]))
             return failed
@@ -119,8 +120,9 @@ class Bulk:
         loaded: list[Loaded] = []
 
         def prepare(items: Sequence[_Item]) -> Prepared:
-            prepared = values.prepare((item.hexdigest, item.data) for item in items)
-            made.append(prepared)
+            prepared = values.to_prepare((item.hexdigest, item.data) for item in items)
+            made.append(prepared)  # first: an exception may come as soon as there are files
+            values.prepare(prepared)
             return prepared
 
         def publish(items: Sequence[_Item], prepared: Prepared) -> list[_Written]:

@@ -38,7 +38,7 @@ class Entry(NamedTuple):
         return self.fingerprint_of(self.data)
 
 
-def _contained(decode: Callable[..., T], *arguments: Any) -> T:
+def contained(decode: Callable[..., T], *arguments: Any) -> T:
     """Decode. What a value's own code raises that is no Exception, such as SystemExit, comes out as
     RuntimeError: it mustn't end the work on all other values.
 
@@ -117,7 +117,7 @@ class Entries:
         if not isinstance(content, tuple):
             return content
         try:
-            return _contained(self._load, hexdigest, content)
+            return contained(self._load, hexdigest, content)
         except Exception as error:  # a pickle runs anybody's code
             return error
 
@@ -127,7 +127,7 @@ class Entries:
         Those that can't be decoded are left out; callers read them from their files.
         """
         try:
-            pairs = _contained(self._decode, self._load_all, packed.values())
+            pairs = contained(self._decode, self._load_all, packed.values())
             if list(pairs) == list(packed):
                 return dict(zip(packed, pairs.values()))  # the index has these keys already
         except Exception:  # a pickle runs anybody's code
@@ -135,7 +135,7 @@ class Entries:
         values = {}
         for key, data in packed.items():
             try:
-                found, value = _contained(self._decode, self._loads, data)
+                found, value = contained(self._decode, self._loads, data)
             except Exception:
                 continue
             if found == key:

@@ -9,25 +9,28 @@ read again. A spool that is lost costs time alone.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from typing import NamedTuple
 
 from .content import Content, size_of, whole
 from .index.memory import RACY_WINDOW_NS
-from .index.pack import PACKED, SECTION
-from .index.shard import IndexEntry, LoadedEntry
+from .index.pack import PACKED, SECTION, Packed
+from .index.shard import LoadedEntry
+from .layout import latest_of
+from .locks import Locks
+from .shard_scan import ShardScan
 from .storage.spool import Spool
 
 log = logging.getLogger("nfsdict")
 
 # Seconds that the server's clock may lag behind, in a tick of 10 ms and on its way here.
 _LAG = 0.05
-# Seconds to wait for the spool while another thread uses it.
-_PATIENCE = 1.0
+# A spool is begun anew when it has so many bytes more than twice those that still wait in it.
+_WASTE = 64 << 20
 
 
 Loaded = tuple[str, LoadedEntry, Content]
@@ -41,8 +44,16 @@ class _Extent(NamedTuple):
     size: int
     checksum: int
     """their CRC-32"""
-    entries: list[LoadedEntry]
-    """of each, in order"""
+
+
+class _Waiting(NamedTuple):
+    """A value in the spool."""
+
+    entry: LoadedEntry
+    extent: _Extent
+    start: int
+    """where it begins in the extent"""
+    size: int
 
 
 def _shard(one: Loaded) -> str:
@@ -50,75 +61,106 @@ def _shard(one: Loaded) -> str:
 
 
 class Loads:
-    """The values of one dictionary that wait for a pack. Safe for threads; callers have entered
-    their thread's guard."""
+    """The values of one dictionary that wait for a pack: of each key the last one that was loaded.
+    Safe for threads; callers have entered their thread's guard."""
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, locks: Locks) -> None:
         self._directory = directory
-        self._lock = threading.Lock()
+        self._locks = locks
         self._spool: Spool | None = None
-        self._extents: dict[str, list[_Extent]] = {}
+        # By shard and key; those of one extent follow one another.
+        self._waiting: dict[str, dict[str, _Waiting]] = {}
+        self._sizes: Counter[str] = Counter()  # of all that waits, by shard
         self._began = self._ended = 0.0
 
     def add(self, loaded: Sequence[Loaded], began: float) -> None:
         """Add these files, those of a shard one after another. The load began at this time
         (``time.monotonic``)."""
-        if not self._lock.acquire(timeout=_PATIENCE):
-            return
-        try:
-            if self._spool is None or self._spool.inherited:
-                self._spool, self._extents, self._began = Spool(self._directory), {}, began
-            for shard, run in groupby(loaded, _shard):
-                self._append(self._spool, shard, run)
-            self._ended = time.monotonic()
-        except OSError as error:
-            log.info("what was written is not packed: %s", error)
-            self._clear()
-        finally:
-            self._lock.release()
+        with self._locks.loads:
+            try:
+                spool = self._spool
+                if spool is None or spool.inherited or self._wastes(spool):
+                    self._clear()
+                    self._spool = spool = Spool(self._directory)
+                    self._began = began
+                for shard, run in groupby(loaded, _shard):
+                    self._append(spool, shard, run)
+                self._ended = time.monotonic()
+            except OSError as error:
+                self._give_up(error)
+
+    def _wastes(self, spool: Spool) -> bool:
+        """Whether most of the spool was packed, or replaced by later loads."""
+        return spool.size > 2 * sum(self._sizes.values()) + _WASTE
 
     def _append(self, spool: Spool, shard: str, run: Iterable[Loaded]) -> None:
+        waiting = self._waiting.setdefault(shard, {})
         entries, parts = [], []
         for _, entry, content in run:
+            if entry.key in waiting:
+                self._sizes[shard] -= waiting.pop(entry.key).size
             if size_of(content) <= PACKED:
                 entries.append(entry)
                 parts.append(whole(content))
         data = b"".join(parts)
-        extents = self._extents.setdefault(shard, [])
-        if entries and sum(extent.size for extent in extents) + len(data) <= SECTION:
-            extents.append(_Extent(spool.append(data), len(data), zlib.crc32(data), entries))
+        if not data or self._sizes[shard] + len(data) > SECTION:
+            return
+        extent = _Extent(spool.append(data), len(data), zlib.crc32(data))
+        self._sizes[shard] += len(data)
+        start = 0
+        for entry, part in zip(entries, parts):
+            waiting[entry.key] = _Waiting(entry, extent, start, len(part))
+            start += len(part)
 
-    def take(self, shard: str, known: dict[str, IndexEntry], racy: int) -> dict[str, bytes]:
-        """The values, by key, of those files of this shard that are as they were written; each
-        once. ``known``: what a listing has found, by digest. Times before ``racy`` are proven."""
-        if not self._extents.get(shard) or not self._lock.acquire(timeout=_PATIENCE):
+    def take(self, found: ShardScan, racy: int) -> dict[str, Packed]:
+        """The values, by key, of those files of a shard that are as they were written, as a look
+        has found them; each once. Times before ``racy`` are proven: younger files wait on."""
+        if not self._waiting.get(found.shard):
             return {}
-        try:
-            if self._spool is None or self._spool.inherited:
+        with self._locks.loads:
+            try:
+                if self._spool is None or self._spool.inherited:
+                    return {}
+                values = self._take(self._spool, found, racy)
+                if not any(self._waiting.values()):
+                    self._clear()
+                return values
+            except OSError as error:
+                self._give_up(error)
                 return {}
-            signatures = {one.key: one.signature for one in known.values()}
-            values: dict[str, bytes] = {}
-            left = []
-            for extent in self._extents[shard]:
-                if extent.entries[0].load.named_by >= racy:
-                    left.append(extent)
-                else:
-                    values.update(_values(self._spool, extent, signatures))
-            self._extents[shard] = left
-            if not any(self._extents.values()):
-                self._clear()
-            return values
-        except OSError as error:
-            log.info("what was written is not packed: %s", error)
-            self._clear()
-            return {}
-        finally:
-            self._lock.release()
+
+    def _take(self, spool: Spool, found: ShardScan, racy: int) -> dict[str, Packed]:
+        signatures = found.signatures()
+        ready: list[_Waiting] = []
+        young: dict[str, _Waiting] = {}
+        for key, one in self._waiting.pop(found.shard, {}).items():
+            signature = signatures.get(key)
+            if signature is None or not one.entry.proves(signature):
+                continue  # it was removed or replaced since
+            if latest_of(signature) < racy:
+                ready.append(one)
+            else:
+                young[key] = one
+        self._waiting[found.shard] = young
+        self._sizes[found.shard] = sum(one.size for one in young.values())
+        values: dict[str, Packed] = {}
+        for extent, group in groupby(ready, lambda one: one.extent):
+            data = spool.read_at(extent.offset, extent.size)
+            if zlib.crc32(data) != extent.checksum:
+                log.info("what was written is not packed: the spool is damaged")
+                continue
+            for entry, _, start, size in group:
+                values[entry.key] = Packed(data[start : start + size], signatures[entry.key])
+        return values
+
+    def _give_up(self, error: OSError) -> None:
+        log.info("what was written is not packed: %s", error)
+        self._clear()
 
     def _clear(self) -> None:
         if self._spool is not None:
             self._spool.remove()
-        self._spool, self._extents = None, {}
+        self._spool, self._waiting, self._sizes = None, {}, Counter()
 
     @property
     def seconds(self) -> float:
@@ -130,18 +172,3 @@ class Loads:
         if self._spool is None or self._spool.inherited:
             return None
         return max(0.0, self._ended + RACY_WINDOW_NS / 1e9 + _LAG - time.monotonic())
-
-
-def _values(spool: Spool, extent: _Extent, signatures: dict[str, bytes]) -> dict[str, bytes]:
-    data = spool.read_at(extent.offset, extent.size)
-    if zlib.crc32(data) != extent.checksum:
-        log.info("what was written is not packed: the spool is damaged")
-        return {}
-    values = {}
-    at = 0
-    for entry in extent.entries:
-        signature = signatures.get(entry.key)
-        if signature is not None and entry.proves(signature):
-            values[entry.key] = data[at : at + entry.size]
-        at += entry.size
-    return values

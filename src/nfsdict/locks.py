@@ -62,7 +62,7 @@ class Locks:
     A shard's lock keeps the changes of file and cache in the same order for its keys. It is held
     during I/O; of several the lower one is taken first. ``index`` is held while the index is
     written; no thread waits for it. ``state`` protects cache and index in memory together; it is
-    held for moments and never during I/O.
+    held for moments and never during I/O. ``loads`` is held alone, while a spool is used.
 
     No user code is called while a lock is held: values are serialized before and decoded after. But
     a signal handler, the ``__del__`` of a collected object, or a log handler can run anywhere, also
@@ -82,11 +82,12 @@ class Locks:
         self._shards: dict[str, threading.Lock] = {shard: new() for shard in SHARDS}
         self.state: threading.Lock = new()
         self.index: threading.Lock = new()
+        self.loads: threading.Lock = new()
 
     def _release_owned(self) -> None:
         """Release the locks, which are RLocks here, that the calling thread owns. Not its guard."""
         lock: Any
-        for lock in (self.state, self.index, *self._shards.values()):
+        for lock in (self.state, self.index, self.loads, *self._shards.values()):
             while lock._is_owned():
                 lock.release()
 

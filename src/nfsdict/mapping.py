@@ -177,7 +177,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
-        self._loads = Loads(directory)
+        self._loads = Loads(directory, self._locks)
         self._scanner = Scanner(
             self._state,
             self._writer,
@@ -370,9 +370,9 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         raised, naming the key, and nothing of that batch is written; earlier batches are. If some
         keys can't be written, all others are, and BatchError names those that failed.
 
-        After a load, call ``pack``: the next opening then reads one file. From 2,000 values of
-        32 KiB at most on, an update puts their bytes aside in a temporary file of the store until
-        then, as the values that it has just written prove nothing for 3 s; so ``pack``, and
+        After a load, call ``pack``: the next opening then reads one file. From 2,000 keys
+        on, an update puts the bytes of values of 32 KiB at most aside in a temporary file of the
+        store until then, as what it has just written proves nothing for 3 s; so ``pack``, and
         ``close`` where it pays, list the directories that were written and read no value again.
         """
         pairs = dict(other)
@@ -381,7 +381,8 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             for key, value in pairs.items():
                 self[key] = value
             return
-        failed = self._bulk.put_all((self._changing(key), value) for key, value in pairs.items())
+        changed = ((self._changing(key), value) for key, value in pairs.items())
+        failed = self._bulk.put_all(changed, len(pairs))
         if failed:
             raise BatchError(failed)
 

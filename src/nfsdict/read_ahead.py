@@ -16,10 +16,12 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from itertools import islice
+from typing import Any
 
 from .core import MISSING
 from .entries import Entries
+from .index.pack import Packed
 from .index.stack import PackStack
 from .layout import Stamp
 from .state import StoreState
@@ -33,13 +35,6 @@ _FRESH = 1.0
 # So many bytes of values of other shards are kept beside those of the shard that the loop has come
 # to, as its keys may not be in the order of shards. A shard is read once.
 _KEPT = 16 << 20
-
-
-class _Packed(NamedTuple):
-    """The content of one file, as a pack has it."""
-
-    data: bytes
-    signature: bytes
 
 
 class _Loop(Iterator[str]):
@@ -62,7 +57,7 @@ class _Loop(Iterator[str]):
         # Of the shards that the loop has come to: bytes in the packs, values that weren't looked up
         # yet, and when it was seen that they are what the files have.
         self._sizes: dict[str, int] = {}
-        self._values: dict[str, dict[str, _Packed]] = {}
+        self._values: dict[str, dict[str, Packed]] = {}
         self._proven: dict[str, float] = {}
 
     def __next__(self) -> str:
@@ -90,16 +85,19 @@ class _Loop(Iterator[str]):
 
     def comes_to(self, key: str) -> bool:
         """Whether this is the next one of the keys that has no value in the cache."""
-        while self._next < len(self._keys):
-            coming = self._keys[self._next]
-            if coming != key and not self._state.lacks(coming):
-                self._next += 1
-                continue
-            self._next += 1
-            return coming == key
+        for at in range(self._next, len(self._keys)):
+            coming = self._keys[at]
+            if coming == key or self._state.lacks(coming):
+                self._next = at + 1
+                return coming == key
         return False
 
-    def find(self, hexdigest: str, key: str) -> _Packed | None:
+    @property
+    def exhausted(self) -> bool:
+        """Whether none of the keys to come lacks a value."""
+        return not any(map(self._state.lacks, islice(self._keys, self._next, None)))
+
+    def find(self, hexdigest: str, key: str) -> Packed | None:
         """The content of this key's file; None if the packs have none that is proven.
 
         OSError if the shard's stamp can't be told.
@@ -121,7 +119,7 @@ class _Loop(Iterator[str]):
         finally:
             self._reading.release()
 
-    def _prove(self, shard: str, values: dict[str, _Packed]) -> None:
+    def _prove(self, shard: str, values: dict[str, Packed]) -> None:
         """Drop these values if the shard has changed since they were read."""
         self._proven[shard] = time.monotonic()
         with self._state.locks.guard:
@@ -146,10 +144,8 @@ class _Loop(Iterator[str]):
             if sum(self._sizes[one] for one in self._values) + size <= _KEPT:
                 break
             del self._values[kept]
-        signatures = self._packs.signatures(shard)
-        values = self._packs.packed_values(shard)
         self._sizes[shard] = size
-        self._values[shard] = {key: _Packed(data, signatures[key]) for key, data in values.items()}
+        self._values[shard] = self._packs.packed(shard)
 
     def _stamp(self, shard: str) -> Stamp | None:
         """The shard's stamp, by the server's word at the time ``_told`` or later."""
@@ -177,9 +173,12 @@ class _Mine(threading.local):
         if loop is not None and loop.has_just_got(key):
             return loop
         drained = self.drained
-        if drained is not None and not drained.comes_to(key):
+        if drained is None:
+            return None
+        found = drained.comes_to(key)
+        if not found or drained.exhausted:
             self.drained = None
-        return self.drained
+        return drained if found else None
 
 
 class ReadAhead:

@@ -10,6 +10,7 @@ from .batches import batches
 from .entries import Entries, Entry
 from .index import pack
 from .index.memory import RACY_WINDOW_NS, Index
+from .index.pack import Packed
 from .index.shard import IndexEntry
 from .index.stack import PackStack, until_unclaimed
 from .index.writer import IndexUpdate, IndexWriter
@@ -157,13 +158,13 @@ class Repack:
             replaced = set(index.shard(shard).dirty_keys)  # their packed bytes are outdated
         return Loose(shard, entries, packs.packed_values(shard).keys() - replaced)
 
-    def _read(self, loose: Loose, hexdigests: list[str]) -> dict[str, bytes]:
-        """The bytes, by key, of those files that still have the signature that is known."""
+    def _read(self, loose: Loose, hexdigests: list[str]) -> dict[str, Packed]:
+        """What was read, by key, of those files that still have the signature that is known."""
         values = {}
 
         def keep(name: str, entry: Entry | Exception | None) -> None:
             if isinstance(entry, Entry) and entry.signature == loose.entries[name].signature:
-                values[entry.key] = bytes(entry.data)
+                values[entry.key] = Packed(bytes(entry.data), entry.signature)
 
         # Decoded as entries, as openings trust packed bytes to be whole.
         self._entries.read_entries(hexdigests, keep)
@@ -176,8 +177,8 @@ class Loose:
     def __init__(self, shard: str, entries: dict[str, IndexEntry], packed: set[str]) -> None:
         self.shard = shard
         self.entries = entries
-        self.values: dict[str, bytes] = {}
-        """the bytes that were read, by key, as many as a pack takes of one shard"""
+        self.values: dict[str, Packed] = {}
+        """what was read, by key, as many as a pack takes of one shard"""
         self._packed = packed
         files = [
             (name, known.size)
@@ -191,13 +192,13 @@ class Loose:
         """The files to read, in lists of (digests, their total size); at least one list."""
         return list(self._left)
 
-    def add_values(self, values: dict[str, bytes]) -> bool:
+    def add_values(self, values: dict[str, Packed]) -> bool:
         """Add what was read of the next list. Whether that was the last."""
         self._left.pop()
-        for key, data in values.items():
-            if len(data) <= self._room:
-                self._room -= len(data)
-                self.values[key] = data
+        for key, one in values.items():
+            if len(one.data) <= self._room:
+                self._room -= len(one.data)
+                self.values[key] = one
         return not self._left
 
     def report(self) -> PackReport:

@@ -162,10 +162,16 @@ class Scanner:
         with self._writer.updating(even_little=scan.reread) as update:
             looks = self._look(plan, policy)
             for found in self._progress.over(looks, len(plan.todo)):
+                if found.missing:
+                    self._storage.shards.check_root()  # or else all is missing
+                if found.changed or found.gone:
+                    # What this process is just writing there is no news, once that is recorded.
+                    with self._locks.guard, self._locks.shard(found.shard):
+                        pass
                 with self._locks.guard:
                     if not scan.reread:
                         racy = memory.racy_since(scan.server_time_ns)
-                        found.data.update(self._loads.take(found.shard, found.entries, racy))
+                        found.data.update(self._loads.take(found, racy))
                     replaced = self._state.apply(found, scan)
                     update.add_shard(found.shard, found.data)
                 del replaced  # may run the values' own code

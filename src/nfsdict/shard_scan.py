@@ -16,7 +16,7 @@ from .entries import Entries, Entry
 from .errors import CorruptValueError, described
 from .index import pack
 from .index.shard import IndexEntry, ShardIndex
-from .layout import NO_STAMP, UNKNOWN, Stamp, file_size, signature_at
+from .layout import NO_STAMP, UNKNOWN, Stamp, file_size, signature_at, split_signatures
 from .storage.shards import Shards
 
 log = logging.getLogger("nfsdict")
@@ -133,14 +133,16 @@ class ShardScan:
     """the other entries found now, by digest"""
     values: dict[str, Any] = field(default_factory=dict)
     """the values that were read and kept, by key"""
-    data: dict[str, bytes] = field(default_factory=dict)
-    """the bytes of small files that were read, by key, as many as a pack takes of one shard"""
+    data: dict[str, pack.Packed] = field(default_factory=dict)
+    """what was read of small files, by key, as many as a pack takes of one shard"""
     changed: set[str] = field(default_factory=set)
     """keys that were added or replaced, as far as signatures or contents show it"""
     gone: set[str] = field(default_factory=set)
     """known keys that have no file any more"""
     unread: set[str] = field(default_factory=set)
     """known keys whose files exist but couldn't be read"""
+    missing: bool = False
+    """whether there was no file where one was known or listed"""
     _to_read: list[tuple[str, int]] = field(default_factory=list)
     _packed: int = 0
     _complete: bool = True
@@ -232,21 +234,32 @@ class ShardScan:
                 self.values[key] = found.value
             if found.data is not None and self._packed + len(found.data) <= pack.SECTION:
                 self._packed += len(found.data)
-                self.data[key] = found.data
+                self.data[key] = pack.Packed(found.data, found.entry.signature)
             if old is None or old.replaced_by(found.entry):
                 self.changed.add(key)
             return
         self._complete = self._complete and found is None
+        self.missing = self.missing or found is None
         if found is None or isinstance(found, CorruptValueError):
             return  # it was removed meanwhile, or it is damaged, which was logged
         if old is not None:
             self.entries[hexdigest] = old  # so that the next look notices a change
             self.unread.add(old.key)
 
+    def signatures(self) -> dict[str, bytes]:
+        """The signature of each file that was found, by key."""
+        before = self.before
+        signatures = dict(zip(before.keys, split_signatures(before.signatures)))
+        for at in self.without:
+            signatures.pop(before.keys[at], None)
+        signatures.update((entry.key, entry.signature) for entry in self.entries.values())
+        return signatures
+
     def finish(self) -> None:
         """Finish, after all batches were added."""
         known = self.known.items()
         self.gone.update(old.key for hexdigest, old in known if hexdigest not in self.entries)
+        self.missing = self.missing or bool(self.gone)
         if not self._complete:
             self.stamp = NO_STAMP
 

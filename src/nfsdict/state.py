@@ -12,7 +12,7 @@ from .entries import Entry
 from .errors import UncertainWriteError
 from .in_flight import InFlight, Read, Scan
 from .index.memory import Index
-from .index.shard import IndexEntry, Kept, ShardIndex
+from .index.shard import UNREAD, IndexEntry, Kept, ShardIndex
 from .layout import SHARDS, UNKNOWN, Stamp
 from .locks import Locks
 from .news import News
@@ -52,7 +52,7 @@ class StoreState:
         self.generation = object()
         """replaced by a new object when a scan begins, and when an interrupting call changes a key.
         Callers read it before their I/O and pass it back; if it is another one by then, the result
-        may be outdated, and the key is marked as unknown"""
+        may be outdated: the value isn't kept, and the next scan looks at the key"""
         self._in_flight = InFlight()
         self.news = News(locks)
         # Changes by interrupting calls: digest, key, and whether the key may have a file since.
@@ -90,9 +90,9 @@ class StoreState:
                 self.news.note_lookup(self.index, hexdigest, entry.key, known)
             if read.generation is self.generation:
                 replaced = self._hold(entry.key, entry.value, len(entry.data))
-                self.index.note_read(hexdigest, known)
+            self.index.note_read(hexdigest, known)
             if read.generation is not self.generation:
-                self._mark_unknown(hexdigest, entry.key)
+                replaced = replaced, self._doubt(hexdigest, entry.key)
             self._in_flight.overtake(entry.key)
         return entry.value, replaced
 
@@ -118,8 +118,7 @@ class StoreState:
                 return MISSING, None
             replaced = self._hold(key, value, known.size)
             if generation is not self.generation:
-                self._mark_unknown(hexdigest, key)
-                return MISSING, (value, replaced)
+                return MISSING, (replaced, self._doubt(hexdigest, key))
         return value, replaced
 
     def record_seen(self, hexdigest: str, read: Read, signature: bytes, unread: int) -> None:
@@ -133,8 +132,6 @@ class StoreState:
                     self.news.note_lookup(self.index, hexdigest, read.key, known)
                 self._cache[read.key] = MISSING
                 self.index.note_written(hexdigest, known)
-                if read.generation is not self.generation:
-                    self._mark_unknown(hexdigest, read.key)
                 self._in_flight.overtake(read.key)
 
     def record_miss(self, hexdigest: str, read: Read) -> Any:
@@ -152,7 +149,7 @@ class StoreState:
                 replaced = self._drop(key)
                 self.index.note_gone(hexdigest, key)
             elif key in self._cache:
-                self._mark_unknown(hexdigest, key)
+                replaced = self._doubt(hexdigest, key)
             self._in_flight.overtake(key)
         return replaced
 
@@ -189,7 +186,7 @@ class StoreState:
                 news.drop(key)
             # Compared last, as an interrupting call may come at any moment before.
             if generation is not self.generation:
-                self._mark_unknown(hexdigest, key)
+                replaced = replaced, self._doubt(hexdigest, key)
         return replaced
 
     def record_delete(self, hexdigest: str, key: str) -> Any:
@@ -260,6 +257,19 @@ class StoreState:
         if self._bound is not None:
             self._bound.drop(key)
         return self._cache.pop(key, None)
+
+    def _doubt(self, hexdigest: str, key: str) -> Any:
+        """Forget the key's value, and don't believe its signature: the next access asks the disk,
+        and so does the next scan. It compares what it finds with what was known, and tells of a
+        change. Returns the value replaced."""
+        replaced = self._cache.get(key)
+        known = self.index.shard(hexdigest).find(hexdigest, key)
+        self._mark_unknown(hexdigest, key)
+        if known is not None:
+            if known.fingerprint is None:
+                known = IndexEntry(key, known.signature, UNREAD)
+            self.index.note_written(hexdigest, known)
+        return replaced
 
     def _mark_unknown(self, hexdigest: str, key: str) -> None:
         if self._bound is not None:

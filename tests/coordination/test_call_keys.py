@@ -365,6 +365,11 @@ def test_register_key(encoding):
     del encoding._registered[Config]
 
 
+def test_a_function_that_is_registered_can_be_called(encoding):
+    with pytest.raises(TypeError, match="function"):
+        encoding.register_key(Model, "name")
+
+
 @pytest.mark.parametrize("fixed", [int, str, type(None), datetime.date, pathlib.PurePosixPath])
 def test_pythons_own_types_are_fixed(encoding, fixed):
     with pytest.raises(ValueError, match=f"{fixed.__name__} is fixed"):
@@ -522,7 +527,18 @@ def test_a_script_and_its_import_have_one_name(encoding, tmp_path):
     assert run("-m", "package.sweep", cwd=tmp_path) == in_package
     assert run("-m", "package", cwd=tmp_path).startswith("package.train/0/")
     assert "give name=" in run("-c", source)
+    assert "give name=" in run("package/__main__.py", cwd=tmp_path)
+    assert "give name=" in run("package", cwd=tmp_path)
     assert "give name=" in run("-", input=source)
+
+
+def test_a_script_that_is_profiled_has_its_own_name(encoding, tmp_path):
+    """A profiler runs a script in a module that has the script's name, or stays the profiler's."""
+    source = SCRIPT.format(path=[str(Path(encoding.__file__).parents[2])])
+    (tmp_path / "sweep.py").write_text(source.replace("Config(0.5)", "0.5"))
+    profiled = run("-m", "cProfile", "-o", "profile", "sweep.py", cwd=tmp_path)
+    assert profiled == run("sweep.py", cwd=tmp_path)
+    assert profiled.startswith("sweep.train/0/")
 
 
 def test_keys_do_not_depend_on_the_process():

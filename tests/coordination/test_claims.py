@@ -11,9 +11,11 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext, suppress
 
 import pytest
 
+from support import aging
 from support.processes import processes
 
 TASKS = {f"task {number}": number for number in range(40)}
@@ -233,8 +235,14 @@ def test_what_is_refused(nfsdict, opened, d):
         d.claim(lease=-1)
     with pytest.raises(ValueError, match="max_attempts"):
         d.claim(max_attempts=0)
+    with pytest.raises(ValueError, match="max_attempts"):
+        d.claim(max_attempts=float("nan"))
     with pytest.raises(TypeError):
         d.retry(5)
+    fail(d, max_attempts=1)
+    with pytest.raises(nfsdict.ReadOnlyError):
+        opened(read_only=True).retry(d.failed()[0])
+    assert lease_files(d) == []
 
 
 def test_threads_share_a_dictionary(d):
@@ -301,6 +309,89 @@ def test_a_scan_that_began_earlier_is_not_believed(opened, monkeypatch):
     mine = one.claim()
     added[0].join()
     assert mine is None and added[1].key == "late"
+
+
+def test_attempts_of_others_count_whenever_a_worker_has_looked(opened):
+    d = opened()
+    d.update({"a": 1, "b": 1})
+    with d.claim():  # the last look of this worker at the leases
+        assert [fail(opened()).attempt for _ in range(2)] == [1, 2]
+    with d.claim() as task:
+        assert task.attempt == 3
+    assert lease_files(d) == []
+
+
+def test_what_an_interrupted_worker_changed_in_place_is_not_seen_again(opened, tmp_path):
+    opened()["k"] = [1]
+    aging.age(tmp_path)
+    d = opened()
+    for _ in range(3):
+        task = d.claim()
+        assert task.value == [1]
+        task.value.append(2)
+        with pytest.raises(KeyboardInterrupt), task:
+            raise KeyboardInterrupt
+    assert d["k"] == [1]
+
+
+def test_what_cannot_be_unpickled_here_is_passed_over(opened, caplog):
+    d = opened()
+    d.update({f"k{number}": Refusing() for number in range(3)})
+    d["good"] = 1
+    worker = opened(lazy=True)
+    assert len(worker) == 4
+    for Refusing.raises in (LookupError, SystemExit):
+        with caplog.at_level(logging.CRITICAL, "nfsdict"):
+            assert [key for key, _, _ in work(worker)] == ["good"]
+        d["good"] = 1
+    Refusing.raises = None
+    del d["good"]
+    assert len(opened()) == 3 and lease_files(d) == []
+
+
+class Refusing:
+    """One whose code may raise when it is unpickled."""
+
+    raises = None
+
+    def __setstate__(self, state):
+        if Refusing.raises:
+            raise Refusing.raises
+
+    def __getstate__(self):
+        return {"a": 1}
+
+
+def test_a_retry_loses_no_task_that_is_set_aside_again(opened, monkeypatch):
+    """A worker that fails at once doesn't come between its two steps."""
+    d = opened()
+    d["k"] = "v"
+    fail(d, max_attempts=1)
+    add = type(d).add
+
+    def meanwhile(self, key, value):
+        added = add(self, key, value)
+        with suppress(ZeroDivisionError), opened().claim(max_attempts=1) or nullcontext():
+            raise ZeroDivisionError
+        return added
+
+    monkeypatch.setattr(type(d), "add", meanwhile)
+    d.retry("k")
+    assert list(opened()) in (["k"], ["failed/k"])
+
+
+def test_an_exception_without_a_text_sets_aside_like_others(opened, caplog):
+    class Mute(Exception):
+        def __str__(self):
+            raise LookupError
+
+        __repr__ = __str__
+
+    d = opened()
+    d["k"] = "v"
+    with pytest.raises(Mute), d.claim(max_attempts=1):
+        raise Mute
+    assert d.failed() == ["k"] and "'k' is set aside after attempt 1: Mute" in caplog.text
 
 
 # --- workers that die --------------------------------------------------------------------------

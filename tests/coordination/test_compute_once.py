@@ -148,6 +148,59 @@ def test_all_get_the_bytes_that_are_written(opened):
     assert type(d.modify("key", bytearray)) is bytes
 
 
+class Interrupted(BaseException):
+    pass
+
+
+def test_an_interruption_at_the_end_keeps_nobody_waiting(d, monkeypatch):
+    """Neither who waits already, nor the next call of the same thread."""
+    compute = importlib.import_module("nfsdict.coordination.compute")
+    set_done = threading.Event.set
+    main = threading.get_ident()
+
+    def interrupted(event):
+        if (
+            threading.get_ident() == main
+            and sys._getframe(1).f_globals["__name__"] == compute.__name__
+        ):
+            raise Interrupted
+        set_done(event)
+
+    monkeypatch.setattr(threading.Event, "set", interrupted)
+    waiting = []
+
+    def creator():
+        waiting.append(threading.Thread(target=d.get_or_create, args=["key", lambda: 2]))
+        waiting[0].start()
+        time.sleep(0.1)
+        raise LookupError
+
+    with pytest.raises(Interrupted):
+        d.get_or_create("key", creator)
+    waiting[0].join(10)
+    assert not waiting[0].is_alive()
+    monkeypatch.undo()
+    assert d.get_or_create("key", never, timeout=5) == 2
+
+
+def test_an_interruption_before_the_end_is_noted_keeps_nobody_waiting(d):
+    class Interrupting(dict):
+        def pop(self, *arguments):
+            if len(self) == 1 and not interruptions:
+                interruptions.append(1)
+                raise Interrupted
+            return super().pop(*arguments)
+
+        get = pop
+
+    interruptions = []
+    d._compute._flights = Interrupting()
+    with pytest.raises(Interrupted):
+        d.get_or_create("key", lambda: 1)
+    del d["key"]
+    assert d.get_or_create("key", lambda: 2, timeout=5) == 2
+
+
 # --- several, each with a dictionary of its own ----------------------------------------------
 
 
@@ -266,13 +319,25 @@ def test_what_is_older_than_max_age_is_made_anew(d, opened):
     assert files(d) == []
 
 
+@pytest.mark.parametrize("ahead", [3600, -3600])
+def test_an_age_goes_by_the_servers_clock(d, opened, monkeypatch, ahead):
+    Files = importlib.import_module("nfsdict.storage.files").Files
+    now = d._storage.files.probe_clock() + ahead * 1_000_000_000
+    monkeypatch.setattr(Files, "probe_clock", lambda self: now)
+    d["key"] = "old"
+    make_older(d, 100 - ahead)
+    assert opened().get_or_create("key", never, max_age=1000) == "old"
+    assert opened().get_or_create("key", lambda: "new", max_age=50) == "new"
+
+
 def test_what_another_one_has_made_anew_is_taken(d, opened):
     d["key"] = "old"
     make_older(d, 100)
-    maker, other = opened(), opened()
+    maker, other, reader = opened(), opened(), opened(read_only=True)
     assert maker.get_or_create("key", lambda: "new", max_age=50) == "new"
-    assert other["key"] == "old"
-    assert other.get_or_create("key", never, max_age=50) == "new"
+    for one in (other, reader):
+        assert one["key"] == "old"
+        assert one.get_or_create("key", never, max_age=50) == "new"
 
 
 def test_others_get_the_old_value_while_a_new_one_is_made(d, opened):
@@ -333,6 +398,40 @@ def test_a_modification_under_a_lost_lease_is_not_written(d, nfsdict):
     with pytest.raises(nfsdict.LeaseLostError, match="'key'"):
         d.modify("key", slow, lease=0.3)
     assert d.get("key", fresh=True) == 1
+
+
+def test_a_function_that_modifies_its_own_key_is_told(d):
+    with pytest.raises(RuntimeError, match="'key'"):
+        d.modify("key", lambda value: d.modify("key", never, 0, timeout=1), 0)
+    with pytest.raises(RuntimeError, match="'key'"):
+        d.get_or_create("key", lambda: d.modify("key", never, 0, timeout=1))
+    assert d.modify("key", lambda value: value + d.modify("other", lambda _: 1, 0), 0) == 1
+    assert files(d) == []
+
+
+def test_threads_modify_in_turn(d):
+    in_threads(*[lambda: [d.modify("key", lambda value: value + 1, 0) for _ in range(10)]] * 4)
+    assert d["key"] == 40
+
+
+def test_what_a_function_changed_in_place_and_refused_is_not_kept(d, nfsdict):
+    def refuses(value):
+        value.append(2)
+        raise ZeroDivisionError
+
+    def loses(value):
+        value.append(2)
+        for path in d.path.glob(".nfsdict-leases/*"):
+            path.unlink()
+        time.sleep(0.5)
+        return value
+
+    for function, error in ((refuses, ZeroDivisionError), (loses, nfsdict.LeaseLostError)):
+        d["key"] = [1]
+        with pytest.raises(error):
+            d.modify("key", function, lease=0.3)
+        assert d["key"] == [1]
+        assert d.modify("key", lambda value: value) == [1]
 
 
 MODIFIERS = """

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import gc
 import importlib
+import itertools
+import logging
 import os
 import signal
 import subprocess
@@ -111,6 +113,23 @@ def test_another_process_waits_until_it_is_released(d, holder):
     with d.lease("key", timeout=10) as lease:
         assert lease.generation == 1
         assert other.tell("lease.held") == "False"
+
+
+def test_who_waits_asks_seldom(nfsdict):
+    leases = importlib.import_module("nfsdict.coordination.leases")
+    pauses = list(itertools.islice(leases.pauses(), 40))
+    assert pauses[0] <= 0.01
+    assert all(0.7 <= pause <= 1 for pause in pauses[20:])
+
+
+def test_who_waits_does_so_no_longer_than_the_timeout(d, opened, monkeypatch):
+    leases = importlib.import_module("nfsdict.coordination.leases")
+    monkeypatch.setattr(leases, "pauses", lambda: itertools.repeat(20.0))
+    with d.lease("key"):
+        begin = time.monotonic()
+        with pytest.raises(TimeoutError):
+            opened(lazy=True).lease("key", timeout=0.1)
+        assert 0.1 <= time.monotonic() - begin < 10
 
 
 def test_exactly_one_of_many_threads_holds_it(d, opened):
@@ -290,12 +309,77 @@ def test_a_holder_that_cannot_renew_sees_it_lost_before_others_get_it(d, opened,
         lease.check()
 
 
+def test_a_renewal_that_is_noted_late_revives_nothing(d):
+    """Who has asked for ``held`` meanwhile was told that it is lost."""
+    clock_ns = importlib.import_module("nfsdict.coordination.holding").clock_ns
+    with d.lease("key") as lease:
+        lease._hold._until = clock_ns()
+        assert not lease.held
+        lease._hold._begun(clock_ns())
+        assert not lease.held
+
+
 def test_a_holder_whose_file_is_gone_sees_that_with_the_next_renewal(d):
     with d.lease("key", 0.3) as lease:
         for path in d.path.glob(".nfsdict-leases/*"):
             path.unlink()
         wait_until(lambda: not lease.held)
     assert files(d) == []
+
+
+def test_an_interruption_while_the_thread_starts_leaves_the_next_lease_renewed(d, monkeypatch):
+    start, interrupted = threading.Thread.start, []
+
+    def once(thread):
+        if not interrupted and thread.name == "nfsdict-leases":
+            interrupted.append(thread)
+            raise KeyboardInterrupt
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", once)
+    with pytest.raises(KeyboardInterrupt):
+        d.lease("key")
+    wait_until(lambda: files(d) == [])
+    with d.lease("key", 0.6) as lease:
+        wait_until(lambda: renewals(d) == 3)
+        assert lease.held
+
+
+def test_a_log_handler_may_wait_for_who_releases_it(d, monkeypatch):
+    """And one that raises stops no renewals."""
+    LeaseFiles = importlib.import_module("nfsdict.storage.lease_files").LeaseFiles
+    renew, begun, released = LeaseFiles.renew, threading.Event(), threading.Event()
+
+    class Handler(logging.Handler):
+        def emit(self, record):
+            begun.set()
+            assert released.wait(10)
+            raise LookupError
+
+    def failing(self, olds, new):
+        if not begun.is_set():
+            raise OSError(errno.EIO, "once")
+        renew(self, olds, new)
+
+    monkeypatch.setattr(LeaseFiles, "renew", failing)
+    logger, handler = logging.getLogger("nfsdict"), Handler()
+    logger.addHandler(handler)
+    level = logger.level
+    logger.setLevel(logging.INFO)
+    try:
+        lease, other = d.lease("key", 0.6), d.lease("another", 0.6)
+        assert begun.wait(10)
+        releasing = threading.Thread(target=lease.release)
+        releasing.start()
+        releasing.join(5)
+        assert not releasing.is_alive()
+        released.set()
+        wait_until(lambda: renewals(d) > 1)
+        other.release()
+    finally:
+        released.set()
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 # --- taken over ------------------------------------------------------------------------------
@@ -350,6 +434,16 @@ def test_a_lease_that_nobody_refers_to_is_released(d):
     wait_until(lambda: files(d) == [])
 
 
+def test_nor_does_it_stay_if_its_finalizer_is_interrupted(d, monkeypatch):
+    Renewer = importlib.import_module("nfsdict.coordination.holding").Renewer
+    monkeypatch.setattr(Renewer, "end", lambda *_: None)
+    lease = d.lease("key", 0.6)
+    assert lease.held
+    del lease
+    gc.collect()
+    wait_until(lambda: files(d) == [])
+
+
 def test_a_forked_child_does_not_hold_it(d, holder):
     other = holder()
     child = (
@@ -392,6 +486,20 @@ def test_an_interruption_while_it_is_taken_leaves_nothing(d, monkeypatch, call):
         pass
 
 
+def test_what_failed_since_the_last_look_counts(d, opened):
+    """Its generation is 1 more than that of any that went before, whenever the contender looked."""
+    watch = d._leases.watch()
+    watch.look()
+    for generation in (1, 2):
+        lease = opened(lazy=True).lease("key")
+        assert lease.generation == generation
+        lease.leave(generation)
+    with d._leases.contend("key", 60.0, watch) as lease:
+        assert lease.generation == 3
+        assert len(files(d)) == 1
+    assert files(d) == []
+
+
 # --- listed, and passed over -----------------------------------------------------------------
 
 
@@ -419,6 +527,29 @@ def test_one_that_was_not_renewed_is_not_listed(d, monkeypatch):
         assert len(d.leases()) == 1
         wait_until(lambda: d.leases() == [])
         assert len(files(d)) == 1
+
+
+def test_what_is_listed_goes_by_the_servers_clock(d, monkeypatch):
+    Files = importlib.import_module("nfsdict.storage.files").Files
+    now = d._storage.files.probe_clock()
+    with d.lease("key"):
+        assert len(d.leases()) == 1
+        monkeypatch.setattr(Files, "probe_clock", lambda self: now + 3600 * 1_000_000_000)
+        assert d.leases() == []
+
+
+def test_what_others_plant_among_the_lease_files_is_passed_over(d):
+    with d.lease("key") as lease, d.lease("another") as another:
+        name = lease._hold.name
+        (d.path / ".nfsdict-leases" / str(name._replace(process=10**17))).touch()
+        (d.path / ".nfsdict-leases" / "directory").mkdir()
+        path = d.path / ".nfsdict-leases" / str(another._hold.name)
+        for content in (b"[]", b'{"key": 5, "host": []}', b"\xff", b"[" * 100_000):
+            path.write_bytes(content)
+            assert "key" in [one.key for one in d.leases()]
+        with d.lease("third", timeout=0):
+            pass
+        assert lease.held
 
 
 def test_lease_files_are_passed_over(d, opened):

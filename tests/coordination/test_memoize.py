@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import inspect
 import pickle
 import subprocess
@@ -11,6 +12,8 @@ import sys
 import threading
 
 import pytest
+
+from support.forks import forking, in_child
 
 
 @pytest.fixture
@@ -253,6 +256,58 @@ def test_processes_compute_once(nfsdict, tmp_path):
     assert sorted(log.read_text().split()) == ["0", "1", "2", "3", "4"]
 
 
+def test_arguments_are_checked_at_once(d):
+    for wrong in ({"lease": 0}, {"max_age": -1}, {"lease": float("nan")}):
+        with pytest.raises(ValueError, match="seconds"):
+            d.memoize("f", **wrong)(lambda x: x)
+    with pytest.raises(TypeError, match="seconds"):
+        d.memoize("f", max_age="60")(lambda x: x)
+
+
+def test_a_signal_handler_may_call_what_it_has_interrupted(d):
+    f = d.memoize("f")(lambda x: x)
+    f(1)
+    count = CacheInfoOf(f)
+
+    class Interrupting(dict):
+        def __getitem__(self, key):
+            if len(nested) < 1:
+                nested.append(1)
+                nested.append(f(1))
+            return super().__getitem__(key)
+
+    nested = []
+    count._counts = Interrupting(count._counts)
+    calling = threading.Thread(target=f, args=[1], daemon=True)
+    calling.start()
+    calling.join(10)
+    assert not calling.is_alive() and nested == [1, 1]
+
+
+def CacheInfoOf(f):
+    """The memo that counts the calls of a memoised function."""
+    return f.cache_info.__self__
+
+
+@forking
+def test_a_forked_child_waits_for_no_thread_that_counts(d):
+    f = d.memoize("f")(lambda x: x)
+    f(1)
+    locked, go = threading.Event(), threading.Event()
+
+    def hold():
+        with CacheInfoOf(f)._lock:
+            locked.set()
+            go.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert locked.wait(60)
+    assert in_child(lambda: f(1)) == 0
+    go.set()
+    thread.join()
+
+
 # --- coroutine functions ---------------------------------------------------------------------
 
 
@@ -406,3 +461,97 @@ def test_a_result_that_asks_for_itself_is_an_error(d):
     h = d.memoize("h")(lambda x: h(x))
     with pytest.raises(RuntimeError, match="asks for"):
         h(1)
+
+
+# The interpreter tells of coroutines that never end.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_event_loop_that_is_closed_computes_nothing_any_more(d):
+    """Its lease is free for others."""
+
+    async def f(x):
+        await asyncio.sleep(600)
+
+    f = d.memoize("f")(f)
+    loop = asyncio.new_event_loop()
+    waiting = loop.create_task(f(1))
+
+    async def until_it_runs():
+        while not d.leases():
+            await asyncio.sleep(0.01)
+
+    loop.run_until_complete(until_it_runs())
+    loop.close()
+    with d.lease(f.cache_key(1), timeout=10):
+        pass
+    for thread in threading.enumerate():
+        if thread.name == "nfsdict-memoize":
+            thread.join(10)
+    del waiting, loop, f
+    gc.collect()
+
+
+def test_each_exception_of_a_thread_arrives(d):
+    async def f(x):
+        return Odd(x)
+
+    f = d.memoize("f")(f)
+    assert asyncio.run(f(1)).number == 1
+    d.refresh()
+    for number in (1, 2):
+        Odd.raises = StopIteration if number == 1 else LookupError
+
+        async def peek():
+            return await asyncio.wait_for(f.peek(1), 10)
+
+        d.sync()
+        with pytest.raises((RuntimeError, LookupError)) as raised:
+            asyncio.run(peek())
+        assert not isinstance(raised.value, TimeoutError)
+    Odd.raises = None
+
+
+class Odd:
+    """One whose code raises when it is unpickled."""
+
+    raises = None
+
+    def __init__(self, number):
+        self.number = number
+
+    def __reduce__(self):
+        return make_odd, (self.number,)
+
+
+def make_odd(number):
+    if Odd.raises:
+        raise Odd.raises
+    return Odd(number)
+
+
+def test_only_a_result_that_is_being_computed_asks_for_itself(d, opened):
+    """Not that of another store, nor one that was computed when the task was started."""
+    calls = []
+
+    async def f(x):
+        calls.append(x)
+        if len(calls) == 1:
+            calls.append(asyncio.ensure_future(later(x)))
+        return x
+
+    async def later(x):
+        while not calls[1:] or g.cache_key(x) not in d:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        return await g(x)
+
+    g = d.memoize("f", max_age=0)(f)
+
+    async def main():
+        assert await g(1) == 1
+        assert await calls[1] == 1
+
+    asyncio.run(main())
+    near = opened(name="near")
+    two = near.memoize("f")(opened(name="far").memoize("f")(f))
+    assert asyncio.run(two(2)) == 2
+    assert len(near) == 1

@@ -57,7 +57,7 @@ def parameters(function):
         ("read_aligned", "paths, /"),
         ("write_file", "target, data, mode, durable, synced, /"),
         ("write_files", "files, mode, durable, synced, exclusive, /"),
-        ("prepare_files", "files, mode, durable, /"),
+        ("prepare_files", "files, made, mode, durable, /"),
         ("publish_files", "files, synced, /"),
         ("ReadCache.get", "self, key, default=None, *, fresh=False"),
         ("ReadCache._lookup", "self, key, fresh, /"),

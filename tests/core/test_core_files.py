@@ -458,6 +458,16 @@ def test_a_write_that_fails_leaves_nothing(core, zoo, target, expected):
     assert (zoo / "regular").read_bytes() == b"content\0\xff"
 
 
+@pytest.mark.skipif(not os.path.isdir("/dev/shm"), reason="needs a file system for such sizes")
+@pytest.mark.parametrize("size", [2**63 - 1, 2**63 - 4096, 2**62])
+def test_a_size_beyond_all_memory(twins, size):
+    with tempfile.NamedTemporaryFile(dir="/dev/shm") as file:
+        os.truncate(file.name, size)
+        for twin in twins:
+            for read in (twin.read_files, twin.read_aligned):
+                assert read([file.name]) == [errno.ENOMEM]
+
+
 def test_an_exclusive_write_replaces_nothing(core, zoo):
     new, taken, link = (str(zoo / name) for name in ("new", "regular", "dangling"))
     files = [(new, b"first"), (taken, b"second"), (new, b"third"), (link, b"fourth")]
@@ -475,7 +485,9 @@ def test_files_are_written_in_two_halves(core, zoo, durable):
     before = sorted(zoo.iterdir())
     targets = [str(zoo / name) for name in ("new", "regular", "nowhere/target", "directory")]
     files = [(target, [b"some ", b"bytes"]) for target in targets]
-    first, second, missing, third = core.prepare_files(files, 0o640, durable)
+    made = ["before"]
+    assert core.prepare_files(files, made, 0o640, durable) is None
+    _, first, second, missing, third = made
     assert missing == errno.ENOENT
     prepared = [first, second, third]
     paths = [Path(temporary) for temporary, _ in prepared]

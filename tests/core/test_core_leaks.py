@@ -298,7 +298,9 @@ def test_writing(nfsdict, core, place, case):
 def test_writing_in_two_halves(nfsdict, core, place):
     def write():
         files = [(place("one"), b"data"), (place("missing/two"), b"data")]
-        first, second = core.prepare_files(files, None, False)
+        made = []
+        core.prepare_files(files, made, None, False)
+        first, second = made
         assert second == errno.ENOENT
         pairs = [(first[0], place("one")), (place("none"), place("missing/two"))]
         done, failed = core.publish_files(pairs, False)

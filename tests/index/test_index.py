@@ -487,7 +487,13 @@ def test_a_stamp_that_has_become_unknown_is_withdrawn(loaded, IndexEntry):
     assert said(index) == (0, {A: UNKNOWN})
 
 
+def packed(values):
+    Packed = importlib.import_module("nfsdict.index.pack").Packed
+    return {key: Packed(*value) for key, value in values.items()}
+
+
 def test_values_are_given_to_those_that_are_proven(Index, IndexEntry):
+    """And only if they were read under the signature that the pack gives them."""
     index = Index()
     entries = {
         digest(A): IndexEntry(A, OLD, None),
@@ -495,7 +501,8 @@ def test_values_are_given_to_those_that_are_proven(Index, IndexEntry):
         digest(C): IndexEntry(C, OTHER, None),
     }
     index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
-    outcome = index.begin_update(SHARD, {A: b"a", B: b"b", STRANGER: b"s"})
+    values = {A: (b"a", OLD), B: (b"b", FRESH), C: (b"c", OLD), STRANGER: (b"s", OLD)}
+    outcome = index.begin_update(SHARD, packed(values))
     told = {key: (signature, value) for key, signature, value in outcome.records}
     assert told == {A: (OLD, b"a"), B: (UNKNOWN, None), C: (OTHER, None)}
 
@@ -503,7 +510,7 @@ def test_values_are_given_to_those_that_are_proven(Index, IndexEntry):
 def test_a_key_that_is_gone_takes_no_value(loaded):
     index = loaded((1, {A: OLD}))
     index.note_gone(digest(A), A)
-    [statement] = index.begin_update(SHARD, {A: b"a"}).records
+    [statement] = index.begin_update(SHARD, packed({A: (b"a", OLD)})).records
     assert statement == (A, None, None)
 
 
@@ -512,7 +519,7 @@ def test_values_that_were_read_are_said_once_more(loaded):
     index = loaded((LONG_AGO, {A: OLD, B: OLD}))
     index.mark_dirty(SHARD, {A: b"a"})
     assert index.changes() == 1
-    outcome = index.begin_update(SHARD, {A: b"a"})
+    outcome = index.begin_update(SHARD, packed({A: (b"a", OLD)}))
     assert (outcome.stamp, outcome.records) == (both(LONG_AGO), [(A, OLD, b"a")])
     assert said(index) is None
 

@@ -6,6 +6,7 @@ import errno
 import gc
 import importlib
 import os
+import threading
 import time
 
 import pytest
@@ -26,6 +27,7 @@ from support.index_layout import (
     stack,
     write_stack,
 )
+from support.layout import digest
 
 MANY = {f"key {number}": number for number in range(100)}
 
@@ -505,3 +507,57 @@ def test_repair_rebuilds_the_index(nfsdict, settled):
     after = written(settled)
     assert before.keys() != after.keys()
     assert dict(open_(nfsdict, settled)) == MANY
+
+
+# --- scans that overlap ----------------------------------------------------------------------
+
+
+def test_a_slow_scan_puts_no_value_under_a_later_signature(nfsdict, settled, monkeypatch):
+    """It has read a file that was replaced since, and another scan has seen that."""
+    StoreState = importlib.import_module("nfsdict.state").StoreState
+    original = StoreState.apply
+    [*early, late] = sorted(MANY, key=digest)
+    d = open_(nfsdict, settled)
+
+    def apply(self, found, scan_):
+        if found.shard == digest(late)[:2]:
+            monkeypatch.setattr(StoreState, "apply", original)
+            plain_write(settled, late, "newer")
+            age(settled)
+            thread = threading.Thread(target=d.refresh)
+            thread.start()
+            thread.join(30)
+        return original(self, found, scan_)
+
+    for key in [*early[:20], late]:
+        plain_write(settled, key, "new")
+    age(settled)
+    monkeypatch.setattr(StoreState, "apply", apply)
+    d.refresh()
+    assert d.get(late, fresh=True) == "newer"
+    assert dict(open_(nfsdict, settled)) == scan(settled)
+
+
+def test_packing_puts_no_value_under_a_later_signature(nfsdict, settled, monkeypatch):
+    """A scan comes in after the files of a directory were read, and before they are packed."""
+    Repack = importlib.import_module("nfsdict.repack").Repack
+    original = Repack._read
+    for key in MANY:
+        plain_write(settled, key, "new")
+    age(settled)
+    d = open_(nfsdict, settled, lazy=True)  # whose scans leave it the files to read
+    changed = []
+
+    def read(self, loose, hexdigests):
+        values = original(self, loose, hexdigests)
+        for key in list(values)[:1]:
+            changed.append(key)
+            plain_write(settled, key, "newer")
+            age(settled)
+            d.refresh()
+        return values
+
+    monkeypatch.setattr(Repack, "_read", read)
+    d.pack()
+    assert changed
+    assert dict(open_(nfsdict, settled)) == scan(settled)

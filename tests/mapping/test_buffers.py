@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import zlib
 from pathlib import Path
 
@@ -270,6 +271,18 @@ def test_large_ones_are_not_joined(plain):
     parts = plain.parts(("key", [Memory(memory), Memory(memory)]))
     assert isinstance(parts, list)
     assert [part.obj for part in parts if isinstance(part, memoryview)][1:] == [memory, memory]
+
+
+def test_many_buffers_take_no_longer_than_few_for_each(plain):
+    def seconds(count):
+        value = [Memory(bytearray(8)) for _ in range(count)]
+        begin = time.process_time()
+        data = plain.dumps(("key", value))
+        assert plain.loads(data) == ("key", value)
+        return time.process_time() - begin
+
+    few = min(seconds(2_000) for _ in range(3))
+    assert seconds(60_000) < 4 * 30 * few
 
 
 # --- damage ----------------------------------------------------------------------------------

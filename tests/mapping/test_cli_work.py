@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import types
 
 import pytest
 
@@ -105,3 +106,50 @@ def test_waiting_takes_over_from_a_worker_that_is_killed(opened, d, work):
     os.kill(running, signal.SIGKILL)
     assert ended(other) == (0, "did k\n", "")
     assert dict(opened(serializer="json")) == {}
+
+
+def test_a_command_whose_lease_is_lost_is_ended(opened, d, work, tmp_path):
+    d["k"] = 1
+    first = f"[ -e {tmp_path}/begun ] || {{ touch {tmp_path}/begun; echo $$; exec sleep 600; }}"
+    process = work(SHELL, "-c", f"{first}; echo again", "sh", options=["--lease", "1"])
+    running = int(process.stdout.readline())
+    for path in d.path.glob(".nfsdict-leases/*"):
+        path.unlink()
+    status, output, errors = ended(process)
+    assert (status, output) == (1, "again\n") and "the lease of 'k'" in errors
+    with pytest.raises(ProcessLookupError):
+        os.kill(running, 0)
+    assert dict(opened(serializer="json")) == {}
+
+
+def test_a_task_that_no_command_can_get_is_set_aside(opened, d, work):
+    d.update({"nul\0": 1, "good": 2})
+    status, output, errors = ended(work(SHELL, "-c", "echo did $1", "sh"))
+    assert (status, output) == (1, "did good\n")
+    assert "nul" in errors and "Traceback" not in errors
+    assert opened(serializer="json").failed() == ["nul\0"]
+
+
+def test_a_command_that_cannot_be_started_is_no_attempt(d, work, tmp_path):
+    script = tmp_path / "script"
+    script.write_text("#!/no/such/interpreter\n")
+    script.chmod(0o755)
+    d["k"] = 1
+    for _ in range(4):
+        status, _, errors = ended(work(str(script)))
+        assert status == 2 and str(script) in errors
+    with d.claim() as task:
+        assert task.attempt == 1
+
+
+def test_a_value_that_cannot_be_unpickled_here_is_passed_over(opened, work, monkeypatch):
+    module = types.ModuleType("only_here")
+    exec("class Here: pass", module.__dict__)
+    monkeypatch.setitem(sys.modules, "only_here", module)
+    d = opened()
+    d.update({"k": module.Here(), "good": "v"})
+    d.close()  # the index has the keys
+    status, output, errors = ended(work(SHELL, "-c", "cat"))
+    assert (status, output) == (0, "v")
+    assert "only_here" in errors and "Traceback" not in errors
+    assert list(opened(lazy=True)) == ["k"]

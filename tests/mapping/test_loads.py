@@ -7,7 +7,9 @@ import errno
 import gc
 import importlib
 import os
+import signal
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -240,6 +242,69 @@ def test_a_sync_reads_the_files(nfsdict, tmp_path, waits, reads):
     assert_right(nfsdict, tmp_path)
 
 
+@pytest.mark.parametrize("large", [0, 250])
+def test_each_batch_of_a_load_is_kept(nfsdict, tmp_path, waits, reads, monkeypatch, large):
+    """However few small values it has."""
+    monkeypatch.setattr(importlib.import_module("nfsdict.bulk"), "_BATCH_BYTES", 20_000)
+    monkeypatch.setattr(importlib.import_module("nfsdict.bulk"), "PACKED", 1000)
+    values = {key: value * (20 if n < large else 1) for n, (key, value) in enumerate(MANY.items())}
+    d = open_(nfsdict, tmp_path)
+    d.update(values)
+    monkeypatch.setattr(importlib.import_module("nfsdict.loads"), "PACKED", 1000)
+    assert d.pack() == (300, 0, 0)
+    small = {value_file(tmp_path, key).name for key in list(MANY)[large:]}
+    assert small.isdisjoint(reads)
+    assert_right(nfsdict, tmp_path)
+
+
+def test_a_refresh_when_a_part_is_proven(nfsdict, tmp_path, waits, reads):
+    """The rest waits for the next scan."""
+    d = open_(nfsdict, tmp_path)
+    d.update(MANY)
+    age(tmp_path)
+    late = list(MANY)[:100]
+    d.update({key: MANY[key] + "!" for key in late})  # shares directories with the others
+    assert d.refresh() == set()
+    assert reads == []
+    age(tmp_path)
+    assert d.refresh() == set()
+    assert reads == [] and values_in_packs(tmp_path).keys() == MANY.keys()
+    assert_right(nfsdict, tmp_path)
+
+
+def test_a_refresh_before_the_load_has_ended(nfsdict, tmp_path, waits, reads, monkeypatch):
+    """Its files are proven, but when it ended isn't yet."""
+    bulk = importlib.import_module("nfsdict.bulk").Bulk
+    original = bulk._keep
+
+    def keep(self, *arguments):
+        age(tmp_path)
+        original(self, *arguments)
+
+    monkeypatch.setattr(bulk, "_keep", keep)
+    d = open_(nfsdict, tmp_path)
+    d.update(MANY)
+    d.refresh()
+    d.pack()
+    assert reads == []
+    assert_right(nfsdict, tmp_path)
+
+
+def test_loads_that_replace_one_another_take_no_more_room(nfsdict, tmp_path, waits, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("nfsdict.storage.spool"), "_BUFFER", 5000)
+    monkeypatch.setattr(importlib.import_module("nfsdict.loads"), "_WASTE", 10_000)
+    d = open_(nfsdict, tmp_path)
+    for number in range(20):
+        values = {key: f"{number} {value}" for key, value in MANY.items()}
+        d.update(values)
+        waiting = [one for shard in d._loads._waiting.values() for one in shard.values()]
+        assert len(waiting) == len(MANY)
+        assert spool_file(tmp_path).stat().st_size < 200_000
+    assert d.pack() == (300, 0, 0)
+    assert_right(nfsdict, tmp_path)
+    assert not list(tmp_path.glob("store/.nfsdict-*"))
+
+
 # --- what is lost costs time alone -----------------------------------------------------------
 
 
@@ -312,18 +377,23 @@ def test_a_full_disk_for_the_spool(nfsdict, tmp_path, waits, monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_child_leaves_the_load_to_its_parent(nfsdict, tmp_path, spilled, reads):
+@pytest.mark.parametrize("packs", [False, True])
+def test_a_child_leaves_the_load_to_its_parent(nfsdict, tmp_path, spilled, reads, packs):
     child = os.fork()
     if not child:
         status = 1
         try:
             spilled.update(dict.fromkeys(list(MANY)[:100], "child"))
-            spilled.pack()
+            if packs:
+                spilled.pack()
             status = 0
         finally:
             os._exit(status)
     assert os.waitpid(child, 0)[1] == 0
-    spilled.pack()
+    spilled.update(dict.fromkeys(list(MANY)[100:250], "parent"))  # more for the spool
+    assert spilled.pack() == (300, 0, 0)
+    if not packs:
+        assert len(reads) == 100, "those that the child has written"
     assert_right(nfsdict, tmp_path)
     assert not list(tmp_path.glob("store/.nfsdict-*"))
 
@@ -384,6 +454,35 @@ def test_an_exception_within_a_load_leaves_nothing(nfsdict, tmp_path, waits, mon
     assert dict(d.items()) == scan(tmp_path)
     d.update(MANY)
     assert dict(d.items()) == scan(tmp_path) == MANY
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals")
+def test_a_signal_within_a_load_leaves_nothing(nfsdict, tmp_path, waits):
+    """Also while the core is writing, so that it comes as soon as the core returns."""
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    d = open_(nfsdict, tmp_path, workers=1)
+    begin = time.perf_counter()
+    d.update(MANY)
+    seconds = time.perf_counter() - begin
+    before = signal.signal(signal.SIGALRM, interrupt)
+    interrupted = 0
+    try:
+        for number in range(40):
+            signal.setitimer(signal.ITIMER_REAL, seconds * (number + 1) / 40)
+            try:
+                d.update(dict.fromkeys(MANY, number))
+            except KeyboardInterrupt:
+                interrupted += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            assert not list(tmp_path.glob("store/??/.nfsdict-*")), number
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 10
+    assert dict(d.items()) == scan(tmp_path)
 
 
 def test_a_server_whose_time_cannot_be_asked_for(nfsdict, tmp_path, waits, monkeypatch):

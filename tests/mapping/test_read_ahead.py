@@ -169,6 +169,19 @@ def test_a_loop_that_is_left_closes_its_packs(nfsdict, packed):
     assert len(os.listdir("/proc/self/fd")) == before
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs /proc")
+@pytest.mark.parametrize("known", [False, True])
+def test_a_list_of_keys_that_were_all_looked_up_closes_its_packs(nfsdict, packed, known):
+    gc.collect()
+    before = len(os.listdir("/proc/self/fd"))
+    d = open_(nfsdict, packed, lazy=True)
+    if known:
+        assert d[list(d)[-1]]
+    assert dict(d) == MANY
+    gc.collect()
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 # --- what may not ----------------------------------------------------------------------------
 
 

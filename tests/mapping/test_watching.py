@@ -226,6 +226,96 @@ def test_two_scans_at_once_and_four_who_ask(opened):
             one.result(60)
 
 
+def during(holder, name, act, patch):
+    """Do this after the next call of that method, before its caller goes on."""
+    original = getattr(holder, name)
+
+    def called(*arguments, **options):
+        result = original(*arguments, **options)
+        patch.setattr(holder, name, original)
+        act()
+        return result
+
+    patch.setattr(holder, name, called)
+
+
+# What records something of "a": the method after which a scan comes, and the call.
+RECORDERS = {
+    "read": ("_entries", "find_entry", lambda d: d.get("a", fresh=True)),
+    "miss": ("_entries", "find_entry", lambda d: d.get("a", fresh=True)),
+    "contains": ("_values", "look", lambda d: "a" in d),
+    "put": ("_values", "put", lambda d: d.__setitem__("a", "mine")),
+    "update": ("_values", "write", lambda d: d.update(a="mine")),
+}
+
+
+@pytest.mark.parametrize("recorder", RECORDERS)
+@pytest.mark.parametrize("when", ["within the call", "at its end"])
+def test_a_change_after_a_call_during_which_a_scan_began(opened, monkeypatch, recorder, when):
+    """The call can't keep its value then. That the key changes later is told none the less."""
+    part, method, call = RECORDERS[recorder]
+    other = opened()
+    other.update(a=1, b=1)
+    d = opened(lazy=recorder == "contains")
+    watch = d.watch(LONG)
+    begun, go_on = threading.Event(), threading.Event()
+    scanning = threading.Thread(target=d.refresh)
+
+    def plan(self, *arguments):
+        begun.set()
+        assert go_on.wait(30)
+        return original(self, *arguments)
+
+    def scan():
+        scanning.start()
+        assert begun.wait(30)
+        if when == "within the call":
+            go_on.set()
+            if recorder not in ("put", "update"):  # for those it waits before it takes over
+                scanning.join(30)
+
+    original = type(d._scanner)._plan
+    monkeypatch.setattr(type(d._scanner), "_plan", plan)
+    if recorder == "miss":
+        del other["a"]
+    during(getattr(d, part), method, scan, monkeypatch)
+    call(d)
+    go_on.set()
+    scanning.join(30)
+    d._state.news.take()
+    with d._locks.guard:
+        d._state.news.take_from(watch.gi_frame.f_locals["news"])
+    other["a"] = 2
+    assert d.refresh() == {"a"} and next(watch) == {"a"}
+    assert d["a"] == 2
+
+
+@pytest.mark.parametrize("call", ["put", "update", "delete"])
+def test_a_scan_that_sees_an_own_change_before_its_call_has_ended(opened, monkeypatch, call):
+    """It waits until that is recorded, and doesn't take it for another one's."""
+    act = {
+        "put": ("_values", "put", lambda d: d.__setitem__("a", "mine")),
+        "update": ("_values", "write", lambda d: d.update(a="mine")),
+        "delete": ("_values", "remove", lambda d: d.__delitem__("a")),
+    }
+    part, method, change = act[call]
+    other = opened()
+    other.update(a=1, b=1)
+    d = opened()
+    news = []
+    scanning = threading.Thread(target=lambda: news.append(d.refresh()))
+
+    def scan():
+        scanning.start()
+        scanning.join(0.5)
+
+    during(getattr(d, part), method, scan, monkeypatch)
+    change(d)
+    scanning.join(30)
+    assert news == [set()]
+    assert d.refresh() == set()
+
+
 # --- errors, and arguments -------------------------------------------------------------------
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from support.aging import age
 from support.layout import digest, value_file
 
 KEYS = [str(number) for number in range(15)]
@@ -279,3 +280,18 @@ def test_two_users_who_make_shards_at_once(nfsdict):
         assert digest(KEYS[0])[:2] in os.listdir(base / "store")
     finally:
         shutil.rmtree(base)
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["one by one", "by one listing"])
+def test_an_opening_mends_the_directories_of_a_settled_store(
+    nfsdict, open_, tmp_path, monkeypatch, listed
+):
+    """However it learns the stamps of the directories."""
+    with open_(mode=None) as d:
+        d.update(dict.fromkeys(KEYS, 1))
+    age(tmp_path)
+    open_(mode=None).close()
+    rules = importlib.import_module("nfsdict.storage.nfs").NfsRules
+    monkeypatch.setattr(rules, "lists_attributes", lambda self: listed)
+    assert dict(open_()) == dict.fromkeys(KEYS, 1)
+    assert {bits(value_file(tmp_path, key).parent) for key in KEYS} == {0o770}

@@ -4,12 +4,13 @@ aren't absent."""
 from __future__ import annotations
 
 import errno
+import importlib
 import os
 
 import pytest
 
 from support.aging import age
-from support.index_layout import open_
+from support.index_layout import open_, plain_write, scan
 from support.layout import digest, value_file
 
 KEYS = {str(number): number for number in range(20)}
@@ -136,3 +137,33 @@ def test_the_links_of_mounted_disks_are_shards(nfsdict, tmp_path, disk):
     d[KEY] = "new"
     assert d.pop(KEY) == "new" and d.add(KEY, 1)
     assert dict(open_(nfsdict, tmp_path)) == {**KEYS, KEY: 1}
+
+
+@pytest.mark.parametrize("when", ["before a directory is listed", "before files are read"])
+def test_a_store_that_is_taken_away_during_a_scan(nfsdict, tmp_path, monkeypatch, when):
+    """Its keys aren't gone, and nobody is told so."""
+    Shards = importlib.import_module("nfsdict.storage.shards").Shards
+    original = Shards.list
+    open_(nfsdict, tmp_path).update(KEYS)
+    d = open_(nfsdict, tmp_path)
+    watch = d.watch()
+    plain_write(tmp_path, KEY, "new")
+    plain_write(tmp_path, "another", "new")
+    store = tmp_path / "store"
+
+    def list_(self, *arguments):
+        monkeypatch.setattr(Shards, "list", original)
+        found = original(self, *arguments) if "read" in when else None
+        store.rename(tmp_path / "away")
+        return found or original(self, *arguments)
+
+    monkeypatch.setattr(Shards, "list", list_)
+    with pytest.raises(FileNotFoundError):
+        d.refresh()
+    assert d.keys() == KEYS.keys()
+    (tmp_path / "away").rename(store)
+    assert d.refresh() == next(watch) == {KEY, "another"}
+    assert dict(d) == scan(tmp_path)
+    monkeypatch.setattr(Shards, "list", list_)
+    with pytest.raises(FileNotFoundError):
+        open_(nfsdict, tmp_path)

@@ -135,9 +135,9 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
     wrap(
         "files",
         "prepare_files",
-        lambda found, *_: [
-            one if isinstance(one, int) else (one[0], sign(one[1])) for one in found
-        ],
+        lambda _, files, made, *options: made.__setitem__(
+            slice(None), [one if isinstance(one, int) else (one[0], sign(one[1])) for one in made]
+        ),
     )
     # Who waits for a tick finds that time has passed.
     patch.setattr(

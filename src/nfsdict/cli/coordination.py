@@ -157,11 +157,18 @@ def _unfinished(store: NfsDict[Any]) -> bool:
 
 
 def _do(task: Task[Any], arguments: argparse.Namespace) -> bool:
-    """Run the command for this task. Whether it is done."""
+    """Run the command for this task. Whether it is done. Where it can't be started, this command
+    ends, and that is no attempt."""
     try:
         with task:
             value = text_or_bytes(task.value, arguments.json)
-            _run([*arguments.argv, task.key], value, check=task.lease.check)
+            try:
+                _run([*arguments.argv, task.key], value, check=task.lease.check)
+            except OSError as error:
+                sys.exit(complain(error))
+    except (TypeError, ValueError) as error:  # a value that is no JSON, a key with a NUL
+        complain(f"{task.key!r}: {error}")
+        return False
     except subprocess.CalledProcessError as error:
         of = f"attempt {task.attempt} of {arguments.max_attempts}"
         complain(f"{task.key!r}: exit status {error.returncode} ({of})")

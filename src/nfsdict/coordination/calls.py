@@ -116,11 +116,11 @@ def _own_name(function: Callable[..., Any]) -> str:
         raise TypeError(f"{function!r:.100} has no name: give name=")
     if "<" in name:  # <lambda>, <locals>
         raise TypeError(f"{name} has a name that others can have too: give name=")
-    module = module_name(function.__module__)
+    module = module_name(function.__module__, getattr(function, "__globals__", None))
     if module is None:
         raise TypeError(
-            f"{name} was defined at a prompt or in a notebook, where others can have its name: "
-            "give name="
+            f"{name} was defined at a prompt, in a notebook or in a __main__.py, where others can "
+            "have its name: give name="
         )
     return f"{module}.{name}"
 

@@ -23,11 +23,13 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core import MISSING, digest
-from ..errors import CorruptValueError
+from ..entries import contained
+from ..errors import described
 from ..layout import LeaseName
 from ..scan import Scanner
 from ..state import StoreState
 from ..storage import Storage
+from .compute import forget
 from .leases import Lease, Leases, pauses
 
 if TYPE_CHECKING:
@@ -53,6 +55,8 @@ FAILED = "failed/"
 _SCAN = "nfsdict: scan for tasks"
 _SCAN_DIGEST = digest(_SCAN)
 _SCAN_SECONDS = 60.0
+# For how long a task that is made one again is held.
+_RETRY_SECONDS = 60.0
 # Keys in a list that is left to others.
 _MOST = 100_000
 # After so many keys that were gone or claimed, newer knowledge costs less than the next ones.
@@ -124,7 +128,8 @@ class Task(Generic[V]):
         counts = isinstance(error, Exception)
         try:
             if counts and self.attempt >= self._max_attempts:
-                log.warning("%r is set aside after attempt %d: %r", self.key, self.attempt, error)
+                why = described(error)
+                log.warning("%r is set aside after attempt %d: %s", self.key, self.attempt, why)
                 set_aside(self._store, self.key)
                 self.lease.release()
             else:
@@ -277,15 +282,18 @@ class Claims:
         try:
             value = self._value(store, key, lease.generation)
             if value is not MISSING and lease.generation <= max_attempts:
+                forget(self._state, key)  # the worker may change the object in place
                 return Task(store, key, value, lease, max_attempts)
             if value is not MISSING:
                 log.warning("%r is set aside: its worker died in attempt %d", key, max_attempts)
                 set_aside(store, key)
-        except CorruptValueError as error:
-            log.warning("%r can't be claimed: %s", key, error)
-        except BaseException:
+        except BaseException as error:
             lease.leave(lease.generation - 1)
-            raise
+            if isinstance(error, OSError) or not isinstance(error, Exception):
+                raise
+            # It is damaged, or its own code refuses to be unpickled here.
+            log.warning("%r can't be claimed: %s", key, described(error))
+            return None
         lease.release()
         return None
 
@@ -302,7 +310,7 @@ class Claims:
                     return MISSING
                 if signature == known.signature:
                     return value
-        return store.get(key, MISSING, fresh=True)
+        return contained(lambda: store.get(key, MISSING, fresh=True))
 
     def failed(self) -> list[str]:
         """See ``NfsDict.failed``."""
@@ -312,9 +320,13 @@ class Claims:
 
     def retry(self, store: TaskStore, key: str) -> None:
         """See ``NfsDict.retry``."""
-        value = store.get(FAILED + key, MISSING, fresh=True)
-        if value is MISSING:
-            raise KeyError(key)
-        store.add(key, value)
-        with suppress(KeyError):
-            del store[FAILED + key]
+        # Nobody works on the key meanwhile, and could set it aside again.
+        lease = self._leases.acquire(key, _RETRY_SECONDS)
+        assert lease is not None
+        with lease:
+            value = store.get(FAILED + key, MISSING, fresh=True)
+            if value is MISSING:
+                raise KeyError(key)
+            store.add(key, value)
+            with suppress(KeyError):
+                del store[FAILED + key]

@@ -1,8 +1,8 @@
 """Compute once: of all who need a value, on all hosts, one makes it, and all others wait for it.
 
 Who makes it holds the key's lease. Threads of one process wait for the first of them, which asks
-the server for all. No lock is held while a creator runs; ``dict.setdefault`` decides which thread
-is the first.
+the server for all. No lock is held while a creator runs, but one that nobody waits for;
+``dict.setdefault`` decides which thread is the first.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from ..errors import CorruptValueError
 from ..layout import UNKNOWN, mtime_of
 from ..state import StoreState
 from ..storage import Storage
+from .holding import clock_ns
 from .leases import Lease, Leases
 
 _SECOND = 1_000_000_000
 # For so long the local clock is trusted to have gone on as the server's.
 _PROBED_NS = 60 * _SECOND
+# After so many seconds a thread looks whether the one that it waits for was interrupted.
+_LOOK = 1.0
 
 
 class Store(Protocol):
@@ -40,9 +43,21 @@ class _Flight:
 
     def __init__(self) -> None:
         self.thread = threading.get_ident()
-        self.done = threading.Event()
         self.value: Any = MISSING
-        """MISSING after ``done`` if the thread has failed"""
+        """MISSING at the end if the thread has failed"""
+        self.under_way = threading.Lock()
+        """held by the thread from beginning to end, whatever interrupts it"""
+        self.done = threading.Event()
+        """set at the end, unless the thread was interrupted just then"""
+
+    def wait(self, key: str, end: float | None) -> None:
+        """Wait until it has ended; TimeoutError at that moment by ``time.monotonic``."""
+        while self.under_way.locked():
+            left = _left(end)
+            if self.done.wait(_LOOK if left is None else min(left, _LOOK)):
+                break
+            if left is not None and left <= _LOOK:
+                raise TimeoutError(f"{key!r:.200} was not made in time")
 
 
 class _Sought:
@@ -93,7 +108,7 @@ class ComputeOnce:
 
     def age(self, key: str) -> float:
         """How many seconds ago the value that is known was written, by the server's clock."""
-        here = time.monotonic_ns()
+        here = clock_ns()
         if self._probed is None or here - self._probed[1] > _PROBED_NS:
             self._probed = self._files.server_time_ns(), here
         now = self._probed[0] + here - self._probed[1]
@@ -133,26 +148,39 @@ class ComputeOnce:
             return sought.value
         store._writable()
         old = sought.old if stale else MISSING
-        place = os.getpid(), key
         while True:
             mine = _Flight()
-            try:
-                first = self._flights.setdefault(place, mine)
-                if first is mine:
-                    mine.value = self._create(store, sought, creator, lease, end, old)
-                    return old if mine.value is MISSING else mine.value
-            finally:
-                if self._flights.get(place) is mine:
-                    del self._flights[place]
-                mine.done.set()
-            if first.thread == mine.thread:
-                raise RuntimeError(f"the creator of {key!r:.200} asks for {key!r:.200}")
-            if old is not MISSING:
+            first = self._first(
+                key, mine, lambda: self._create(store, sought, creator, lease, end, old)
+            )
+            if old is not MISSING and mine.value is MISSING:
                 return old
-            if not first.done.wait(_left(end)):
-                raise TimeoutError(f"{key!r:.200} was not made in time")
+            if first is not mine:
+                first.wait(key, end)
             if first.value is not MISSING:
                 return first.value
+
+    def _first(self, key: str, mine: _Flight, call: Callable[[], Any]) -> _Flight:
+        """Get a value by ``call``, unless another thread is about to. The flight that counts.
+
+        RuntimeError if that thread is this one: the call asks for what it is to make.
+        """
+        place = os.getpid(), key
+        with mine.under_way:
+            first = self._flights.setdefault(place, mine)
+            if first is mine:
+                try:
+                    mine.value = call()
+                finally:
+                    self._flights.pop(place, None)
+                    mine.done.set()
+                return mine
+        if not (first.under_way.locked() or first.done.is_set()):
+            self._flights.pop(place, None)  # left there by an interruption
+            return self._first(key, mine, call)
+        if first.thread == mine.thread:
+            raise RuntimeError(f"what makes the value of {key!r:.200} asks for that itself")
+        return first
 
     def _create(
         self,
@@ -212,20 +240,53 @@ class ComputeOnce:
         timeout: float | None,
     ) -> Any:
         """See ``NfsDict.modify``; MISSING as ``default`` is none. ``key`` is an exact ``str``."""
+        lease = checked_seconds("lease", lease)
+        end = _deadline(timeout)
         store._writable()
-        held = self._leases.acquire(key, lease, timeout)
-        assert held is not None
+        while True:
+            mine = _Flight()
+            first = self._first(
+                key, mine, lambda: self._modify(store, key, function, default, lease, end)
+            )
+            if first is mine:
+                return mine.value
+            first.wait(key, end)
+
+    def _modify(
+        self,
+        store: Store,
+        key: str,
+        function: Callable[[Any], Any],
+        default: Any,
+        duration: float,
+        end: float | None,
+    ) -> Any:
+        """The new value, written under the lease."""
+        lease = self._leases.acquire(key, duration, _left(end))
+        assert lease is not None
         try:
             value = store.get(key, default, fresh=True)
             if value is MISSING:
                 raise KeyError(key)
             value = self._freeze(function(value))
-            held.check()
+            lease.check()
             store[key] = value
             return value
+        except BaseException:
+            forget(self._state, key)  # the function may have changed the object in place
+            raise
         finally:
             with suppress(OSError):
-                held.release()
+                lease.release()
+
+
+def forget(state: StoreState, key: str) -> None:
+    """Let the next lookup of the key read its file anew. For others may change the object that was
+    read, in place."""
+    if not state.locks.interrupted:
+        with state.locks.guard:
+            replaced = state.invalidate(digest(key), key)
+        del replaced
 
 
 def _deadline(timeout: float | None) -> float | None:

@@ -21,8 +21,10 @@ from typing import Any
 from ..core import MISSING
 from .memo import Memo
 
-# The keys whose results the current task is computing.
-_computing: contextvars.ContextVar[frozenset[str]] = contextvars.ContextVar(
+# After so many seconds a thread looks whether the event loop that it waits for was closed.
+_LOOK = 1.0
+# For which results the current task, and those that have started it, compute or have computed.
+_computing: contextvars.ContextVar[frozenset[_OnLoop]] = contextvars.ContextVar(
     "computing", default=frozenset()
 )
 
@@ -38,8 +40,10 @@ class _Flight:
 class _OnLoop:
     """Calls a coroutine function in an event loop, from a thread that waits for the result."""
 
-    def __init__(self, key: str, call: Callable[[], Coroutine[Any, Any, Any]]) -> None:
-        self._key = key
+    def __init__(
+        self, place: tuple[str, str], call: Callable[[], Coroutine[Any, Any, Any]]
+    ) -> None:
+        self.place = place
         self._call = call
         self._loop = asyncio.get_running_loop()
         # Both are the event loop's; the thread doesn't touch them.
@@ -53,14 +57,22 @@ class _OnLoop:
         except RuntimeError:  # the loop is closed
             run.close()
             raise
+        while not concurrent.futures.wait([running], _LOOK).done:
+            if self._loop.is_closed():
+                raise RuntimeError("the event loop was closed while it computed a result")
         return running.result()
 
     async def _run(self) -> Any:
         if self._cancelled:
             raise asyncio.CancelledError
         self._task = asyncio.current_task()
-        _computing.set(_computing.get() | {self._key})  # for this task alone
+        others = {one for one in _computing.get() if one.running}
+        _computing.set(frozenset(others | {self}))  # for this task, and those that it starts
         return await self._call()
+
+    @property
+    def running(self) -> bool:
+        return self._task is not None and not self._task.done()
 
     def cancel(self) -> None:
         self._cancelled = True
@@ -82,12 +94,13 @@ def memoized_coroutine(
         if value is not MISSING:
             memo.count("hits")
             return value
-        if key in _computing.get():
+        place = memo.place(key)
+        if any(one.running and one.place == place for one in _computing.get()):
             raise RuntimeError(f"{key} is being computed, and asks for itself")
         here = flights.setdefault(asyncio.get_running_loop(), {})
         flight = here.get(key)
         if flight is None or flight.task.done():
-            creator = _OnLoop(key, lambda: function(*args, **kwargs))
+            creator = _OnLoop(place, lambda: function(*args, **kwargs))
             task = asyncio.ensure_future(_in_thread(lambda: memo.find(key, creator), creator))
             here[key] = flight = _Flight(task)
         else:
@@ -105,19 +118,10 @@ def memoized_coroutine(
     async def refresh(*args: Any, **kwargs: Any) -> Any:
         """Call the function, keep its result, and return it."""
         key = memo.cache_key(*args, **kwargs)
-        creator = _OnLoop(key, lambda: function(*args, **kwargs))
+        creator = _OnLoop(memo.place(key), lambda: function(*args, **kwargs))
         return await _in_thread(lambda: memo.replace(key, creator), creator)
 
-    attributes = {
-        "cache_key": memo.cache_key,
-        "peek": _threaded(memo.peek),
-        "put": _threaded(memo.put),
-        "refresh": refresh,
-        "discard": _threaded(memo.discard),
-        "cache_info": memo.cache_info,
-        "cache_clear": _threaded(memo.cache_clear),
-    }
-    wrapper.__dict__.update(attributes)
+    wrapper.__dict__.update(memo.attributes(refresh, _threaded))
     return wrapper
 
 
@@ -136,18 +140,12 @@ async def _in_thread(call: Callable[[], Any], creator: _OnLoop | None = None) ->
     doesn't keep the process from ending.
     """
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[Any] = loop.create_future()
+    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
     context = contextvars.copy_context()
 
     def settle(value: Any, error: BaseException | None) -> None:
-        if done.done():
-            return
-        if error is None:
-            done.set_result(value)
-        elif isinstance(error, concurrent.futures.CancelledError):
-            done.cancel()
-        else:
-            done.set_exception(error)
+        if not done.done():
+            done.set_result((value, error))  # set_exception doesn't take each one
 
     def run() -> None:
         value, failed = None, None
@@ -160,8 +158,13 @@ async def _in_thread(call: Callable[[], Any], creator: _OnLoop | None = None) ->
 
     threading.Thread(target=run, name="nfsdict-memoize", daemon=True).start()
     try:
-        return await done
+        value, error = await done
     except asyncio.CancelledError:
         if creator is not None:
             creator.cancel()
         raise
+    if isinstance(error, concurrent.futures.CancelledError):
+        raise asyncio.CancelledError
+    if error is not None:
+        raise error
+    return value

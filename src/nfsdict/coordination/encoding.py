@@ -11,7 +11,7 @@ import dataclasses
 import enum
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, TypeVar
 
 from .arrays import Arrays, Rule
@@ -36,11 +36,13 @@ def register_key(kind: type[T], function: Callable[[T], object], /) -> None:
     dataclasses, named tuples, and types of numpy, pandas and torch.
 
     Raises:
-        TypeError: ``kind`` isn't a class.
+        TypeError: ``kind`` isn't a class, or ``function`` can't be called.
         ValueError: ``kind`` is one of Python's own, such as ``int``, whose encoding is fixed.
     """
     if not isinstance(kind, type):
         raise TypeError(f"register_key takes a class, not {kind!r:.100}")
+    if not callable(function):
+        raise TypeError(f"register_key takes a function, not {function!r:.100}")
     if kind in _FIXED or _lazy(kind) is not None:
         raise ValueError(f"the encoding of {class_name(kind)} is fixed")
     _registered[kind] = function
@@ -69,23 +71,25 @@ def class_name(kind: type) -> str:
     return f"{module_name(kind.__module__) or '__main__'}.{kind.__qualname__}"
 
 
-def module_name(module: str) -> str | None:
+def module_name(module: str, namespace: Mapping[str, Any] | None = None) -> str | None:
     """The name under which others import this module; None if it can't be imported.
 
+    ``namespace``: the module's, where it is known; a profiler has its own under the module's name.
     The module that Python was started with is called ``__main__`` there (``__mp_main__`` in
     processes that multiprocessing started). Its own name is that after ``-m``, or its file's.
     """
     if module not in ("__main__", "__mp_main__"):
         return module
-    main = sys.modules.get(module)
-    spec = getattr(main, "__spec__", None)
-    if spec is not None:
-        name: str = spec.name
+    if namespace is None or namespace.get("__name__") != module:
+        namespace = vars(sys.modules.get(module, object))
+    name: str = getattr(namespace.get("__spec__"), "name", "__main__")
+    if name != "__main__":  # as it is for a directory, and under a profiler
         return name.rpartition(".")[0] if name.endswith(".__main__") else name
-    file = getattr(main, "__file__", None)
+    file = namespace.get("__file__")
     if not isinstance(file, str) or not file.endswith(".py"):
         return None
-    return file.replace("\\", "/").rpartition("/")[2][: -len(".py")]
+    name = file.replace("\\", "/").rpartition("/")[2][: -len(".py")]
+    return None if name == "__main__" else name
 
 
 # --- Python's own types ----------------------------------------------------------------------

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
 
@@ -53,6 +54,8 @@ class Hold:
         self.name = name
         self.ended = False
         """whether it was given up; its files may still be there then"""
+        self.owner: Callable[[], object] | None = None
+        """tells who refers to it, if that is known: None if nobody does any more"""
         self._files = files
         self._pid = os.getpid()
         self._duration = name.duration_ms * 1_000_000
@@ -92,12 +95,14 @@ class Hold:
             try:
                 there = self._renew()
             except OSError as error:
-                log.info("%s is renewed again: %s", self.name, error)
+                failed = error
                 self.due = moment + min(self._duration // _RENEWALS // _AGAIN, _SECOND)
+            else:
+                if self.held:  # otherwise others may have taken over before this renewal
+                    self._begun(moment)
+                self._lost = self._lost or not there
                 return
-            if self.held:  # otherwise others may have taken over before this renewal
-                self._begun(moment)
-            self._lost = self._lost or not there
+        log.info("%s is renewed again: %s", self.name, failed)
 
     def _renew(self) -> bool:
         self._number += 1
@@ -152,7 +157,7 @@ class Renewer:
     def _forget_thread(self) -> None:
         # Its ``put`` may interrupt itself, as a finalizer does.
         self._new: SimpleQueue[Hold] = SimpleQueue()
-        self._running = False
+        self._thread: threading.Thread | None = None
         self._lock = threading.RLock()
 
     def watch(self, hold: Hold) -> None:
@@ -162,14 +167,13 @@ class Renewer:
         """
         self._new.put(hold)
         with self._lock:
-            if self._running:
-                return
-            self._running = True
-            thread = threading.Thread(target=self._run, name="nfsdict-leases", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                self._running = False
+            # One whose start was interrupted isn't alive. Two of them do no harm.
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=self._run, name="nfsdict-leases", daemon=True
+                )
+                with suppress(RuntimeError):
+                    self._thread.start()
 
     def end(self, hold: Hold) -> None:
         """Have the thread remove the files of a hold that it watches. Takes no lock, so that a
@@ -184,18 +188,24 @@ class Renewer:
             with suppress(Empty):
                 holds.add(self._new.get(timeout=max(0, due - clock_ns()) / _SECOND))
             for hold in list(holds):
+                # As ``end`` would have told, unless the finalizer that called it was interrupted.
+                if hold.owner and hold.owner() is None:
+                    hold.ended = True
                 if hold.ended:
                     with suppress(OSError):
                         hold.release()
                 elif hold.due <= clock_ns():
-                    hold.renew()
+                    with suppress(Exception):  # of a log handler
+                        hold.renew()
                 if not hold.held:
                     holds.discard(hold)
 
     def _stop(self) -> bool:
         with self._lock:
-            self._running = not self._new.empty()
-            return not self._running
+            if self._new.empty():
+                self._thread = None
+                return True
+            return False
 
 
 _renewers: weakref.WeakSet[Renewer] = weakref.WeakSet()

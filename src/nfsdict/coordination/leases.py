@@ -70,6 +70,7 @@ class Lease:
         """1, or 1 more than that of a holder which was taken over; not a number that only grows"""
         self._hold = hold
         self._renewer = renewer
+        hold.owner = weakref.ref(self)
         weakref.finalize(self, renewer.end, hold).atexit = False
 
     @property
@@ -175,10 +176,10 @@ class Watch:
         left = (one for one in self._seen if one.hexdigest == hexdigest and not one.duration_ms)
         return max(left, key=lambda one: one.generation, default=None)
 
-    def generation(self, hexdigest: str) -> int:
-        """The next one of this key."""
-        seen = [lease.generation for lease in self._seen if lease.hexdigest == hexdigest]
-        return 1 + max(seen, default=0)
+    def generation(self, hexdigest: str, mine: LeaseName | None = None) -> int:
+        """The next one of this key, ``mine`` left out."""
+        of_key = (one for one in self._seen if one.hexdigest == hexdigest and one != mine)
+        return 1 + max((one.generation for one in of_key), default=0)
 
     def sweep(self, mine: LeaseName) -> None:
         """Remove the files of all others of this key, which are dead."""
@@ -278,7 +279,9 @@ class Leases:
         hold = Hold(self._files, name)
         try:
             self._files.create(name, json.dumps(content).encode())
-            if _is_alone(name, watch) and hold.held:
+            alone = _is_alone(name, watch) and hold.held
+            missed = alone and name.generation < watch.generation(name.hexdigest, name)
+            if alone and not missed:
                 with suppress(OSError):  # they are dead, and others see that, too
                     watch.sweep(name)
                 lease = Lease(key, hold, self._renewer)
@@ -289,7 +292,8 @@ class Leases:
             hold.ended = True
             self._renewer.watch(hold)
             raise
-        return None
+        # Since the watch looked before, another one held it and died, or failed in its attempt.
+        return self._contend(key, duration, watch) if missed else None
 
     def held(self) -> list[LeaseInfo]:
         """See ``NfsDict.leases``."""
@@ -305,9 +309,9 @@ class Leases:
         for name, content in zip(names, self._files.contents(names)):
             try:
                 about = json.loads(content)
-                key, host = about["key"], about["host"]
-            except (ValueError, KeyError, TypeError):
-                continue  # just released, or just made
+                key, host = str(about["key"]), str(about["host"])
+            except (ValueError, KeyError, TypeError, RecursionError):
+                continue  # just released, or just made; or somebody else has written it
             age = max(0, now - times[name].made) / 1e9
             found.append(LeaseInfo(key, host, name.process, age, name.generation))
         return sorted(found, key=lambda lease: lease.key)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..arguments import checked_seconds
 from ..core import MISSING
 from .calls import Calls
 from .compute import ComputeOnce, Store
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Protocol
 
     class MemoStore(Store, Protocol):
@@ -19,10 +23,15 @@ if TYPE_CHECKING:
 
         _cache: dict[str, Any]
 
+        @property
+        def path(self) -> Path: ...
         def __getitem__(self, key: str, /) -> Any: ...
         def __delitem__(self, key: str, /) -> None: ...
         def __iter__(self) -> Iterator[str]: ...
         def refresh(self) -> set[str]: ...
+
+
+_all: weakref.WeakSet[Memo] = weakref.WeakSet()
 
 
 class CacheInfo(NamedTuple):
@@ -53,11 +62,36 @@ class Memo:
         self.calls = calls
         self._store = store
         self._compute = compute
-        self._lease = lease
-        self._max_age = max_age
+        self._lease = checked_seconds("lease", lease)
+        self._max_age = None if max_age is None else checked_seconds("max_age", max_age, 0)
         self._stale = stale
         self._counts = dict.fromkeys(CacheInfo._fields, 0)
-        self._lock = threading.Lock()
+        self._renew_lock()
+        _all.add(self)
+
+    def _renew_lock(self) -> None:
+        # Reentrant, as a signal handler may call what its thread is just calling.
+        self._lock = threading.RLock()
+
+    def attributes(
+        self,
+        refresh: Callable[..., Any],
+        asking: Callable[[Callable[..., Any]], Callable[..., Any]] = lambda method: method,
+    ) -> dict[str, Callable[..., Any]]:
+        """Those of the memoised function. ``asking`` is what becomes of one that asks the store."""
+        return {
+            "cache_key": self.cache_key,
+            "peek": asking(self.peek),
+            "put": asking(self.put),
+            "refresh": refresh,
+            "discard": asking(self.discard),
+            "cache_info": self.cache_info,
+            "cache_clear": asking(self.cache_clear),
+        }
+
+    def place(self, key: str) -> tuple[str, str]:
+        """What tells the result under this key from all others in this process."""
+        return str(self._store.path), key
 
     def count(self, what: str) -> None:
         """Count a call, by a field of ``CacheInfo``."""
@@ -136,3 +170,13 @@ class Memo:
         """Counts of this process: ``CacheInfo(hits, misses, waited, errors)``."""
         with self._lock:
             return CacheInfo(**self._counts)
+
+
+def _renew_locks() -> None:
+    for memo in list(_all):
+        memo._renew_lock()
+
+
+# If another thread holds a lock during a fork, nobody can release it in the child.
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_locks)

@@ -90,14 +90,5 @@ def memoized(function: Callable[..., Any], memo: Memo) -> Callable[..., Any]:
         """Call the function, keep its result, and return it."""
         return memo.replace(memo.cache_key(*args, **kwargs), lambda: function(*args, **kwargs))
 
-    attributes: dict[str, Any] = {
-        "cache_key": memo.cache_key,
-        "peek": memo.peek,
-        "put": memo.put,
-        "refresh": refresh,
-        "discard": memo.discard,
-        "cache_info": memo.cache_info,
-        "cache_clear": memo.cache_clear,
-    }
-    wrapper.__dict__.update(attributes)
+    wrapper.__dict__.update(memo.attributes(refresh))
     return wrapper

@@ -102,8 +102,9 @@ class Coordination(Generic[V]):
 
         Who waits asks the server for entry and lease, after pauses of 10 ms at first, growing to
         1 s; threads that use the same dictionary wait for one of them, which asks for all. A
-        creator that asks for its own key gets RuntimeError. The lease is that of ``lease(key)``: a
-        caller that holds it waits for itself.
+        creator that asks this dictionary for its own key gets RuntimeError. The lease is that of
+        ``lease(key)``: a caller that holds it waits for itself, and so does a creator that asks
+        another dictionary of the same store.
 
         Args:
             key: any ``str``.
@@ -140,6 +141,7 @@ class Coordination(Generic[V]):
         ``modify`` for a key, on all hosts, one at a time does all this. Others aren't kept from
         writing: what they assign meanwhile is replaced. Nothing is written if the function raises,
         or if the lease was lost, which is a LeaseLostError: another process may have gone on then.
+        A function that modifies its own key gets RuntimeError.
 
         Args:
             key: any ``str``.
@@ -202,11 +204,11 @@ class Coordination(Generic[V]):
             max_age, stale: as for ``get_or_create``.
 
         Raises:
-            TypeError: the function is a generator, one inside a function, a lambda, or defined at a
-                prompt or in a notebook, and has no ``name``; or it is a method, and neither ``key``
-                nor ``ignore`` says what counts.
+            TypeError: the function is a generator; it is inside a function, a lambda, or defined at
+                a prompt, in a notebook or in a ``__main__.py``, and has no ``name``; or it is a
+                method, and neither ``key`` nor ``ignore`` says what counts.
             ValueError: a ``name`` or ``version`` that can't be part of a key; an ``ignore`` that is
-                no parameter.
+                no parameter; a ``lease`` or ``max_age`` that is no number of seconds.
         """
         if name is not None and not isinstance(name, str):
             raise TypeError("write @d.memoize() with parentheses; name is a str")
@@ -227,13 +229,15 @@ class Coordination(Generic[V]):
                 with task:
                     work_on(task.key, task.value)
 
-        The entry stays in the store until the block is left, which removes it. An exception gives
-        it back, and so does the end of the lease if the worker was killed (on the same Linux host,
-        at once): see ``Task``. What failed in ``max_attempts`` attempts, by exceptions or because
-        workers died, is set aside: see ``failed``. An attempt of which nobody has heard for an
-        hour can be forgotten by ``repair()``. So each task is worked on until it is done, by one
-        worker at a time; by two if one of them can't reach the server and doesn't know yet that its
-        lease is lost.
+        The entry stays in the store until the block is left, which removes it, whatever its value
+        is by then. An exception gives it back, and so does the end of the lease if the worker was
+        killed (on the same Linux host, at once): see ``Task``. What failed in ``max_attempts``
+        attempts, by exceptions or because workers died, is set aside: see ``failed``. An attempt of
+        which nobody has heard for an hour can be forgotten by ``repair()``. So each task is worked
+        on until it is done, by one worker at a time; by two if one of them can't reach the server
+        and doesn't know yet that its lease is lost.
+
+        An entry that is damaged, or can't be unpickled here, is logged and passed over.
 
         None means that a scan of the store, begun after the call by this or another worker, found
         no entry that could be claimed. It doesn't mean that all is done: others may be at work, or
@@ -249,7 +253,7 @@ class Coordination(Generic[V]):
             OSError, ValueError, TypeError: as ``lease``.
         """
         self._store._writable()
-        if max_attempts < 1:
+        if not max_attempts >= 1:  # nan isn't
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts}")
         return self._claims.claim(cast(Any, self), lease, max_attempts)
 
@@ -263,6 +267,8 @@ class Coordination(Generic[V]):
     def retry(self, key: str) -> None:
         """Make a task that was set aside one to be claimed again, with all its attempts.
 
-        KeyError if there is none. If there is an entry of that key again, that one stays.
+        KeyError if there is none. If there is an entry of that key again, that one stays; while
+        somebody works on it, this call waits.
         """
+        self._store._writable()
         self._claims.retry(cast(Any, self), plain(key))

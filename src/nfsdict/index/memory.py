@@ -23,7 +23,7 @@ from typing import NamedTuple
 from ..core import digest
 from ..layout import NO_STAMP, SHARDS, UNKNOWN, Stamp
 from . import pack
-from .pack import PackRecord
+from .pack import Packed, PackRecord
 from .shard import IndexEntry, Kept, ShardIndex
 
 # Times of file systems advance in steps of 1 ns to 2 s (FAT and SMB). One second more allows for
@@ -177,11 +177,12 @@ class Index:
         """Have the next pack record these keys: their values were read and no pack has them."""
         self._shards[shard].dirty_keys.update(keys)
 
-    def begin_update(self, shard: str, values: dict[str, bytes]) -> ShardUpdate | None:
+    def begin_update(self, shard: str, values: dict[str, Packed]) -> ShardUpdate | None:
         """What a new pack has to record of this shard; None if nothing.
 
-        ``values``: by key, the bytes of files that were just read. From here on the pack counts as
-        written: the caller calls ``rollback`` if it wasn't.
+        ``values``: by key, what was read of files. One is left out if the file is another one by
+        now, as a later scan has found. From here on the pack counts as written: the caller calls
+        ``rollback`` if it wasn't.
         """
         shard_index = self._shards[shard]
         if not shard_index.dirty_keys and shard_index.stamp == shard_index.persisted_stamp:
@@ -198,7 +199,9 @@ class Index:
             if one is None:
                 records.append(PackRecord(key, None, None))
             elif one.proven:
-                records.append(PackRecord(key, one.signature, values.get(key)))
+                read = values.get(key)
+                data = read.data if read and read.signature == one.signature else None
+                records.append(PackRecord(key, one.signature, data))
             else:
                 records.append(PackRecord(key, UNKNOWN, None))
         update = ShardUpdate(

@@ -51,6 +51,14 @@ PACKED = 32 << 10
 _NOT_PACKED, _TOMBSTONE = 0xFFFFFFFF, 0xFFFFFFFE
 
 
+class Packed(NamedTuple):
+    """The content of one small file, for a pack or out of one."""
+
+    data: bytes
+    signature: bytes
+    """of the file that it was read from"""
+
+
 class PackRecord(NamedTuple):
     """What a pack says of one key."""
 

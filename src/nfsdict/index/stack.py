@@ -32,7 +32,7 @@ from typing import Callable, TypeVar
 from ..errors import failure
 from ..layout import split_signatures
 from ..storage.index_files import IndexFiles, PackClaim
-from .pack import NO_SHARD, ManifestEntry, Pack, PackShard, PackWriter, merged
+from .pack import NO_SHARD, ManifestEntry, Pack, Packed, PackShard, PackWriter, merged
 
 log = logging.getLogger("nfsdict")
 
@@ -137,21 +137,18 @@ class PackStack:
             found.update({key: value for key, value in pairs if value is not None})
         return found
 
+    def packed(self, shard: str) -> dict[str, Packed]:
+        """``packed_values`` with the signatures that they were read under, by key."""
+        signatures: dict[str, bytes] = {}
+        for said in self.shards(shard):
+            signatures.update(zip(said.keys, split_signatures(said.signatures)))
+        values = self.packed_values(shard)
+        return {key: Packed(data, signatures[key]) for key, data in values.items()}
+
     def proven_values(self, shard: str, known: dict[str, bytes]) -> dict[str, bytes]:
         """Those of ``packed_values`` that were read under the ``known`` signatures, by key."""
-        signatures = self.signatures(shard)
-        return {
-            key: value
-            for key, value in self.packed_values(shard).items()
-            if known.get(key) == signatures[key]
-        }
-
-    def signatures(self, shard: str) -> dict[str, bytes]:
-        """The signatures under which the shard's files were read, by key, tombstones included."""
-        signatures: dict[str, bytes] = {}
-        for packed in self.shards(shard):
-            signatures.update(zip(packed.keys, split_signatures(packed.signatures)))
-        return signatures
+        packed = self.packed(shard).items()
+        return {key: one.data for key, one in packed if known.get(key) == one.signature}
 
     def close_packs(self) -> None:
         """Close the packs. Their tables and values can't be read any more."""

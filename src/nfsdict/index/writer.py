@@ -16,6 +16,7 @@ from ..layout import NO_STAMP, SHARDS
 from ..locks import Locks
 from ..storage.index_files import IndexFiles
 from .memory import Index, ShardUpdate
+from .pack import Packed
 from .stack import PackStack, until_unclaimed
 
 log = logging.getLogger("nfsdict")
@@ -40,10 +41,10 @@ class IndexUpdate:
         self.changes = 0
         """keys and stamps that the packs on disk don't have yet"""
 
-    def add_shard(self, shard: str, values: dict[str, bytes]) -> None:
+    def add_shard(self, shard: str, values: dict[str, Packed]) -> None:
         """Add what the packs on disk don't have of this shard. Shards come in ascending order.
 
-        ``values``: by key, the bytes of files that were just read. Never raises OSError: if the
+        ``values``: by key, what was read of files. Never raises OSError: if the
         pack can't be written, the next opening only takes longer.
         """
         if self._writer is None:

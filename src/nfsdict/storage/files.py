@@ -231,9 +231,11 @@ class Files:
         """
         return write_files(files, self.mode, self.durable, sync and self.syncs(), exclusive)
 
-    def prepare(self, files: list[tuple[str, Content]]) -> list[tuple[str, bytes] | int]:
+    def prepare(
+        self, files: list[tuple[str, Content]], made: list[tuple[str, bytes] | int]
+    ) -> None:
         """The core's ``prepare_files`` with this store's options."""
-        return prepare_files(files, self.mode, self.durable)
+        prepare_files(files, made, self.mode, self.durable)
 
     def publish(self, files: list[tuple[str, str]]) -> list[tuple[int, int] | None]:
         """The core's ``publish_files`` with this store's options."""

@@ -43,7 +43,7 @@ def has_ended(host: str, process: int, start: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return True
-    except OSError:  # it is another user's
+    except (OSError, OverflowError):  # it is another user's; or no process can have this number
         pass
     running, started = _status(process)
     return not running or (started != start and 0 not in (started, start))

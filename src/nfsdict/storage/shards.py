@@ -91,6 +91,13 @@ class Shards:
             self._settled = None
             self._rules.forget()
 
+    def check_root(self) -> None:
+        """OSError if nothing has the store's path any more. Asks no server: an NFS client goes on
+        with the directory, whatever name another host gives it."""
+        found = identify(self._directory)
+        if isinstance(found, int):
+            raise failure(found, self._directory)
+
     def _above(self) -> list[str]:
         """The directories above the parent on the same file system, from the top."""
         above: list[str] = []
@@ -135,15 +142,19 @@ class Shards:
         mtime, ctime, entries = self._rules.list(self._directory)
         settled = self._rules.clock.is_past(max(mtime, ctime))
         found = {name for name, mode, _, _ in entries if self._is_shard(name, mode)}
-        if self._files.mode is not None and self._files.may_change:
-            for name, mode, _, _ in entries:
-                if name in found and stat.S_ISDIR(mode) and self._files.bits & ~mode:
-                    # A process without ``mode`` made it. Only the owner can give it the bits.
-                    with suppress(OSError):
-                        give_bits(self.path_of(name), self._files.bits)
+        self._mend_bits({name: mode for name, mode, _, _ in entries if name in found})
         shards = [shard for shard in SHARDS if shard in found]
         self._settled = (Stamp(mtime, ctime), shards) if settled else None
         return shards
+
+    def _mend_bits(self, shards: dict[str, int]) -> None:
+        """Give these shard directories, with their modes, the bits that they lack: a process
+        without ``mode`` made them. Only the owner can."""
+        if self._files.may_change:
+            for name, mode in shards.items():
+                if stat.S_ISDIR(mode) and self._files.bits & ~mode:
+                    with suppress(OSError):
+                        give_bits(self.path_of(name), self._files.bits)
 
     def _is_shard(self, name: str, mode: int) -> bool:
         """Whether an entry of this name and mode is a shard directory, or a link to one.
@@ -197,6 +208,7 @@ class Shards:
         if len(entries) > _MANY:
             self._rules.distrust_listings(f"{len(entries)} entries lie beside one another")
             return None
+        self._mend_bits({name: mode for name, mode, _, _ in entries if name in _SHARD_NAMES})
         found: dict[str, Stamp] = {}
         followed = []
         for name, mode, signature, ctime in entries:

@@ -30,13 +30,18 @@ class Spool:
         self._finalizer: weakref.finalize[..., Spool] | None = None
 
     @property
+    def size(self) -> int:
+        """Bytes that were appended."""
+        return self._written + self._buffered
+
+    @property
     def inherited(self) -> bool:
         """Whether it belongs to the process from which this one was forked."""
         return self._process != os.getpid()
 
     def append(self, data: bytes) -> int:
         """Append these bytes. Returns their offset. On OSError the caller removes the spool."""
-        offset = self._written + self._buffered
+        offset = self.size
         self._parts.append(data)
         self._buffered += len(data)
         if self._buffered >= _BUFFER:

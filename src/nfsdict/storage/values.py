@@ -67,7 +67,8 @@ class Prepared(NamedTuple):
     files: list[tuple[str, Content]]
     """path and content of each"""
     made: list[tuple[str, bytes] | int]
-    """the temporary path of each and its signature; or an errno"""
+    """the temporary path of each and its signature, or an errno; of the first ones only, while they
+    are being written, and after an exception"""
 
 
 def is_transient(result: bytes | OSError) -> bool:
@@ -191,20 +192,26 @@ class ValueFiles:
         files = [(self.path_of(hexdigest), data) for hexdigest, data in entries]
         return self._retried(files, self._published(files))
 
-    def prepare(self, entries: Iterable[tuple[str, Content]]) -> Prepared:
-        """Write the first half of many (digest, content): under temporary names.
+    def to_prepare(self, entries: Iterable[tuple[str, Content]]) -> Prepared:
+        """Many (digest, content), for ``prepare``."""
+        return Prepared([(self.path_of(hexdigest), data) for hexdigest, data in entries], [])
 
-        The caller passes the result to ``publish``, or to ``discard`` after an exception.
+    def prepare(self, prepared: Prepared) -> None:
+        """Write the first half of these files: under temporary names.
+
+        The caller then passes them to ``publish``, or to ``discard`` after an exception.
         """
-        files = [(self.path_of(hexdigest), data) for hexdigest, data in entries]
-        made = self._files.prepare(files)
+        files, made = prepared
+        self._files.prepare(files, made)
         again = [i for i, one in enumerate(made) if one in _TRANSIENT]
-        if again:
-            for shard in {os.path.dirname(files[i][0]) for i in again}:
-                self._renew(shard)
-            for i, one in zip(again, self._files.prepare([files[i] for i in again])):
+        for shard in {os.path.dirname(files[i][0]) for i in again}:
+            self._renew(shard)
+        repeated: list[tuple[str, bytes] | int] = []
+        try:
+            self._files.prepare([files[i] for i in again], repeated)
+        finally:
+            for i, one in zip(again, repeated):
                 made[i] = one
-        return Prepared(files, made)
 
     def publish(self, prepared: Prepared) -> Sequence[bytes | OSError]:
         """Give these files their names. What couldn't be prepared is tried again. Results as of
