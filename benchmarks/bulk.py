@@ -38,7 +38,7 @@ import lmdb
 
 import nfsdict
 import release021
-from nfsdict.storage.mounts import mounted_as
+from nfsdict.storage.mountinfo import mount_of
 from timing import Seen, duration, interleave, ratio, seconds, table
 
 SETTLE = 4.0
@@ -243,7 +243,7 @@ def main() -> None:
         for number in range(options.keys)
     }
     with tempfile.TemporaryDirectory(prefix="nfsdict-bulk-", dir=options.dir) as name:
-        where = mounted_as(name)
+        where = mount_of(name).type
         print(
             f"{options.keys} keys, {options.size} bytes of text each, on {where};"
             f" {options.rounds} rounds; time for one key, and how many times nfsdict's\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Iterator
 from types import ModuleType
 
@@ -121,13 +122,20 @@ def package():
 @pytest.fixture
 def a(package, lab):
     """Opens the test's store on client A; the first time there is none yet."""
-    return lambda **options: package.NfsDict("store", lab.a, **options)
+    return lambda **options: _open(package, lab.a, options)
 
 
 @pytest.fixture
 def b(package, lab):
     """The same on client B."""
-    return lambda **options: package.NfsDict("store", lab.b, **options)
+    return lambda **options: _open(package, lab.b, options)
+
+
+def _open(package, base, options):
+    with warnings.catch_warnings():
+        # The options of FUSE can't be seen, whatever they are.
+        warnings.simplefilter("ignore", package.UnsafeMountWarning)
+        return package.NfsDict("store", base, **options)
 
 
 def _forget() -> None:

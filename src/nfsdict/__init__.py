@@ -7,6 +7,8 @@ from .coordination.claims import Task
 from .coordination.encoding import register_key
 from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
+from .doctor.examination import diagnose
+from .doctor.report import Diagnosis, Finding
 from .errors import (
     BatchError,
     CorruptValueError,
@@ -14,6 +16,7 @@ from .errors import (
     NfsDictError,
     ReadOnlyError,
     UncertainWriteError,
+    UnsafeMountWarning,
     WrongSerializerError,
 )
 from .mapping import NfsDict
@@ -32,6 +35,8 @@ __all__ = [
     "BACKEND",
     "BatchError",
     "CorruptValueError",
+    "Diagnosis",
+    "Finding",
     "Lease",
     "LeaseInfo",
     "LeaseLostError",
@@ -44,11 +49,13 @@ __all__ = [
     "Serializer",
     "Task",
     "UncertainWriteError",
+    "UnsafeMountWarning",
     "UntrustedPickleWarning",
     "VerifyReport",
     "WrongSerializerError",
     "__version__",
     "buffers",
+    "diagnose",
     "json_format",
     "register_key",
     "signed",

@@ -90,11 +90,15 @@ class Entries:
         pickled object's own code raises.
         """
         content = self._values.find(hexdigest, fresh)
-        return None if content is None else self._load(hexdigest, content, key)
+        return None if content is None else self._load_anew(hexdigest, content, key)
 
     def load_taken(self, hexdigest: str, content: Found) -> Entry:
         """The entry of this digest, from a file that was taken. Raises as ``find_entry``."""
-        return self._load(hexdigest, content)
+        try:
+            return self._load(hexdigest, content)
+        except CorruptValueError as error:
+            self._report(error)
+            raise
 
     def read_entries(
         self, hexdigests: Sequence[str], keep: Callable[[str, Entry | Exception | None], T]
@@ -117,9 +121,34 @@ class Entries:
         if not isinstance(content, tuple):
             return content
         try:
-            return contained(self._load, hexdigest, content)
+            return contained(self._load_anew, hexdigest, content)
         except Exception as error:  # a pickle runs anybody's code
             return error
+
+    def _load_anew(self, hexdigest: str, content: Found, asked: str | None = None) -> Entry:
+        """The entry in this digest's file. If it looks damaged, and the file system may have shown
+        another file's bytes or too few of them, the file is read again past its cache."""
+        try:
+            return self._load(hexdigest, content, asked)
+        except CorruptValueError as error:
+            again = self._values.read_past_cache(hexdigest)
+            if again is None or isinstance(again, OSError):
+                self._report(error)
+                raise
+        try:
+            return self._load(hexdigest, again, asked)
+        except CorruptValueError as error:
+            self._report(error)
+            raise
+
+    def _report(self, error: CorruptValueError) -> None:
+        """Log that a file is damaged, once for each damaged content.
+
+        The ctime doesn't count: ``pop`` renames a file and may rename it back.
+        """
+        if not same_but_for_ctime(self._reported.get(error.path, b""), error.signature):
+            self._reported[error.path] = error.signature
+            log.warning("%s", error)
 
     def unpack(self, packed: dict[str, bytes]) -> dict[str, Any]:
         """Decode packed files, given by key: the values, by key.
@@ -159,13 +188,9 @@ class Entries:
         data, signature = content
 
         def corrupt(reason: str, foreign: bool = False) -> CorruptValueError:
-            path = self._values.path_of(hexdigest)
-            error = CorruptValueError(path, reason, signature, asked, foreign)
-            # The ctime doesn't count: ``pop`` renames a file and may rename it back.
-            if not same_but_for_ctime(self._reported.get(path, b""), signature):
-                self._reported[path] = signature
-                log.warning("%s", error)
-            return error
+            return CorruptValueError(
+                self._values.path_of(hexdigest), reason, signature, asked, foreign
+            )
 
         try:
             pair = self._decode(self._loads, data)

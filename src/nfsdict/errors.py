@@ -12,6 +12,7 @@ __all__ = [
     "NfsDictError",
     "ReadOnlyError",
     "UncertainWriteError",
+    "UnsafeMountWarning",
     "WrongSerializerError",
 ]
 
@@ -106,6 +107,17 @@ class UncertainWriteError(NfsDictError, OSError):
     call that failed. On file systems whose rename can lose the old file, such as SMB, the key may
     have no value, and the new value a private name: the message says so then, and ``repair()``
     gives the value back to the key.
+    """
+
+
+class UnsafeMountWarning(UserWarning):
+    """The options of the store's mount alone break a promise, whatever this library does.
+
+    Issued by the opening, once for each store and process, before anything is read. It names the
+    options to mount with. Turned into an error (``warnings.simplefilter("error",
+    UnsafeMountWarning)``), it keeps such stores from being opened. No server is asked: what can't
+    be seen in ``/proc/self/mountinfo``, such as the options of sshfs and GlusterFS, counts as not
+    given.
     """
 
 

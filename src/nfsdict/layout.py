@@ -8,6 +8,7 @@ A store is a directory of 256 shards, ``00`` to ``ff``, that hold the value file
     ab/.nfsdict-claim-<digest>                      held by an ``add`` where hard links are refused
     ab/<digest>.pkl.damaged-<12 hex>                a damaged value file that ``repair`` put aside
     .nfsdict-directory-<24 hex>                     a shard that hasn't got its permission bits yet
+    .nfsdict-doctor-<24 hex>                        where the doctor tries the file system, if here
     .nfsdict-leases/<lease>, <lease>.<number>       who holds the lease of a key: see ``LeaseName``
     _index.nfsdict-pkl                              the manifest of the index
     _pack.nfsdict-pkl-<24 hex>                      a pack
@@ -29,6 +30,8 @@ _DIGEST = 64  # hexadecimal digits of a SHA-256
 _RANDOM = 12  # random bytes in names that must be unique
 
 TEMPORARY = ".nfsdict-"
+PROBES = TEMPORARY + "doctor-"
+"""the beginning of the name of a directory in which the doctor tries a file system"""
 NEW_DIRECTORY = TEMPORARY + "directory-"
 _PRIVATE = TEMPORARY + "taken-"
 _CLAIM = TEMPORARY + "claim-"
@@ -261,6 +264,13 @@ def latest_mtime(signatures: Iterable[bytes]) -> int:
 def latest_of(signature: bytes) -> int:
     """The later one of mtime and ctime in ns."""
     return max(mtime_of(signature), ctime_of(signature))
+
+
+def whole_seconds(signature: bytes) -> bytes:
+    """The signature with its times cut to whole seconds."""
+    inode, size, mtime, ctime = _SIGNATURE.unpack(signature)
+    second = 1_000_000_000
+    return _SIGNATURE.pack(inode, size, mtime - mtime % second, ctime - ctime % second)
 
 
 def same_but_for_ctime(one: bytes, other: bytes) -> bool:

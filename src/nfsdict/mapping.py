@@ -45,7 +45,7 @@ from .serializers import AnySerializer, serializer_named
 from .state import StoreState
 from .storage import Storage
 from .taking import Taker
-from .trust import warn_of_writers
+from .trust import warn_of_mount, warn_of_writers
 from .upkeep.repair import RepairReport, repair
 from .upkeep.verify import VerifyReport, verify
 from .views import Items, Values
@@ -105,6 +105,11 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             collected. A forked child has none: make a copy there, which has one of its own. The
             next ``refresh`` still returns the keys that were found changed; their names are kept
             until then. None starts no thread.
+        trust_stamps: the clocks of all hosts that write are kept, so the times that they set may be
+            believed, as on NFS. It matters on file systems whose clients stamp files by their own
+            clocks (CephFS, GlusterFS, Lustre, GPFS), and on unknown ones. There every opening and
+            ``refresh`` else lists every directory; with it, only those that have changed. If a
+            clock is behind nevertheless, what its host has changed can be missed.
 
     Keys are any ``str``. Lookups return the cached object itself: after changing one in place,
     assign it again, or the change isn't saved.
@@ -143,6 +148,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         workers: int = 16,
         cache_bytes: int | None = None,
         refresh_every: float | None = None,
+        trust_stamps: bool = False,
     ) -> None:
         begun = time.monotonic()
         workers = checked_workers(workers)
@@ -163,10 +169,11 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             "workers": workers,
             "cache_bytes": cache_bytes,
             "refresh_every": refresh_every,
+            "trust_stamps": trust_stamps,
         }
         self._read_only, self._workers = read_only, workers
         aligned = getattr(format, "aligned", False)
-        self._storage = Storage(directory, format.extension, mode, durable, aligned)
+        self._storage = Storage(directory, format.extension, mode, durable, aligned, trust_stamps)
         self._values = self._storage.values
         self._locks = Locks()
         self._entries = Entries(self._values, format)
@@ -213,6 +220,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         else:
             self._storage.create()
             weakref.finalize(self, self._writer.flush)
+        warn_of_mount(self._storage)
         warn_of_writers(self._storage, format, mode)
         if lazy:
             self._storage.shards.prefetch()
@@ -562,7 +570,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             self._scanner,
             self._state,
             self._writer,
-            self._storage.index,
+            self._storage,
             self._entries,
             self._loads,
             self._workers,

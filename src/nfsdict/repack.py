@@ -19,7 +19,7 @@ from .loads import Loads
 from .parallel import in_parallel
 from .scan import Scanner
 from .state import StoreState
-from .storage.index_files import IndexFiles
+from .storage import Storage
 
 log = logging.getLogger("nfsdict")
 
@@ -64,7 +64,7 @@ class Repack:
         scanner: Scanner,
         state: StoreState,
         writer: IndexWriter,
-        files: IndexFiles,
+        storage: Storage,
         entries: Entries,
         loads: Loads,
         workers: int,
@@ -73,7 +73,8 @@ class Repack:
         self._state = state
         self._scanner = scanner
         self._writer = writer
-        self._files = files
+        self._files = storage.index
+        self._rules = storage.rules
         self._entries = entries
         self._locks = state.locks
         self._workers = workers
@@ -85,13 +86,15 @@ class Repack:
             time.sleep(wait)  # else the shards were listed now and then
         self._scanner.scan(relist=True)  # only a file's ctime shows that it was written in place
         report = self._write()
-        if report.racy or not self._settled():
+        if (report.racy and self._rules.mounted.one_clock) or not self._settled():
             time.sleep(RACY_WINDOW_NS / 1e9)
             self._scanner.scan()
             report = self._write()
         return report
 
     def _settled(self) -> bool:
+        if not self._rules.mounted.proves_stamps:
+            return True  # as far as it ever will be
         with self._locks.guard:
             return self._state.settled()
 

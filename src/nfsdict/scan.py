@@ -206,7 +206,9 @@ class Scanner:
         elif first:
             plan.unpacks = True
             plan.unpacked = self._unpack(clean)
-        elif scan.reread and not self._state.lazy and self._storage.rules.lists_signatures():
+        elif (
+            scan.reread and not self._state.lazy and self._storage.rules.mounted.lists_signatures()
+        ):
             plan.reopened = PackStack(self._storage.index)
             plan.reopened.load_manifest()
         plan.todo = sorted(present - clean | plan.unpacked.keys() | known_of - present)
@@ -236,12 +238,15 @@ class Scanner:
                     partly[shard] = values
         return partly
 
-    def _server_time_ns(self) -> int:
+    def _server_time_ns(self) -> int | None:
         """The server's time in ns, from a probe file if one may be made.
 
         Else a lower bound from times seen on files. By that, changes just before the latest of
-        those times aren't proven yet.
+        those times aren't proven yet. Where hosts set times by their own clocks, see
+        ``mounts.Stamps``: as far ahead as if all times were past, or None.
         """
+        if not self._storage.rules.mounted.one_clock:
+            return self._storage.rules.mounted.unclocked
         if self._may_probe_clock:
             try:
                 return self._storage.files.probe_clock()

@@ -18,7 +18,7 @@ from .index.writer import IndexWriter
 from .state import StoreState
 from .storage import Storage
 from .storage.files import Found
-from .storage.nfs import TRIES
+from .storage.passing import TRIES
 
 log = logging.getLogger("nfsdict")
 

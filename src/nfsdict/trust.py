@@ -1,4 +1,5 @@
-"""Trust: warn if others can put pickles into a store, as these run code when they are read."""
+"""Trust: warn if others can put pickles into a store, as these run code when they are read; and if
+its mount breaks a promise."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import stat
 import warnings
 
 from .buffers import Buffers
+from .errors import UnsafeMountWarning
 from .serializers import Pickle, Serializer
 from .storage import Storage
 
@@ -21,7 +23,35 @@ class UntrustedPickleWarning(UserWarning):
     """
 
 
-_warned: dict[str, object] = {}
+_warned: dict[tuple[str, type[Warning]], object] = {}
+
+
+def _warn_once(storage: Storage, text: str, category: type[Warning]) -> None:
+    """Warn the caller's caller's caller, unless it was done for this store."""
+    mine = object()
+    if _warned.setdefault((storage.directory, category), mine) is not mine:
+        return
+    try:
+        warnings.warn(text, category, stacklevel=4)
+    except category:
+        # The filter makes it an error, also for the next opening.
+        del _warned[storage.directory, category]
+        raise
+
+
+def warn_of_mount(storage: Storage) -> None:
+    """Warn the caller's caller if the options of the store's mount break a promise."""
+    broken = [one for one in storage.rules.mounted.findings() if one.breaks]
+    if broken:
+        told = "; ".join(f"{one.option}: {one.effect}" for one in broken)
+        options = ",".join(dict.fromkeys(one.mount_with for one in broken))
+        _warn_once(
+            storage,
+            f"{storage.directory} is not safe with the options that it is mounted with. {told}. "
+            f"Mount it with {options}. If you know better: "
+            "warnings.simplefilter('ignore', nfsdict.UnsafeMountWarning)",
+            UnsafeMountWarning,
+        )
 
 
 def warn_of_writers(storage: Storage, serializer: Serializer, mode: int | None) -> None:
@@ -39,22 +69,15 @@ def warn_of_writers(storage: Storage, serializer: Serializer, mode: int | None) 
         return
     else:
         who, stop = "its group", "g-w"
-    mine = object()
-    if _warned.setdefault(storage.directory, mine) is not mine:
-        return
-    try:
-        warnings.warn(
-            f"{who} can write to {storage.directory}, and reading a pickle runs the code that its "
-            "writer chose. Use serializer=nfsdict.signed(key=...), 'json' or 'bytes', or "
-            f"chmod -R {stop} the directory. If you trust them all"
-            + (", open it with their mode, such as 0o660" if stop == "g-w" else "")
-            + ": warnings.simplefilter('ignore', nfsdict.UntrustedPickleWarning)",
-            UntrustedPickleWarning,
-            stacklevel=3,
-        )
-    except UntrustedPickleWarning:
-        del _warned[storage.directory]  # the filter makes it an error, also for the next opening
-        raise
+    _warn_once(
+        storage,
+        f"{who} can write to {storage.directory}, and reading a pickle runs the code that its "
+        "writer chose. Use serializer=nfsdict.signed(key=...), 'json' or 'bytes', or "
+        f"chmod -R {stop} the directory. If you trust them all"
+        + (", open it with their mode, such as 0o660" if stop == "g-w" else "")
+        + ": warnings.simplefilter('ignore', nfsdict.UntrustedPickleWarning)",
+        UntrustedPickleWarning,
+    )
 
 
 def _alone(status: os.stat_result) -> bool:

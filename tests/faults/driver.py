@@ -28,7 +28,7 @@ from unittest import mock
 import nfsdict
 from nfsdict import bulk, repack
 from nfsdict.index import stack, writer
-from nfsdict.storage import index_files, nfs
+from nfsdict.storage import index_files, mounted, mounts
 
 sys.path.append(str(Path(__file__).parents[1]))
 from support.aging import age
@@ -419,12 +419,13 @@ def as_on_smb(source: str, target: str) -> None:
 
 
 def main(what: str, part: str, factor: str, base: str) -> None:
-    nfs.NO_SYNC_NEEDED = ()  # type: ignore[assignment]
+    # A tmpfs is made to sync directories, too.
+    mounted.kind_of = lambda *mount: mounts.kind_of(*mount)._replace(syncs=True)
     writer._PAYS = 1
     stack._PATIENCE = 20, 0.0
     kind = os.environ.get("MOUNTED_AS")
     if kind:
-        nfs.mounted_as = lambda path: kind
+        mounted.mount_of = lambda path: mounted.Mount(kind)
         os.replace = as_on_smb  # type: ignore[assignment]
         for name in [name for name in OPERATIONS if not name.startswith(("put", "update"))]:
             del OPERATIONS[name]

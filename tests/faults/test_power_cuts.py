@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
+from lab.export import EXPORT
 from lab.laboratory import Lab
 from lab.logged import Event, LoggedDisk
-from lab.server import EXPORT, run
+from lab.system import run
 from support.layout import digest
 from support.proof import FACTOR
 

@@ -1,19 +1,21 @@
-"""One NFS client: a mount that shares nothing with the other's, as on a host of its own."""
+"""One client: a mount that shares nothing with the other's, as on a host of its own."""
 
 from __future__ import annotations
 
 import subprocess
 from pathlib import Path
 
-from .server import EXPORT, run
+from .servers import Server
+from .system import run
 
 
 class Client:
     """A client with a host name, a server address and a mount point of its own.
 
-    `nosharecache` alone keeps only caches apart: two mounts of one server by one host are one
-    NFSv4 client, whose own conflicting opens recall no delegation of its. Another address of the
-    server and another host name, taken into the client's identity when it mounts, make them two.
+    For NFS, `nosharecache` alone keeps only caches apart: two mounts of one server by one host are
+    one NFSv4 client, whose own conflicting opens recall no delegation of its. Another address of
+    the server and another host name, taken into the client's identity when it mounts, make them
+    two.
     """
 
     def __init__(self, name: str, address: str) -> None:
@@ -22,18 +24,13 @@ class Client:
         self._address = address
         self._mounted: tuple[str, str] | None = None
 
-    def mount(self, version: str, options: str) -> None:
-        """Mount so; nothing if it is mounted so."""
+    def mount(self, server: Server, version: str, options: str) -> None:
+        """Mount so; nothing if it is mounted so. Before the server changes it must be unmounted."""
         if self._mounted == (version, options):
             return
         self.unmount()
-        # The lock manager would need daemons of its own; nfsdict takes no lock.
-        words = ["vers=3", "nolock"] if version == "3" else [f"vers={version}"]
-        words += ["nosharecache", *options.split(",")] if options else ["nosharecache"]
-        source = f"{self._address}:{EXPORT if version == '3' else '/'}"
-        mount = f'hostname {self.name} && exec mount -t nfs -o "$1" "$2" "$3"'
-        arguments = [",".join(words), source, str(self.mount_point)]
-        run("unshare", "--uts", "sh", "-c", mount, "sh", *arguments)
+        command = server.mount(self._address, self.mount_point, version, options)
+        run("unshare", "--uts", "sh", "-c", f'hostname {self.name} && exec "$@"', "sh", *command)
         self._mounted = (version, options)
 
     def unmount(self) -> None:

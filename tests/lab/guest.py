@@ -12,6 +12,8 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from .servers import SERVERS
+
 INIT = Path(__file__).with_name("init")
 MODULES = Path("/usr/lib/uml/modules")
 SBIN = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -19,12 +21,9 @@ MEMORY_MB = 1500
 DISK_MB = 512  # of the empty disk /dev/ubda; sparse
 BOOT_SECONDS = 120  # 2 s on an idle machine
 
-# Executable, and the Debian package that has it.
+# Executable, and the Debian package that has it. What each server needs besides, its class says.
 NEEDED = {
     "linux.uml": "user-mode-linux",
-    "exportfs": "nfs-kernel-server",
-    "mount.nfs": "nfs-common",
-    "rpcbind": "rpcbind",
     "modprobe": "kmod",
     "tc": "iproute2",
     "dmsetup": "dmsetup",
@@ -32,25 +31,33 @@ NEEDED = {
 }
 
 
-def obstacle() -> str | None:
-    """Why no guest can be booted here, with the one command that would change it; or None."""
-    path = os.pathsep.join((os.environ.get("PATH", ""), SBIN))
-    packages = sorted({p for program, p in NEEDED.items() if not shutil.which(program, path=path)})
+def obstacle(servers: Iterable[str]) -> str | None:
+    """Why no guest with these servers can run here, with the one command that would change it; or
+    None."""
+    needed = dict(NEEDED)
+    for server in servers:
+        needed.update(SERVERS[server].NEEDED)
+    packages = sorted({package for name, package in needed.items() if not _is_there(name)})
     if packages:
-        return f"the NFS laboratory needs: apt-get install -y {' '.join(packages)}"
+        return f"the laboratory needs: apt-get install -y {' '.join(packages)}"
     if os.geteuid() != 0:
-        return (
-            "the NFS laboratory needs root: its guest mounts and exports as the user who starts it"
-        )
+        return "the laboratory needs root: its guest mounts and exports as the user who starts it"
     return None
+
+
+def _is_there(name: str) -> bool:
+    if os.path.isabs(name):
+        return os.path.exists(name)
+    path = os.pathsep.join((os.environ.get("PATH", ""), SBIN))
+    return shutil.which(name, path=path) is not None
 
 
 class Guest:
     """One guest with a temporary directory, shared with the host, which `with` removes.
 
     The guest's root file system is the host's, writable, so a command finds the same interpreter
-    and the same files there. `/mnt`, `/run`, `/dev` and `/var/lib/nfs` are the guest's own; what
-    it writes elsewhere it writes to the host.
+    and the same files there. `/mnt`, `/run` and `/dev` are the guest's own, and what servers hide;
+    what it writes elsewhere it writes to the host.
     """
 
     def __init__(self) -> None:
@@ -69,13 +76,12 @@ class Guest:
         command: Sequence[str],
         *,
         environment: Mapping[str, str],
-        modules: Iterable[str] = (),
         terminal: bool = False,
     ) -> None:
         """Start the guest and have it run *command*; returns at once.
 
-        *modules* are kernel modules to load besides those of NFS. The command's output goes to
-        the file `console`, or with *terminal* the command has the caller's terminal.
+        The command's output goes to the file `console`, or with *terminal* the command has the
+        caller's terminal.
         """
         self._write_command(command, environment)
         disk = self.directory / "disk"
@@ -85,7 +91,7 @@ class Guest:
             "linux.uml", "quiet", "loglevel=1", "rootfstype=hostfs", "rootflags=/", "rw",
             f"init={INIT}", f"mem={MEMORY_MB}M", "con=null", "con0=fd:0,fd:1",
             f"uml_dir={self.directory}", f"ubd0={disk}",
-            f"LAB_RUN={self.directory}", f"LAB_MODULES={','.join(modules)}",
+            f"LAB_RUN={self.directory}",
         ]  # fmt: skip
         with (self.directory / "console").open("wb") as console:
             self._process = subprocess.Popen(

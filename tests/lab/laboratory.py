@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import shutil
 import subprocess
@@ -11,33 +12,58 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from . import export
 from .client import Client
 from .configuration import Configuration
 from .rpcs import Rpcs, counted
-from .server import EXPORT, Server, run
+from .servers import SERVERS, Knfsd, Server
+from .system import run
+
+LEASES = Path("/proc/sys/fs/leases-enable")
 
 
 class Bench:
     """Server, network and clients of one guest, set up anew as little as the next test allows."""
 
     def __init__(self) -> None:
-        self.server = Server()
         self.clients = {"a": Client("a", "127.0.0.1"), "b": Client("b", "127.0.0.2")}
-        self._served: tuple[str, int, bool] | None = None
+        self._server: Server | None = None
+        self._served: tuple[object, ...] | None = None
         self._rtt_ms = 0.0
         self._number = 0
 
+    @property
+    def server(self) -> Server:
+        """The one that was prepared last."""
+        assert self._server is not None
+        return self._server
+
+    @property
+    def knfsd(self) -> Knfsd:
+        """The same, for what Linux's NFS server alone can do."""
+        assert isinstance(self._server, Knfsd)
+        return self._server
+
     def prepare(self, configuration: Configuration) -> None:
         """Bring everything into the state that *configuration* describes."""
-        served = (configuration.export, configuration.size_mb, configuration.root_squash)
+        served = dataclasses.astuple(configuration)[:5]
         if self._served != served:
-            self.release()
-            self.server.prepare(*served)
+            self._serve(configuration)
             self._served = served
-        self.server.delegate(configuration.delegations)
+        # The kernel's NFS server holds delegations as leases.
+        LEASES.write_text(f"{int(configuration.delegations)}\n")
         for client in self.clients.values():
-            client.mount(configuration.version, configuration.options)
+            client.mount(self.server, configuration.version, configuration.options)
         self.delay(configuration.rtt_ms)
+
+    def _serve(self, configuration: Configuration) -> None:
+        self.release()
+        self._served = None
+        if self._server is not None:
+            self._server.close()
+        export.make(configuration.export, configuration.size_mb)
+        self._server = SERVERS[configuration.server]()
+        self._server.open(configuration)
 
     def release(self) -> None:
         """Unmount both clients, whatever state a test left them in."""
@@ -70,7 +96,8 @@ class Lab:
 
     `a`, `b`: the test's directory as client A and client B have it, both having looked it up
     and learnt what root may do there.
-    `server`: the same directory on the server's own file system.
+    `server`: the same directory on the server's own file system; of CephFS and GlusterFS, where
+    nobody may change that, as a third client has it.
     `configuration`: what the test's marker asked for.
     """
 
@@ -79,7 +106,7 @@ class Lab:
         self._processes: list[subprocess.Popen[str]] = []
         self._disturbed = False
         self.configuration = configuration
-        self.server = EXPORT / name
+        self.server = bench.server.files / name
         self.a = bench.clients["a"].mount_point / name
         self.b = bench.clients["b"].mount_point / name
         self.server.mkdir()
@@ -96,10 +123,10 @@ class Lab:
             process.kill()
             process.communicate()
         if self._disturbed:
-            self._bench.server.export()
-            self._bench.server.start()
+            self._bench.knfsd.export()
+            self._bench.knfsd.start()
             self._bench.release()
-            self._bench.server.end_grace()
+            self._bench.knfsd.end_grace()
         while self.server.exists():
             # A client removes its .nfsXXXX files when it is done with closing them, also now.
             with suppress(FileNotFoundError):
@@ -120,11 +147,11 @@ class Lab:
 
     def stop_server(self) -> None:
         self._disturbed = True
-        self._bench.server.stop()
+        self._bench.knfsd.stop()
 
     def start_server(self) -> None:
         """Start it again. On v4 clients first reclaim their state, for up to 10 s."""
-        self._bench.server.start()
+        self._bench.knfsd.start()
 
     def restart_server(self) -> None:
         """Stop and start: files that were unlinked while open are gone for good, so ESTALE."""
@@ -134,16 +161,16 @@ class Lab:
     def unexport(self) -> None:
         """Refuse both clients everything, until `export`."""
         self._disturbed = True
-        self._bench.server.unexport()
+        self._bench.knfsd.unexport()
 
     def export(self) -> None:
-        self._bench.server.export()
+        self._bench.knfsd.export()
 
     def remount(self, client: str, options: str) -> None:
         """Mount client "a" or "b" afresh, its caches empty, with *options* besides the usual."""
         mount = self._bench.clients[client]
         mount.unmount()
-        mount.mount(self.configuration.version, options)
+        mount.mount(self._bench.server, self.configuration.version, options)
         self._look_up()
 
     def spawn(

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple, Union
 
 from .devices import Loop, message, mount, unmount
-from .server import run
+from .system import modprobe, run
 
 SECTOR = 512
 DISK_MB = 12
@@ -51,7 +51,7 @@ class LoggedDisk:
         self.directory = directory
         self.mount_point = mount_point
         image, self._log = directory / "disk", directory / "log"
-        run("modprobe", "-a", "-d", "/run/modules", "loop", "dm-mod", "dm-log-writes")
+        modprobe("loop", "dm-mod", "dm-log-writes")
         directory.mkdir()
         if before is None:
             with image.open("wb") as file:

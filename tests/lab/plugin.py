@@ -1,4 +1,4 @@
-"""The pytest plugin: the marker `nfs`, the option `--nfs`, and the fixture `lab`'s parameters."""
+"""The pytest plugin: the markers `nfs` and `shared`, the option `--shared`, and what `lab` is."""
 
 from __future__ import annotations
 
@@ -12,13 +12,20 @@ import pytest
 from . import fixtures
 from .guest import obstacle
 from .inside import Inside
-from .marker import configuration, configurations
+from .marker import configuration, configurations, is_marked
 from .replay import RUN, Guests
+from .servers import SERVERS
+
+ALL = "all"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--nfs", action="store_true", help="NFS tests that cannot run are an error, not skipped"
+        "--shared",
+        metavar="SERVERS",
+        default=ALL if os.environ.get("CI") == "true" else "",
+        help="tests in the laboratory on these servers (comma-separated, or 'all') that cannot run"
+        f" are an error, not skipped: {', '.join(SERVERS)}",
     )
 
 
@@ -26,9 +33,16 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "nfs(version=('3', '4.0', '4.1', '4.2'), export='tmpfs', size_mb=256, root_squash=False,"
-        " options='', delegations=True, rtt_ms=0, timeout=60): run in a guest with an NFS server"
-        " and two clients, once for each combination of the values of arguments that are tuples;"
-        " export is 'tmpfs' or 'ext4', options are mount options, timeout is in seconds.",
+        " options='', delegations=True, rtt_ms=0, timeout=60): run in a guest with Linux's NFS"
+        " server and two clients, once for each combination of the values of arguments that are"
+        " tuples; export is 'tmpfs', 'ext4' or 'xfs', options are mount options, timeout is in"
+        " seconds.",
+    )
+    config.addinivalue_line(
+        "markers",
+        f"shared(server={tuple(SERVERS)}, options=..., server_options=..., ...): the same with each"
+        " of these servers, with the options with which it keeps all promises; arguments as of"
+        " nfs. A test may have both markers.",
     )
     directory = os.environ.get(RUN)
     if directory:
@@ -39,13 +53,28 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    marked = metafunc.definition.get_closest_marker("nfs") is not None
+    marked = is_marked(metafunc.definition)
     if marked != ("lab" in metafunc.fixturenames):
         name = metafunc.definition.nodeid
-        raise pytest.UsageError(f"{name}: the marker nfs and the fixture lab go together")
+        raise pytest.UsageError(f"{name}: the markers nfs, shared and the fixture lab go together")
     if marked:
         values = configurations(metafunc.definition)
         metafunc.parametrize("lab", values, indirect=True, ids=map(str, values))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Every test of the laboratory can be chosen, or left out, by the marker `shared`."""
+    if is_marked(item) and not item.get_closest_marker("shared"):
+        item.add_marker("shared")
+
+
+def _needed(config: pytest.Config) -> set[str]:
+    """The servers on which a test that can't run is an error."""
+    option = config.getoption("shared")
+    names = set(SERVERS) if option == ALL else set(filter(None, option.split(",")))
+    if not names <= set(SERVERS):
+        raise pytest.UsageError(f"--shared: {', '.join(SERVERS)} are servers, {option} is not")
+    return names
 
 
 class Outside:
@@ -63,25 +92,23 @@ class Outside:
     def pytest_collection_modifyitems(
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
-        marked = [item for item in items if item.get_closest_marker("nfs")]
-        reason = obstacle() if marked else None
-        if reason is None:
-            return
-        if config.getoption("nfs") or os.environ.get("CI") == "true":
+        servers = {item: configuration(item).server for item in items if is_marked(item)}
+        needed = _needed(config).intersection(servers.values())
+        reason = obstacle(needed) if needed else None
+        if reason is not None:
             raise pytest.UsageError(reason)
-        for item in marked:
-            item.add_marker(pytest.mark.skip(reason=reason))
+        reasons = {server: obstacle([server]) for server in set(servers.values())}
+        for item, server in servers.items():
+            reason = reasons[server]
+            if reason is not None:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Generator[None, object, object]:
         """Let pytest run all other tests as if there were no more, and the marked ones in guests,
         fewest changes of the set-up first."""
         items = session.items
-        marked = [
-            item
-            for item in items
-            if item.get_closest_marker("nfs") and not item.get_closest_marker("skip")
-        ]
+        marked = [item for item in items if is_marked(item) and not item.get_closest_marker("skip")]
         if not marked or session.config.option.collectonly:
             return (yield)
         session.items = [item for item in items if item not in marked]

@@ -20,7 +20,7 @@ from .marker import configuration, time_limit
 PACKAGES = Path(__file__).parents[len(__package__.split(".")) - 1].parent
 PLUGIN = f"{__package__}.plugin"
 RUN = "NFSDICT_LAB"  # environment variable: the run directory, set inside a guest only
-PREPARE_SECONDS = 60  # for the laboratory to become what a test asks for; 4 s on an idle machine
+PREPARE_SECONDS = 120  # for the laboratory to become what a test asks for
 GUESTS = 4  # at most at once, each with the memory that it takes
 SHARES = 4  # for each of them: what is left in the end is run by all
 WORTH_SECONDS = 600  # of time limits, that are worth one more set-up

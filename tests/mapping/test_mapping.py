@@ -559,7 +559,7 @@ def test_a_shard_removed_while_it_is_listed_is_an_empty_one(opened, monkeypatch)
     store = opened()
     store.update(a=1, b=2)
     shard = value_file(store, "a").parent
-    module = importlib.import_module("nfsdict.storage.nfs")
+    module = importlib.import_module("nfsdict.storage.coherence")
     list_changes = module.list_changes
 
     def removed_first(path, *known):

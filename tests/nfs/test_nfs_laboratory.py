@@ -235,8 +235,8 @@ def test_root_is_nobody_where_it_is_squashed(lab: Lab) -> None:
 @pytest.fixture
 def guests(request: pytest.FixtureRequest) -> None:
     """Treats a machine without guests as the plugin does."""
-    reason = obstacle()
-    if reason and (request.config.getoption("nfs") or os.environ.get("CI") == "true"):
+    reason = obstacle(["knfsd"])
+    if reason and request.config.getoption("shared"):
         pytest.fail(reason)
     if reason:
         pytest.skip(reason)
@@ -360,7 +360,7 @@ def test_without_the_packages_tests_are_skipped_with_the_command(without_package
     assert "apt-get install -y no-such-package" in output
 
 
-@pytest.mark.parametrize("arguments", [("--nfs",), ()], ids=["--nfs", "CI"])
+@pytest.mark.parametrize("arguments", [("--shared=knfsd",), ()], ids=["--shared", "CI"])
 def test_without_the_packages_a_run_that_must_have_them_is_an_error(
     without_packages: Path, arguments: tuple[str, ...]
 ) -> None:

@@ -125,6 +125,7 @@ def test_an_opening_finds_each_change(package, lab: Lab, pair, lazy) -> None:
         assert KEYS[100 + number] not in set(d)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of nordirplus on version 3
 @pytest.mark.nfs(version=BOTH)
 def test_where_listings_bring_no_attributes(package, lab: Lab, pair, caplog) -> None:
     """Then each shard is asked, which is logged once."""

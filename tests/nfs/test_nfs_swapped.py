@@ -157,7 +157,7 @@ def test_a_store_that_is_what_was_mounted(package, lab: Lab) -> None:
         seen = d._storage.rules.clock.lower_bound()
         os.utime(place)
         assert d.refresh() == set() and dict(package.NfsDict("store", place)) == {"a": 1}
-        assert not d._storage.shards._parent_over_nfs()
+        assert not d._storage.shards._asks_parent()
         assert seen <= d._storage.rules.clock.lower_bound() < time.time_ns() + 10**9
         lab.run("import sys, nfsdict; nfsdict.NfsDict('store', sys.argv[1])['b'] = 2", lab.b)
         assert d.refresh() == {"b"}

@@ -1,4 +1,7 @@
-"""What one host finished writing, the next one finds: two clients of a real NFS server."""
+"""What one host finished writing, the next one finds: two clients of a real server.
+
+All but what changes files behind the server's back is tried on other servers too.
+"""
 
 from __future__ import annotations
 
@@ -12,12 +15,14 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lab.laboratory import Lab
+from support.proof import FACTOR
 
 ALL = ("3", "4.0", "4.1", "4.2")
 # How long after a change its time can still come again, as the index sees it.
 SETTLED = 3.5
-# How long readers race with a writer.
+# How long readers race with a writer, and how long on others than Linux's NFS server.
 SECONDS = float(os.environ.get("NFSDICT_RACE_SECONDS", "20"))
+SHORT_SECONDS = 4 * FACTOR
 
 
 READS: dict[str, Callable] = {
@@ -29,6 +34,7 @@ READS: dict[str, Callable] = {
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.shared
 def test_a_key_that_was_missed_is_found_once_another_host_wrote_it(lab: Lab, a, b, read) -> None:
     here, there = a(lazy=True), b(lazy=True)
     for number in range(20):
@@ -40,6 +46,7 @@ def test_a_key_that_was_missed_is_found_once_another_host_wrote_it(lab: Lab, a, 
 
 
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.shared
 def test_a_fresh_get_misses_what_another_host_deleted(lab: Lab, a, b) -> None:
     here, there = a(), b()
     for number in range(20):
@@ -54,6 +61,7 @@ def test_a_fresh_get_misses_what_another_host_deleted(lab: Lab, a, b) -> None:
 
 @pytest.mark.parametrize("change", ["delete", "replace"])
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.shared
 def test_a_fresh_get_is_not_served_from_a_file_that_lost_its_name(lab: Lab, a, b, change) -> None:
     """The file lives on under another name, as in a pop under way, so its handle is good."""
     here, there = a(), b()
@@ -73,6 +81,7 @@ def test_a_fresh_get_is_not_served_from_a_file_that_lost_its_name(lab: Lab, a, b
 
 
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.shared
 def test_a_fresh_get_misses_what_another_host_took(lab: Lab, a, b) -> None:
     here, there = a(), b()
     for number in range(20):
@@ -85,6 +94,7 @@ def test_a_fresh_get_misses_what_another_host_took(lab: Lab, a, b) -> None:
 
 @pytest.mark.parametrize("change", ["delete", "replace"])
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.shared
 def test_setdefault_goes_by_what_the_server_has(lab: Lab, a, b, change) -> None:
     """The client remembers a file that lost its name and lives on under another one."""
     there = b()
@@ -105,6 +115,7 @@ def test_setdefault_goes_by_what_the_server_has(lab: Lab, a, b, change) -> None:
 
 
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.shared
 def test_a_fresh_get_sees_what_another_host_replaced(lab: Lab, a, b) -> None:
     here, there = a(), b()
     there["key"] = 0
@@ -115,12 +126,15 @@ def test_a_fresh_get_sees_what_another_host_replaced(lab: Lab, a, b) -> None:
 
 
 @pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.shared(timeout=180)
 def test_refresh_sync_and_a_new_dictionary_see_all_that_another_host_did(lab: Lab, a, b) -> None:
+    # Where no stamp is believed each look lists all.
+    count, turns = (60, 5) if lab.configuration.server == "knfsd" else (12, 2)
     there = b()
-    there.update({f"key {number}": "old" for number in range(60)})
+    there.update({f"key {number}": "old" for number in range(count)})
     refreshed, synced, lazy = a(), a(), a(lazy=True)
-    assert len(lazy) == 60
-    for turn in range(5):
+    assert len(lazy) == count
+    for turn in range(turns):
         keys = sorted(there)
         changed = {f"new {turn}", *keys[:10]}
         there[f"new {turn}"] = turn
@@ -274,6 +288,7 @@ def test_a_listing_between_two_changes_of_one_tick_is_not_remembered(
     pytest.fail(f"only {racy} pairs of changes met in one tick")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of nordirplus on version 3
 @pytest.mark.parametrize("options", ["", "nordirplus", "rsize=4096"])
 @pytest.mark.nfs(version=ALL)
 def test_a_sync_finds_what_was_edited_in_place(lab: Lab, package, options) -> None:
@@ -343,6 +358,7 @@ def test_shards_made_in_one_tick_are_all_listed(lab: Lab, package, a, b) -> None
 
 
 @pytest.mark.nfs(version=ALL)
+@pytest.mark.shared
 def test_wait_for_returns_what_another_host_writes(lab: Lab, a) -> None:
     here = a()
     writer = """
@@ -381,12 +397,14 @@ WRITER = """
 
 
 @pytest.mark.nfs(version=ALL, export="ext4", timeout=60 + int(2 * SECONDS))
+@pytest.mark.shared(timeout=60 + 2 * SHORT_SECONDS)
 def test_readers_meet_whole_values_only_while_another_host_writes(lab: Lab, a, b) -> None:
     keys = [f"key {number}" for number in range(5)]
     there = b()
     there.update({key: (key, 0, "") for key in keys})
     readers = [a(), a(lazy=True)]
-    writer = lab.spawn(WRITER, lab.b, SECONDS, *keys)
+    seconds = SECONDS if lab.configuration.server == "knfsd" else SHORT_SECONDS
+    writer = lab.spawn(WRITER, lab.b, seconds, *keys)
     latest = {(id(d), key): 0 for d in readers for key in keys}
     seen = set()
     reads = 0
@@ -414,7 +432,7 @@ def test_readers_meet_whole_values_only_while_another_host_writes(lab: Lab, a, b
     output, errors = writer.communicate()
     assert writer.returncode == 0, errors
     print(f"{output.strip()} writes, {reads} reads, {len(seen)} different values")
-    assert len(seen) > 20
+    assert len(seen) > min(20, seconds)
     time.sleep(0.1)
     there.refresh()
     for here in readers:

@@ -92,7 +92,7 @@ def test_index_and_packs_under_a_lease_are_waited_for(nfsdict, tmp_path, leased,
 
 
 def test_the_wait_is_bounded(opened, leased, monkeypatch):
-    monkeypatch.setattr(importlib.import_module("nfsdict.storage.nfs"), "_LEASE_SECONDS", 0.05)
+    monkeypatch.setattr(importlib.import_module("nfsdict.storage.passing"), "_LEASE_SECONDS", 0.05)
     opened()["a"] = 1
     d = opened(lazy=True)
     leased(value_file(d, "a"), seconds=30)

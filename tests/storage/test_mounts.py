@@ -14,6 +14,19 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
 
+INFO = """\
+22 27 0:21 / /proc rw,relatime - proc proc rw
+27 1 254:0 / / rw,relatime - ext4 /dev/vda rw,discard
+40 27 0:44 / /mnt/with\\040space rw,nosuid shared:1 - nfs4 server:/ex\\040port rw,vers=4.2,nocto
+41 27 0:45 / /mnt/b rw - cifs //server/x rw,vers=3.1.1,actimeo=1,closetimeo=1
+42 27 0:45 / /mnt/c ro - cifs //server/x
+"""
+
+
+@pytest.fixture
+def mountinfo(nfsdict):
+    return importlib.import_module("nfsdict.storage.mountinfo")
+
 
 @pytest.fixture
 def mounts(nfsdict):
@@ -21,8 +34,8 @@ def mounts(nfsdict):
 
 
 @pytest.fixture
-def rules(nfsdict):
-    return importlib.import_module("nfsdict.storage.nfs")
+def mounted(nfsdict):
+    return importlib.import_module("nfsdict.storage.mounted")
 
 
 @pytest.fixture
@@ -34,32 +47,72 @@ def store(nfsdict, tmp_path):
     return store
 
 
+# --- which mount it is -------------------------------------------------------------------------
+
+
 @pytest.mark.skipif(shutil.which("df") is None, reason="df tells the same")
-def test_it_is_what_df_says(mounts, tmp_path):
+def test_it_is_what_df_says(mountinfo, tmp_path):
     for path in (tmp_path, "/proc", "/dev", "/"):
         done = subprocess.run(
-            ["df", "--output=fstype", path], capture_output=True, text=True, check=True
+            ["df", "--output=fstype,target", path], capture_output=True, text=True, check=True
         )
-        told = done.stdout.split()[-1]
-        assert mounts.mounted_as(str(path)) == told or told == "-"
+        told, point = done.stdout.split()[-2:]
+        mount = mountinfo.mount_of(str(path))
+        assert (mount.type == told or told == "-") and mount.point == point
 
 
-def test_a_device_that_no_mount_has(mounts, tmp_path):
+def test_a_device_that_no_mount_has(mountinfo, tmp_path):
     """As each subvolume of btrfs has one."""
     descriptor = os.open(tmp_path, os.O_RDONLY)
-    found = mounts._mount_of(1 << 19, f"/proc/self/fdinfo/{descriptor}")
+    found = mountinfo._mount_of(1 << 19, f"/proc/self/fdinfo/{descriptor}")
     os.close(descriptor)
-    assert found == mounts.mounted_as(str(tmp_path)) != ""
+    assert found == mountinfo.mount_of(str(tmp_path)) != mountinfo.Mount("")
 
 
-def test_no_such_directory_is_an_error(mounts, tmp_path):
+def test_a_line_says_type_options_source_and_place(mountinfo):
+    mount = mountinfo.find_mount(INFO, "40", 0)
+    assert mount == (
+        "nfs4",
+        ("rw", "nosuid", "rw", "vers=4.2", "nocto"),
+        "server:/ex port",
+        "/mnt/with space",
+    )
+    assert mount.option("nocto") == "" and mount.option("vers") == "4.2"
+    assert mount.option("ver") is mount.option("cto") is None
+
+
+def test_it_is_found_by_its_number_and_else_by_its_device(mountinfo):
+    device = os.makedev(0, 45)
+    assert mountinfo.find_mount(INFO, "42", device).point == "/mnt/c"
+    assert mountinfo.find_mount(INFO, "99", device).point == "/mnt/b"
+    assert mountinfo.find_mount(INFO, "", os.makedev(0, 99)) == mountinfo.Mount("")
+    assert mountinfo.find_mount("", "42", device) == mountinfo.Mount("")
+
+
+STATS = """\
+device proc mounted on /proc with fstype proc
+device 127.0.0.1:/mnt/export mounted on /mnt/a\\040b with fstype nfs statvers=1.1
+\topts:\trw,vers=3
+\tcaps:\tcaps=0x3fbf,wtmult=512,dtsize=1048576,bsize=0,namlen=255
+device 127.0.0.1:/ mounted on /mnt/b with fstype nfs4 statvers=1.1
+\tcaps:\tcaps=0x3fbe,wtmult=512
+device tmp mounted on /mnt/c with fstype tmpfs
+"""
+
+
+def test_the_capabilities_are_those_of_the_mount(mountinfo):
+    found = [mountinfo.capabilities_in(STATS, point) for point in ("/mnt/a b", "/mnt/b", "/mnt/c")]
+    assert found == [0x3FBF, 0x3FBE, 0]
+
+
+def test_no_such_directory_is_an_error(mountinfo, tmp_path):
     with pytest.raises(FileNotFoundError):
-        mounts.mounted_as(str(tmp_path / "nothing"))
+        mountinfo.mount_of(str(tmp_path / "nothing"))
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EIO])
-def test_an_error_that_passes_is_not_remembered(rules, store, monkeypatch, number):
-    """Until it is known, the rules of NFS hold, and mounts are synced."""
+def test_an_error_that_passes_is_not_remembered(mounts, mounted, store, monkeypatch, number):
+    """Until it is known, the most careful rules hold, and directories are synced."""
     original = builtins.open
 
     def failing(path, *arguments, **options):
@@ -67,34 +120,177 @@ def test_an_error_that_passes_is_not_remembered(rules, store, monkeypatch, numbe
             raise OSError(number, "passing")
         return original(path, *arguments, **options)
 
-    store.rules._file_system = store.values._synced = None
+    def forget():
+        store.rules.mounted = mounted.Mounted(store.directory, False)
+        store.values._synced = None
+
+    forget()
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "open", failing)
-        assert store.rules.over_nfs()
-        assert not store.rules.synchronous(store.directory)
+        assert store.rules.kind == mounts.UNKNOWN
+        assert not store.rules.mounted.synchronous(store.directory)
         assert store.files.syncs()
         assert isinstance(store.values.put("ab" * 32, b"one"), bytes)
-    monkeypatch.setattr(rules, "mounted_as", lambda path: "tmpfs")
-    assert not store.rules.over_nfs()
+    monkeypatch.setattr(mounted, "mount_of", lambda path: mounted.Mount("tmpfs"))
+    assert store.rules.kind == mounts.KINDS["tmpfs"]
     assert isinstance(store.values.put("ab" * 32, b"two"), bytes)
     assert not store.files.syncs()
 
 
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
-def test_where_there_is_no_proc_nothing_is_told(mounts, tmp_path, monkeypatch, number):
+def test_where_there_is_no_proc_nothing_is_told(mountinfo, mounts, tmp_path, monkeypatch, number):
     def none(path, *arguments, **options):
         raise OSError(number, "no /proc")
 
     with monkeypatch.context() as patch:
         patch.setattr(builtins, "open", none)
-        assert mounts.mounted_as(str(tmp_path)) == ""
+        assert mountinfo.mount_of(str(tmp_path)) == mountinfo.Mount("")
+    assert mounts.kind_of(mountinfo.Mount("")) == mounts.UNKNOWN
 
 
-def test_it_is_asked_for_once(rules, store, monkeypatch):
+def test_it_is_asked_for_once(mounted, store, monkeypatch):
     asked = []
-    monkeypatch.setattr(rules, "mounted_as", lambda path: asked.append(path) or "ext4")
-    store.rules._file_system = store.values._synced = None
+    monkeypatch.setattr(
+        mounted, "mount_of", lambda path: asked.append(path) or mounted.Mount("ext4")
+    )
+    store.rules.mounted = mounted.Mounted(store.directory, False)
+    store.values._synced = None
     for number in range(3):
         store.values.put("ab" * 32, b"%d" % number)
-        assert not store.rules.over_nfs()
+        assert store.rules.kind.trusted
     assert len(asked) == 1
+
+
+# --- what its options do -----------------------------------------------------------------------
+
+MENDS = "actimeo=0,closetimeo=0"
+BREAK = [
+    ("nfs4", "rw,nocto,nordirplus", "cto,rdirplus"),
+    ("nfs", "rw,vers=3,rdirplus=none,nocto", "cto,rdirplus"),
+    ("cifs", "rw,vers=3.1.1", MENDS),
+    ("cifs", "rw,vers=3.1.1,actimeo=1,closetimeo=1", MENDS),
+    ("cifs", "actimeo=0,closetimeo=1", MENDS),
+    ("cifs", "acdirmax=60,acregmax=0,closetimeo=0", MENDS),
+    ("smb3", "cache=loose,actimeo=0,closetimeo=0", f"cache=strict,{MENDS}"),
+    ("9p", "rw,trans=tcp,cache=loose", "cache=none"),
+    ("9p", "rw,cache=5", "cache=none"),
+    ("fuse.sshfs", "rw,user_id=0", "dir_cache=no,attr_timeout=0,entry_timeout=0"),
+    ("fuse.glusterfs", "rw", None),
+]
+HOLD = [
+    ("nfs4", "rw,vers=4.2,hard"),
+    ("nfs4", "rw,nocto"),
+    ("nfs", "nordirplus"),
+    ("nfs", "soft,nolock,noac,lookupcache=none,local_lock=all,actimeo=600"),
+    ("cifs", "rw,cache=strict,actimeo=0,closetimeo=0"),
+    ("cifs", "rw,actimeo=0"),
+    ("9p", "rw,trans=tcp"),
+    ("9p", "rw,cache=none"),
+    ("9p", "rw,cache=0"),
+    ("ceph", "rw,noshare"),
+    ("ext4", "rw,discard"),
+    ("fuse.strange", "rw"),
+    ("", ""),
+]
+
+
+def mount(mountinfo, kind, options):
+    return mountinfo.Mount(kind, tuple(filter(None, options.split(","))))
+
+
+@pytest.mark.parametrize(("kind", "options", "mend"), BREAK)
+def test_options_that_break_a_promise(mountinfo, mounts, kind, options, mend):
+    found = mounts.findings(mount(mountinfo, kind, options))
+    assert found[0].breaks and found[0].effect and found[0].option
+    assert mend is None or found[0].mount_with == mend
+    # What may show what isn't there isn't moved aside.
+    kind_of = mounts.kind_of(mount(mountinfo, kind, options))
+    assert not (kind_of.caches_content and kind_of.rereads)
+
+
+@pytest.mark.parametrize(("kind", "options"), HOLD)
+def test_options_that_break_none(mountinfo, mounts, kind, options):
+    assert not any(one.breaks for one in mounts.findings(mount(mountinfo, kind, options)))
+
+
+def test_what_costs_only_time_is_told(mountinfo, mounts):
+    def told(kind, options):
+        found = mounts.findings(mount(mountinfo, kind, options))
+        assert all(one.effect for one in found)
+        return [one.option for one in found]
+
+    assert told("nfs4", "rw,nocto") == ["nocto"]
+    assert told("nfs4", "ro,nordirplus,soft,nolock,noac") == [
+        "nordirplus",
+        "soft",
+        "nolock",
+        "noac",
+        "ro",
+    ]
+    assert told("ceph", "rw") == ["ceph"] and told("lustre", "rw") == ["lustre"]
+    assert told("fuse.strange", "rw") == ["fuse.strange"]
+    assert told("ext4", "rw") == []
+
+
+@pytest.mark.parametrize("kind", ["fuse", "fuse.strange", "virtiofs", "nfs3d", ""])
+def test_the_unknown_gets_the_careful_rules(mountinfo, mounts, kind):
+    assert mounts.kind_of(mountinfo.Mount(kind)) == mounts.UNKNOWN
+    assert not mounts.UNKNOWN.trusted and mounts.UNKNOWN.syncs
+    assert mounts.UNKNOWN.stamps is mounts.Stamps.NONE
+
+
+def test_whose_clocks_are_kept_is_for_the_caller_to_say(mountinfo, mounts):
+    def stamps(kind, trust):
+        return mounts.kind_of(mountinfo.Mount(kind), trust).stamps
+
+    server, files = mounts.Stamps.SERVER, mounts.Stamps.FILES
+    for kind in ("ceph", "fuse.glusterfs", "lustre", "gpfs", "fuse.strange"):
+        assert stamps(kind, False) not in (server, files)
+        assert stamps(kind, True) is server
+    for kind in ("fuse.sshfs", "vfat"):
+        assert stamps(kind, False) is stamps(kind, True) is files
+
+
+# --- the warning at opening ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def on(mountinfo, mounted, monkeypatch):
+    """Say what the store is mounted as."""
+
+    def on(kind, options=""):
+        one = mount(mountinfo, kind, options)
+        monkeypatch.setattr(mounted, "mount_of", lambda path: one)
+
+    return on
+
+
+def test_an_unsafe_mount_is_warned_of_once(nfsdict, opened, on, recwarn):
+    on("cifs", "actimeo=1,closetimeo=0")
+    opened()["a"] = 1
+    assert opened()["a"] == 1
+    [warning] = recwarn
+    assert (
+        warning.category is nfsdict.UnsafeMountWarning
+        and warning.filename == opened.__code__.co_filename
+    )
+    assert "actimeo=0,closetimeo=0" in str(warning.message) and "simplefilter" in str(
+        warning.message
+    )
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_it_can_be_an_error_each_time(nfsdict, opened, on, tmp_path):
+    on("9p", "cache=loose")
+    for _ in range(2):
+        with pytest.raises(nfsdict.UnsafeMountWarning):
+            opened()
+    on("9p", "cache=none")
+    assert dict(opened()) == {}
+
+
+def test_a_safe_mount_is_not_warned_of(opened, on, recwarn):
+    for kind, options in HOLD:
+        on(kind, options)
+        opened()["a"] = 1
+    assert list(recwarn) == []

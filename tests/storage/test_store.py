@@ -53,8 +53,8 @@ MKDIRS = "link,linkat,mkdir,mkdirat,unlink,unlinkat,chmod,fchmod,fchmodat"
 
 PROLOGUE = """
 import os, sys
-import nfsdict, nfsdict.storage.nfs
-nfsdict.storage.nfs.mounted_as = lambda path: "ext4"  # a tmpfs is not asked to fsync directories
+import nfsdict, nfsdict.storage.mounted as mounted
+mounted.mount_of = lambda path: mounted.Mount("ext4")  # a tmpfs is not asked to fsync directories
 durable = sys.argv[2] == "durable"
 d = nfsdict.NfsDict("store", sys.argv[1], "bytes", lazy=True, durable=durable, workers=1)
 """
@@ -370,7 +370,7 @@ def calls_of(store):
 
 
 def where_is(name):
-    return os if hasattr(os, name) else importlib.import_module("nfsdict.storage.nfs")
+    return os if hasattr(os, name) else importlib.import_module("nfsdict.storage.coherence")
 
 
 @pytest.mark.parametrize("name", ["lstat", "unlink", "list_changes", "open"])

@@ -122,8 +122,8 @@ def test_a_file_in_its_place_is_an_error_that_names_the_shard(
         with pytest.raises(NotADirectoryError):
             WHOLE[name](settled)
         assert set(settled) == set(KEYS)
-    rules = settled._storage.rules
-    monkeypatch.setattr(rules, "lists_attributes", lambda: True)
+    mounted = settled._storage.rules.mounted
+    monkeypatch.setattr(mounted, "lists_attributes", lambda: True)
     with pytest.raises(NotADirectoryError):
         settled._storage.shards.present_with_stamps()
     shard.unlink()

@@ -15,13 +15,10 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*is not safe with:UserWarning")
+
 REFUSALS = [errno.EACCES, errno.EPERM, errno.EIO, errno.ENOSPC, errno.EROFS]
 KINDS = ["cifs", "smb3", "fuse.sshfs", ""]
-
-
-@pytest.fixture
-def directories(nfsdict):
-    return importlib.import_module("nfsdict.storage.nfs")
 
 
 @pytest.fixture
@@ -30,11 +27,12 @@ def files(nfsdict):
 
 
 @pytest.fixture(autouse=True)
-def mounted(directories, monkeypatch):
+def mounted(nfsdict, monkeypatch):
     """Say what it is mounted as."""
+    module = importlib.import_module("nfsdict.storage.mounted")
 
     def mounted(kind):
-        monkeypatch.setattr(directories, "mounted_as", lambda path: kind)
+        monkeypatch.setattr(module, "mount_of", lambda path: module.Mount(kind))
 
     mounted("cifs")
     return mounted
@@ -140,6 +138,23 @@ def test_a_value_that_stays_is_the_old_one(nfsdict, opened, smb, quick, number):
         d.update(a="new", b="new")
     assert failed.value.failed.keys() == {"a", "b"}
     assert d["a"] == d.get("a", fresh=True) == "old" and left(d) == []
+
+
+def test_where_looking_fails_too_it_is_uncertain(nfsdict, opened, smb, quick, monkeypatch):
+    d = opened(durable=False)
+    d["a"] = "old"
+    smb(FOREVER, after=0.001)
+
+    def failing(self, paths):
+        raise OSError(errno.ESTALE, "the directory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(d._storage.files), "read_paths", failing)
+        with pytest.raises(nfsdict.UncertainWriteError):
+            d["a"] = "new"
+    assert d.get("a") is None and len(left(d)) == 1
+    d.repair(grace=-1)
+    assert d["a"] == opened()["a"] == "new"
 
 
 def test_what_is_no_file_is_no_value(opened, smb, quick):

@@ -74,7 +74,7 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
     patch.setattr(sys.modules[__name__], "_coarse", True)
     modules = {
         name: importlib.import_module(f"nfsdict.storage.{name}")
-        for name in ("exclusive", "files", "nfs", "shards", "values")
+        for name in ("coherence", "exclusive", "files", "shards", "values")
     }
 
     def floor(moment: int) -> int:
@@ -98,7 +98,7 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
         path: str, forget: int, keys: list[str], signatures: bytes, extension: str
     ) -> Changes:
         """As the core compares, but with the times that tick."""
-        found = modules["nfs"].list_directory(path, forget)
+        found = modules["coherence"].list_directory(path, forget)
         if isinstance(found, int):
             return found
         digest = importlib.import_module("nfsdict.core").digest
@@ -126,8 +126,8 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
         return sign(outcome) if isinstance(outcome, bytes) else outcome
 
     wrap("shards", "read_stamps", lambda found, paths: list(map(stamped, paths, found)))
-    wrap("nfs", "list_directory", lambda found, path, _: listed(path, found))
-    patch.setattr(modules["nfs"], "list_changes", changed)
+    wrap("coherence", "list_directory", lambda found, path, _: listed(path, found))
+    patch.setattr(modules["coherence"], "list_changes", changed)
     wrap("exclusive", "signature_of", lambda found, _: sign(found))
     wrap("values", "signature_of", lambda found, _: sign(found))
     wrap("values", "write_file", lambda found, *_: signed(found))

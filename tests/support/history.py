@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
@@ -42,6 +43,8 @@ def work(base: str, who: str, seconds: float, keys: int, options: dict[str, Any]
     """Work on the store and print what was done."""
     import nfsdict
 
+    # The options of FUSE can't be seen, whatever they are.
+    warnings.simplefilter("ignore", nfsdict.UnsafeMountWarning)
     d = nfsdict.NfsDict("store", base, lazy=True, durable=False, **options)
     json.dump(made(d, who, seconds, keys), sys.stdout)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from ..errors import text_of
-from . import coordination, entries, upkeep
+from . import coordination, doctor, entries, upkeep
 from .output import ERROR, complain, discard_output, tell
 from .stores import AUTO
 
@@ -94,7 +94,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, upkeep, coordination):
+    for group in (entries, upkeep, coordination, doctor):
         group.add_commands(command)
 
     added = command(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from .claims import Claims
+from .coherence import Coherence
 from .exclusive import Exclusive
 from .files import Files
 from .index_files import IndexFiles
 from .lease_files import LeaseFiles
-from .nfs import NfsRules
 from .shards import Shards
 from .values import ValueFiles
 
@@ -21,6 +21,7 @@ class Storage:
         mode: permission bits for files; None leaves them to the umask.
         durable: whether a change survives a power cut (fsync of file and directory).
         aligned: whether large files are read by the core's ``read_aligned``.
+        trust_stamps: whether the clocks of all clients are kept, see ``mounts.Stamps``.
     """
 
     def __init__(
@@ -30,10 +31,11 @@ class Storage:
         mode: int | None,
         durable: bool,
         aligned: bool = False,
+        trust_stamps: bool = False,
     ) -> None:
         self.directory = directory
         self.extension = extension
-        self.rules = NfsRules(directory)
+        self.rules = Coherence(directory, trust_stamps)
         self.files = Files(self.rules, directory, mode, durable, aligned)
         self.values = ValueFiles(self.rules, self.files, extension)
         self.shards = Shards(self.rules, self.files, extension)

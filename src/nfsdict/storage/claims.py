@@ -2,27 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+import time
 from contextlib import suppress
 
+from ..layout import signature_of
+from .coherence import Coherence
 from .files import Files
-from .nfs import NfsRules
+from .passing import TRIES
 
 
 class Claims:
-    """Each claim has one holder at a time, among all hosts. Ages in ns, by the server's clock."""
+    """Each claim has one holder at a time, among all hosts. Ages in ns, by the server's clock.
 
-    def __init__(self, rules: NfsRules, files: Files) -> None:
+    Where hosts set times by their own clocks, a claim is as old as it was seen here without a
+    change: one that a crash has left stays until a process lives for longer than that. Safe for
+    threads.
+    """
+
+    def __init__(self, rules: Coherence, files: Files) -> None:
         self._rules = rules
         self._files = files
+        # Of claims that were met: their signatures, and when each was first seen.
+        self._seen: dict[str, tuple[bytes, int]] = {}
 
     def try_claim(self, path: str) -> bool:
         """Whether this call made the claim. Its holder gives it up with ``Files.sweep``."""
-        try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-        except FileExistsError:
-            return False
+        for _ in range(TRIES):
+            try:
+                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+                break
+            except FileExistsError:
+                return False
+            except PermissionError as error:
+                # SFTP has no error for a name that is there (draft-ietf-secsh-filexfer-02,
+                # SSH_FX_FAILURE); sshfs makes EPERM of it.
+                if error.errno != errno.EPERM:
+                    raise
+                if self._files.is_there(path):
+                    return False
+                refusal = error  # or its holder has just given it up
+        else:
+            raise refusal
         with suppress(OSError):  # the file exists, and it has no content to lose
             os.close(descriptor)
         return True
@@ -53,9 +76,19 @@ class Claims:
             status = os.lstat(claim)
         except FileNotFoundError:
             return False
+        if not stat.S_ISREG(status.st_mode):
+            return True
+        if not self._rules.mounted.one_clock:
+            return self._seen_for(claim, signature_of(status)) > age
         # The ctime, as the mtime may be no time: an NFS server may keep there, until the client
         # has set it, the number by which it recognizes a repeated O_EXCL call (RFC 1813, 3.3.8).
         # If the client is lost, that number stays.
-        if not stat.S_ISREG(status.st_mode):
-            return True
         return self._files.probe_clock() - status.st_ctime_ns > age
+
+    def _seen_for(self, claim: str, signature: bytes) -> int:
+        """For how long, in ns, the claim was seen with this signature."""
+        now = time.monotonic_ns()
+        seen = self._seen.get(claim)
+        if seen is None or seen[0] != signature:
+            seen = self._seen[claim] = (signature, now)
+        return now - seen[1]

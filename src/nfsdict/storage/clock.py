@@ -35,6 +35,11 @@ class ServerClock:
         time_ns, here = self._seen
         return time_ns + int(_PACE * (time.monotonic_ns() - here))
 
-    def is_past(self, stamp: int) -> bool:
-        """Whether a change made from now on will certainly bear a later time."""
-        return self.lower_bound() - stamp > (_FINE if stamp % 1000 else _COARSE)
+    @staticmethod
+    def is_past(stamp: int, moment: int) -> bool:
+        """Whether a change made after this moment, a ``lower_bound``, certainly bears a later time.
+
+        The moment is taken before the directory is asked. Taken afterwards it proves nothing: the
+        thread may have stood still in between, for longer than a tick of the clock.
+        """
+        return moment - stamp > (_FINE if stamp % 1000 else _COARSE)

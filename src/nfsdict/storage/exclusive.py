@@ -24,9 +24,11 @@ from ..layout import (
     signature_of,
 )
 from .claims import Claims
+from .coherence import Coherence
 from .files import Files, Found
-from .nfs import TRIES, NfsRules
-from .values import NO_LINKS, REFUSED, ValueFiles
+from .passing import TRIES
+from .refusals import NO_LINKS, REFUSED
+from .values import ValueFiles
 
 log = logging.getLogger("nfsdict")
 
@@ -56,11 +58,12 @@ def rename_exclusively(source: str, target: str) -> None:
 class Exclusive:
     """Operations on value files in which exactly one caller wins. Safe for threads."""
 
-    def __init__(self, rules: NfsRules, files: Files, values: ValueFiles, claims: Claims) -> None:
+    def __init__(self, rules: Coherence, files: Files, values: ValueFiles, claims: Claims) -> None:
         self._rules = rules
         self._files = files
         self._values = values
         self._claims = claims
+        self._links: bool | None = None  # the answer of _has_links, once it is known
 
     def add(self, hexdigest: str, data: Content) -> bytes | None:
         """Create this digest's file and return its signature; None if the digest has a file.
@@ -71,11 +74,14 @@ class Exclusive:
         """
         lost: OSError
         for _ in range(TRIES):
+            if not self._has_links():
+                return self._add_by_claim(hexdigest, data)
             result = self._values.write_new(hexdigest, data)
             if isinstance(result, bytes):
                 return result
             if result.errno in NO_LINKS and not isinstance(result, UncertainWriteError):
-                return self._add_by_claim(hexdigest, data)
+                self._links = False
+                continue
             if not isinstance(result, FileExistsError):
                 raise result
             lost = result
@@ -84,8 +90,20 @@ class Exclusive:
                 return None
         raise lost
 
+    def _has_links(self) -> bool:
+        """Whether hard links are made here, and are links.
+
+        Where that isn't known of the file system, two files in the store's directory tell, once:
+        sshfs makes links that look like copies, so that nobody can tell who has made one. OSError
+        if it can't be told now: of two that ``add`` in different ways both may win.
+        """
+        if self._links is None:
+            self._links = self._rules.kind.trusted or self._files.can_link()
+        return self._links
+
     def _add_by_claim(self, hexdigest: str, data: Content) -> bytes | None:
-        """``add`` where hard links are refused: the holder of the key's claim looks and puts.
+        """``add`` where hard links are refused, or copies: the holder of the key's claim looks and
+        puts.
 
         Only one ``add`` wins. But what another process puts under the same key between this look
         and this put is overwritten. A claim older than ``_CLAIM_NS`` by the server's clock counts
@@ -93,6 +111,8 @@ class Exclusive:
         unreachable, another one may win as well.
         """
         claim = claim_path(self._values.path_of(hexdigest))
+        if not self._files.is_there(os.path.dirname(claim)):
+            self._files.make_directory(os.path.dirname(claim))
         pause = 0.001
         while not self._claims.try_claim(claim):
             if self._values.look(hexdigest):
@@ -125,7 +145,7 @@ class Exclusive:
                     return False
             except OSError as error:
                 refused = error.errno in REFUSED
-                if refused and self._rules.trusted():
+                if refused and self._rules.kind.trusted:
                     raise
                 if self._files.is_there(private):
                     return True
@@ -250,7 +270,7 @@ class Exclusive:
         except FileNotFoundError:
             return None
         self._rules.refresh_dentry(aside)
-        if same_but_for_ctime(signature_of(os.lstat(aside)), signature):
+        if same_but_for_ctime(self._rules.mounted.signed(signature_of(os.lstat(aside))), signature):
             return aside
         self._put_back(aside, path)
         return None

@@ -13,8 +13,11 @@ from typing import TypeVar
 from ..content import Content, Data
 from ..core import prepare_files, publish_files, read_aligned, read_files, write_files
 from ..errors import UncertainWriteError, failure
-from ..layout import NEW_DIRECTORY, random_name, temporary_name
-from .nfs import DIRECTORY_FLAGS, STALE, TRIES, NfsRules, is_directory
+from ..layout import NEW_DIRECTORY, random_name, temporary_name, whole_seconds
+from .coherence import Coherence
+from .directories import DIRECTORY_FLAGS, is_directory
+from .passing import TRIES, passes
+from .refusals import NO_LINKS
 
 T = TypeVar("T")
 Found = tuple[Data, bytes]
@@ -50,7 +53,7 @@ class Files:
 
     def __init__(
         self,
-        rules: NfsRules,
+        rules: Coherence,
         directory: str,
         mode: int | None,
         durable: bool,
@@ -151,7 +154,7 @@ class Files:
 
     def sync_directory(self, path: str) -> None:
         """fsync a directory, unless its file system needs or has no such fsync."""
-        if self._rules.synchronous(path):
+        if self._rules.mounted.synchronous(path):
             return
         descriptor = os.open(path, DIRECTORY_FLAGS)
         try:
@@ -191,17 +194,16 @@ class Files:
         missing. Names out of a fresh listing need no more.
         """
         contents: list[Found | OSError | None] = []
+        cut = self._rules.kind.whole_seconds
         for path, content in zip(paths, self._read(list(paths))):
             for number in range(TRIES):
                 if not isinstance(content, int):
                     break
-                if content in STALE:
-                    self._rules.after_stale(path, number)
-                elif not self._rules.lease_ended(content, path):
+                if not passes(self._rules, content, path, number):
                     break
                 [content] = self._read([path])
             if not isinstance(content, int):
-                contents.append(content)
+                contents.append((content[0], whole_seconds(content[1])) if cut else content)
             else:
                 contents.append(None if content == errno.ENOENT else failure(content, path))
         return contents
@@ -220,7 +222,7 @@ class Files:
 
     def syncs(self) -> bool:
         """Whether a directory must be fsynced after a change in it."""
-        return self.durable and not self._rules.synchronous(self.directory)
+        return self.durable and not self._rules.mounted.synchronous(self.directory)
 
     def write_once(
         self, files: list[tuple[str, Content]], exclusive: bool = False, sync: bool = True
@@ -229,7 +231,10 @@ class Files:
 
         Without ``sync`` the directories aren't fsynced; the caller uses ``sync_parents``.
         """
-        return write_files(files, self.mode, self.durable, sync and self.syncs(), exclusive)
+        made = write_files(files, self.mode, self.durable, sync and self.syncs(), exclusive)
+        if self._rules.kind.whole_seconds:
+            return [whole_seconds(one) if isinstance(one, bytes) else one for one in made]
+        return made
 
     def prepare(
         self, files: list[tuple[str, Content]], made: list[tuple[str, bytes] | int]
@@ -263,6 +268,23 @@ class Files:
             self.sweep(temporary)  # even if open failed: it may be the reply that was lost
         self._rules.clock.observe(time_ns)
         return time_ns
+
+    def can_link(self) -> bool:
+        """Whether a hard link is one: two names of one file, which tells that it has two. Tried
+        with files made for this and removed again. OSError if it can't be told."""
+        one, two = (os.path.join(self.directory, temporary_name()) for _ in range(2))
+        try:
+            os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            os.link(one, two)
+            links = [(status.st_ino, status.st_nlink) for status in map(os.lstat, (one, two))]
+            return links[0] == links[1] and links[0][1] == 2
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            return False
+        finally:
+            for path in (one, two):
+                self.sweep(path)
 
     def server_time_ns(self) -> int:
         """The server's time; a lower bound of it if nothing can be written."""

@@ -16,8 +16,9 @@ from typing import Callable
 from ..errors import failure
 from ..layout import IndexPaths, mtime_of, random_name, temporary_name
 from .claims import Claims
+from .coherence import Coherence
+from .directories import READ_FLAGS
 from .files import WRITE_FLAGS, Files
-from .nfs import READ_FLAGS, NfsRules
 
 log = logging.getLogger("nfsdict")
 
@@ -172,7 +173,7 @@ class PackFileWriter:
 class IndexFiles:
     """Manifest and packs of one store, the claim to write them, and release 0.2.1's index."""
 
-    def __init__(self, rules: NfsRules, files: Files, claims: Claims, extension: str) -> None:
+    def __init__(self, rules: Coherence, files: Files, claims: Claims, extension: str) -> None:
         self._rules = rules
         self._files = files
         self._claims = claims

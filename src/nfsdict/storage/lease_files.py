@@ -17,8 +17,8 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple, TypeVar
 
 from ..layout import LEASES, NO_STAMP, LeaseName, lease_of, mtime_of
+from .coherence import Coherence, Contains, Listed, Names
 from .files import WRITE_FLAGS, Files
-from .nfs import Contains, Listed, Names, NfsRules
 
 T = TypeVar("T")
 # Errors of file systems without symbolic links, or with shorter ones; EINVAL on Windows.
@@ -41,7 +41,7 @@ class LeaseTimes(NamedTuple):
 class LeaseFiles:
     """The lease files of one store. Safe for threads."""
 
-    def __init__(self, rules: NfsRules, files: Files) -> None:
+    def __init__(self, rules: Coherence, files: Files) -> None:
         self._rules = rules
         self._files = files
         self._directory = f"{files.directory}/{LEASES}"
@@ -61,10 +61,10 @@ class LeaseFiles:
 
     def _names(self, strict: bool) -> list[str]:
         none: Names = (NO_STAMP, [])
+        begun = self._rules.clock.lower_bound()
         found = self._asked(lambda path: self._rules.names(path, self._known, strict), none)
         if strict:
-            settled = self._rules.clock.is_past(max(found[0]))
-            self._known = found if settled else none
+            self._known = found if self._rules.settles(max(found[0]), begun) else none
         return found[1]
 
     def _asked(self, call: Callable[[str], T], none: T) -> T:

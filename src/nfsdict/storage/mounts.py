@@ -1,103 +1,328 @@
-"""Mounts: which file system holds a path, and what is known of its type."""
+"""Mounts: the rules by kind of file system, each with its reason, and what mount options break.
+
+A table. Who knows more of a file system changes a line here; nothing else asks for its name.
+"""
 
 from __future__ import annotations
 
+import enum
 import errno
-import os
+import sys
+from typing import NamedTuple
 
-NFS = ("nfs", "nfs4")
-# File systems on which an fsync of a directory does nothing.
-NO_SYNC_NEEDED = (*NFS, "tmpfs")
-# File systems on which a refused rename or link has certainly done nothing: NFS, whose server
-# carries out the whole call or nothing, and those that this machine's kernel implements, on a disk
-# or in memory. SMB isn't one: if Linux's client has the target open, it may unlink that file and
-# then refuse the rename (fs/smb/client/inode.c, cifs_rename2). Of others, such as FUSE, it isn't
-# known.
+from .mountinfo import Mount, mount_of, nfs_capabilities
+
+
+class Lookup(enum.Enum):
+    """How the system is made to look up what others changed of a directory's names."""
+
+    OPEN = enum.auto()
+    """It does so by itself, or when the directory is opened."""
+    NFS = enum.auto()
+    """When the directory is opened, but for two changes in one tick of the server's clock: see
+    ``coherence``."""
+    LISTING = enum.auto()
+    """By a listing of the directory after its cached pages were dropped. Opening asks nobody."""
+    NAME = enum.auto()
+    """By such a listing, and then a look at the one name that passes the cache by: see
+    ``directories.look_up_anew``."""
+
+
+class Stamps(enum.Enum):
+    """What the times of directories and files prove."""
+
+    SERVER = enum.auto()
+    """One clock sets all. A directory that has its times has its names; a file that has its
+    signature has its content; both unless they are racy."""
+    FILES = enum.auto()
+    """One clock sets all, but a directory's times don't move with each change: they prove nothing.
+    Signatures of files do."""
+    CLIENTS = enum.auto()
+    """Each client sets times by its own clock. One that is behind changes a directory without its
+    times moving: they prove nothing, and no time is compared with another's, but for ages that a
+    caller asks for. No number of an inode comes again soon, and what is replaced has another one:
+    equal signatures, equal content."""
+    NONE = enum.auto()
+    """Nothing is known: they prove nothing, and each file is read whose content is to be known."""
+
+
+STALE = frozenset({errno.ESTALE, errno.EBADF})
+"""Errors of a handle that another host made stale: the call is repeated from the path."""
+
+
+class Kind(NamedTuple):
+    """The rules of one kind of file system."""
+
+    lookup: Lookup
+    stamps: Stamps
+    trusted: bool = False
+    """whether a refused rename or link has certainly done nothing"""
+    syncs: bool = True
+    """whether a directory must be fsynced after a change in it"""
+    whole_seconds: bool = False
+    """whether times of one file differ by how it is asked for them, but for the seconds"""
+    passing: frozenset[int] = STALE
+    """errors that pass: the call is tried again"""
+    seconds: float = 0.1
+    """for so long, about"""
+    caches_content: bool = False
+    """whether reading a file can give what was there before, or what another file has"""
+    rereads: bool = True
+    """if so, whether a file can be read past all caches"""
+    stamps_writes: bool = False
+    """whether a file that was just written shows the server's time"""
+
+
+# A server of its own that carries out the whole call or nothing. Directory operations are
+# synchronous (fs/nfs/dir.c).
+_NFS = Kind(Lookup.NFS, Stamps.SERVER, trusted=True, syncs=False)
+# Version 3 gets the new attributes with the reply to a write. With a delegation of version 4 the
+# client makes them up.
+_NFS3 = _NFS._replace(stamps_writes=True)
+# What this machine's kernel does alone, on a disk or in memory.
+_DISK = Kind(Lookup.OPEN, Stamps.SERVER, trusted=True)
+# No fsync does anything (mm/shmem.c).
+_MEMORY = _DISK._replace(syncs=False)
+# Directories get no later times with each change, and keep 2 s.
+_FAT = _DISK._replace(stamps=Stamps.FILES)
+# Coherent among clients by locks or capabilities. Clients stamp what they write.
+_CLUSTER = Kind(Lookup.OPEN, Stamps.CLIENTS)
+# Opening a directory asks nobody, missed names stay missed for a second, and what is read may be
+# the pages of another file that had the same inode number. If the client has a rename's target
+# open, it may remove that file and then refuse the rename (fs/smb/client/inode.c, cifs_rename2).
+# A file's mtime is one in whole seconds by fstat and one in 100 ns by lstat. With leases an open
+# was seen to give EINVAL.
+_SMB = Kind(
+    Lookup.NAME,
+    Stamps.FILES,
+    whole_seconds=True,
+    passing=STALE | {errno.EINVAL},
+    seconds=1.0,
+    caches_content=True,
+)
+# Names and attributes are kept for a second, also by layers above the kernel that can't be told
+# to ask. An open of a name that another client has just replaced gives ESTALE for that second.
+_GLUSTER = Kind(Lookup.NAME, Stamps.CLIENTS, seconds=3.0, caches_content=True, rereads=False)
+# It keeps listings and attributes itself for 20 s, and fills them by each listing: the fewer, the
+# better. Times are the server's, in whole seconds; a directory's don't move with each change.
+_SSHFS = Kind(Lookup.OPEN, Stamps.FILES, caches_content=True, rereads=False)
+# What it is below isn't known. Without a cache each call asks the server.
+_9P = Kind(Lookup.OPEN, Stamps.FILES)
+_9P_CACHED = _9P._replace(lookup=Lookup.NAME, caches_content=True, rereads=False)
+UNKNOWN = Kind(Lookup.NAME, Stamps.NONE, caches_content=True, rereads=False)
+"""the most careful rules"""
+
 _DISKS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "nilfs2", "bcachefs")
-TRUSTED = frozenset((*NFS, *_DISKS, "vfat", "exfat", "tmpfs", "ramfs", "overlay"))
-# Errors that mean: there is no /proc, or it may not be read.
-_NO_PROC = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
+KINDS = {
+    "nfs": _NFS3,
+    "nfs4": _NFS,
+    **dict.fromkeys((*_DISKS, "overlay"), _DISK),
+    "tmpfs": _MEMORY,
+    "ramfs": _DISK,
+    **dict.fromkeys(("vfat", "exfat"), _FAT),
+    **dict.fromkeys(("ceph", "fuse.ceph", "fuse.ceph-fuse", "lustre", "gpfs"), _CLUSTER),
+    **dict.fromkeys(("cifs", "smb3"), _SMB),
+    "fuse.glusterfs": _GLUSTER,
+    "fuse.sshfs": _SSHFS,
+    "9p": _9P,
+}
+"""by the type of the mount; all others are ``UNKNOWN``"""
 
 
-def mounted_as(path: str) -> str:
-    """The type of the file system that holds the path, such as "nfs4" or "ext4".
+def kind_of(mount: Mount, trust_stamps: bool = False) -> Kind:
+    """The rules for this mount.
 
-    "" if the system doesn't tell. OSError if it can't be found out now, for example for lack of a
-    free descriptor.
-
-    Linux lists mounts in /proc/self/mountinfo, see proc_pid_mountinfo(5). The mount is found there
-    by its number, as btrfs gives each subvolume a device that isn't listed; if /proc has no such
-    numbers, by its device.
+    ``trust_stamps``: the caller knows that the clocks of all clients are kept.
     """
-    if hasattr(os, "O_PATH"):
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)  # asks no server
-        try:
-            return _mount_of(os.fstat(descriptor).st_dev, f"/proc/self/fdinfo/{descriptor}")
-        finally:
-            os.close(descriptor)
-    return _mount_of(os.stat(path).st_dev, os.devnull)
+    kind = _of_type(mount.type)
+    if mount.type in ("nfs", "nfs4") and mount.option("nocto") is not None:
+        kind = kind._replace(lookup=Lookup.LISTING)
+    if mount.type == "9p" and _caches_9p(mount):
+        kind = _9P_CACHED
+    if any(one.breaks for one in findings(mount)):
+        kind = kind._replace(rereads=False)
+    if trust_stamps and kind.stamps in (Stamps.CLIENTS, Stamps.NONE):
+        kind = kind._replace(stamps=Stamps.SERVER)
+    return kind
 
 
-def lists_attributes(path: str) -> bool:
+def _of_type(name: str) -> Kind:
+    if not name and sys.platform != "linux":
+        # These have no table of mounts that can be read here. What was tried there are disks.
+        return _DISK._replace(trusted=False)
+    return KINDS.get(name, UNKNOWN)
+
+
+def lists_attributes(mount: Mount) -> bool:
     """Whether an NFS client gets the attributes of a directory's entries with its listing.
 
     Not with the mount options ``nordirplus`` and ``rdirplus=none``, and not from a server of
     version 3 that has refused READDIRPLUS once: the client then no longer has that capability
     (``NFS_CAP_READDIRPLUS`` in include/linux/nfs_fs_sb.h). False where the system doesn't tell.
     """
+    if mount.type not in ("nfs", "nfs4") or _no_attributes(mount):
+        return False
     try:
-        device = os.stat(path).st_dev
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            mount = next(line for line in mounts if line.split()[2] == _number(device))
-        fields, _, rest = mount.partition(" - ")
-        options = rest.split()[2].split(",")
-        if "nordirplus" in options or "rdirplus=none" in options:
-            return False
-        return not _is_version_3(options) or _READDIRPLUS & _capabilities(fields.split()[4]) != 0
-    except (OSError, ValueError, IndexError, StopIteration):
+        return mount.option("vers") != "3" or _READDIRPLUS & nfs_capabilities(mount) != 0
+    except (OSError, ValueError, IndexError):
         return False
 
 
-# Of ``caps`` in /proc/self/mountstats.
+# Of ``nfs_capabilities``.
 _READDIRPLUS = 1
 
 
-def _is_version_3(options: list[str]) -> bool:
-    return "vers=3" in options
+def _no_attributes(mount: Mount) -> str:
+    """The option by which listings bring no attributes, or "" if there is none."""
+    if mount.option("nordirplus") is not None:
+        return "nordirplus"
+    return "rdirplus=none" if mount.option("rdirplus") == "none" else ""
 
 
-def _capabilities(mount_point: str) -> int:
-    """Those of the NFS server that is mounted there, as the client knows them."""
-    with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as statistics:
-        lines = iter(statistics)
-        for line in lines:
-            if f" mounted on {mount_point} with fstype nfs" in line:
-                for line in lines:
-                    name, _, values = line.strip().partition(":")
-                    if name == "caps":
-                        return int(values.split(",")[0].partition("=")[2], 16)
-    return 0
+# --- what options break --------------------------------------------------------------------------
 
 
-def _number(device: int) -> str:
-    return f"{os.major(device)}:{os.minor(device)}"
+class Finding(NamedTuple):
+    """What a mount's options do to a store."""
+
+    option: str
+    """as it stands there; or what isn't there and should be"""
+    effect: str
+    """a sentence: which promise it breaks, or what it costs"""
+    mount_with: str
+    """the options to mount with in its place; "" if nothing has to be done"""
+    breaks: bool
+    """whether a promise is broken; else it costs time, or nothing"""
 
 
-def _mount_of(device: int, information: str) -> str:
-    """The type of the mount whose number this file tells, or else of a mount of this device."""
-    found = ""
-    try:
-        with open(information, encoding="ascii") as lines:
-            number = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            for mount in mounts:
-                fields, _, file_system = mount.partition(" - ")
-                own, _, devices = fields.split()[:3]
-                if own == number:
-                    return file_system.split()[0]
-                if devices == _number(device):
-                    found = found or file_system.split()[0]
-    except OSError as error:
-        if error.errno not in _NO_PROC:
-            raise
+def examine(path: str) -> tuple[Mount, list[Finding]]:
+    """The mount that holds this path, and what can be told of it. OSError as of ``mount_of``."""
+    mount = mount_of(path)
+    return mount, findings(mount)
+
+
+def findings(mount: Mount) -> list[Finding]:
+    """What can be told of this mount without asking its server, the worst first."""
+    found: list[Finding] = []
+    if mount.type in ("nfs", "nfs4"):
+        found = _of_nfs(mount)
+    elif mount.type in ("cifs", "smb3"):
+        found = _of_smb(mount)
+    elif mount.type == "9p":
+        found = _of_9p(mount)
+    elif mount.type in _BY_TYPE:
+        found = [_BY_TYPE[mount.type]]
+    elif _of_type(mount.type) == UNKNOWN:
+        effect = (
+            "nothing is known of this file system: each opening and refresh lists every directory "
+            "and reads every file, and what its caches hide isn't seen"
+        )
+        found = [Finding(mount.type or "unknown type", effect, "", False)]
+    if mount.option("ro") is not None:
+        found.append(Finding("ro", "nothing can be written: open with read_only=True", "rw", False))
+    return sorted(found, key=lambda one: not one.breaks)
+
+
+_CLOCKS = (
+    "each host stamps what it writes by its own clock: so no stamp is believed, and each opening "
+    "and refresh lists every directory; trust_stamps=True says that the hosts' clocks are kept"
+)
+_GLUSTER_ADVICE = (
+    "by default, changes of others are seen up to a second late, and reads can fail with ESTALE; "
+    "the options of FUSE can't be seen from here"
+)
+_SSHFS_ADVICE = (
+    "by default, names, sizes and contents of others are seen up to 20 s late, and a whole file "
+    "can look cut short; the options of FUSE can't be seen from here"
+)
+_BY_TYPE = {
+    "fuse.glusterfs": Finding(
+        "entry-timeout, attribute-timeout",
+        _GLUSTER_ADVICE,
+        "entry-timeout=0,attribute-timeout=0, and the volume with performance.stat-prefetch, "
+        "quick-read, open-behind, io-cache and write-behind off",
+        True,
+    ),
+    "fuse.sshfs": Finding(
+        "dir_cache, attr_timeout, entry_timeout",
+        _SSHFS_ADVICE,
+        "dir_cache=no,attr_timeout=0,entry_timeout=0",
+        True,
+    ),
+    **{
+        kind: Finding(kind, _CLOCKS, "", False)
+        for kind, rules in KINDS.items()
+        if rules == _CLUSTER
+    },
+}
+
+
+def _of_nfs(mount: Mount) -> list[Finding]:
+    found = []
+    silent = _no_attributes(mount)
+    nocto = mount.option("nocto") is not None
+    if nocto and silent:
+        effect = "names that others made, replaced or removed are missed for up to a minute"
+        found.append(Finding(f"nocto,{silent}", effect, "cto,rdirplus", True))
+    elif nocto:
+        effect = "each miss, each fresh read and each write to a new directory lists the directory"
+        found.append(Finding("nocto", effect, "cto", False))
+    elif silent and mount.option("vers") == "3":
+        # The client notices changes by times alone, and such a listing gives it no new names.
+        effect = (
+            "a name that others made within one tick of the server's clock after it was missed "
+            "here is missed for up to a minute"
+        )
+        found.append(Finding(silent, effect, "rdirplus", True))
+    elif silent:
+        effect = "an opening and a refresh ask for each of 256 directories"
+        found.append(Finding(silent, effect, "rdirplus", False))
+    for option in ("soft", "softerr"):
+        if mount.option(option) is not None:
+            effect = "calls fail with an error while the server is away; none of ours is lost"
+            found.append(Finding(option, effect, "", False))
+    for option in ("nolock", "local_lock"):
+        if mount.option(option) is not None:
+            found.append(Finding(option, "no lock of the file system is used", "", False))
+    if mount.option("lookupcache") in ("none", "pos", "positive"):
+        effect = "more calls to the server, which nothing needs"
+        found.append(Finding("lookupcache", effect, "lookupcache=all", False))
+    if mount.option("noac") is not None or "0" in (
+        mount.option("actimeo"),
+        mount.option("acdirmax"),
+    ):
+        found.append(Finding("noac", "more calls to the server, which nothing needs", "ac", False))
     return found
+
+
+def _of_smb(mount: Mount) -> list[Finding]:
+    found = []
+    times = [mount.option(name) for name in ("actimeo", "acregmax", "acdirmax")]
+    if not any(time is not None for time in times) or set(times) - {None, "0"}:
+        effect = (
+            "a second long, names and values of others are missed, and a value can be another "
+            "key's, which is not served"
+        )
+        found.append(Finding("actimeo", effect, _SMB_OPTIONS, True))
+    # Older clients have no such option, and close at once with actimeo=0.
+    if mount.option("closetimeo") not in (None, "0"):
+        effect = "a value that is read again and again stays the old one for as long"
+        found.append(Finding("closetimeo", effect, _SMB_OPTIONS, True))
+    if mount.option("cache") == "loose":
+        effect = "what others write isn't seen while a file is cached"
+        found.append(Finding("cache=loose", effect, f"cache=strict,{_SMB_OPTIONS}", True))
+    return found
+
+
+_SMB_OPTIONS = "actimeo=0,closetimeo=0"
+
+
+def _caches_9p(mount: Mount) -> bool:
+    return mount.option("cache") not in (None, "none", "0", "0x0", "0b00000000")
+
+
+def _of_9p(mount: Mount) -> list[Finding]:
+    if not _caches_9p(mount):
+        return []
+    effect = "what others write isn't seen, and reads can fail"
+    return [Finding(f"cache={mount.option('cache')}", effect, "cache=none", True)]

@@ -26,9 +26,11 @@ from ..layout import (
     stamp_of,
     value_names,
 )
+from .coherence import Coherence
+from .directories import check_absent
 from .files import Files, give_bits
-from .mounts import NFS, mounted_as
-from .nfs import NfsRules, check_absent
+from .mountinfo import mount_of
+from .mounts import Lookup, kind_of
 
 _SHARD_NAMES = frozenset(SHARDS)
 # With more entries beside the shards a listing costs about as much as asking for each shard.
@@ -53,7 +55,7 @@ class Listing(NamedTuple):
 class Shards:
     """The shards of one store, for value files of one extension. Safe for threads."""
 
-    def __init__(self, rules: NfsRules, files: Files, extension: str) -> None:
+    def __init__(self, rules: Coherence, files: Files, extension: str) -> None:
         self._rules = rules
         self._files = files
         self._directory = files.directory
@@ -65,18 +67,18 @@ class Shards:
         self.root: tuple[int, int] | None = None
         """device and inode of the directory that ``find_root`` found last; None if it found none,
         or couldn't tell"""
-        self._inner: bool | None = None  # the answer of _parent_over_nfs, once it is known
+        self._inner: bool | None = None  # the answer of _asks_parent, once it is known
 
     def find_root(self, whole_path: bool = False) -> None:
         """Look up anew which directory has the store's path, and note it as ``root``.
 
-        Another host can put another directory there (``mv``, a restored backup). Until an NFS
-        client revalidates the parent, it goes on using the old directory, whose handle stays good.
+        Another host can put another directory there (``mv``, a restored backup). Until a client
+        revalidates the parent, it goes on using the old directory, whose handle stays good on NFS.
         If the root is another one, what was seen in the old one is forgotten.
 
         With ``whole_path`` the directories above the parent are looked up too, one call each.
         """
-        if self._parent_over_nfs():
+        if self._asks_parent():
             for directory in self._above() if whole_path else []:
                 with suppress(OSError):  # ``status`` below tells whether the store is there
                     self._rules.revalidate(directory)
@@ -111,8 +113,9 @@ class Shards:
                 above.insert(0, directory)
         return above
 
-    def _parent_over_nfs(self) -> bool:
-        """Whether the parent directory is on the same NFS as the store's directory.
+    def _asks_parent(self) -> bool:
+        """Whether the parent directory is on the same file system as the store's directory, and
+        that has to be made to look names up.
 
         If the store's directory is itself the mount point, its parent belongs to another file
         system, with another clock: False then.
@@ -121,9 +124,9 @@ class Shards:
             parent = os.path.dirname(self._directory)
             status = self._files.status()
             with suppress(OSError):
-                kind = mounted_as(parent)
+                kind = kind_of(mount_of(parent))
                 other = status is not None and os.stat(parent).st_dev != status.st_dev
-                self._inner = kind in NFS and not other
+                self._inner = kind.lookup is not Lookup.OPEN and not other
         return bool(self._inner)
 
     def path_of(self, shard: str) -> str:
@@ -137,10 +140,12 @@ class Shards:
         afterwards. FileNotFoundError if the whole store is gone, OSError if a shard can't be
         reached, or something else has its place.
         """
+        # ``_settled`` is set only where opening a directory tells its stamp.
         if self._settled and [self._settled[0]] == read_stamps([self._directory]):
             return self._settled[1]
+        begun = self._rules.clock.lower_bound()
         mtime, ctime, entries = self._rules.list(self._directory)
-        settled = self._rules.clock.is_past(max(mtime, ctime))
+        settled = self._rules.settles(max(mtime, ctime), begun)
         found = {name for name, mode, _, _ in entries if self._is_shard(name, mode)}
         self._mend_bits({name: mode for name, mode, _, _ in entries if name in found})
         shards = [shard for shard in SHARDS if shard in found]
@@ -174,15 +179,22 @@ class Shards:
         return True
 
     def prefetch(self) -> None:
-        """Have the client look up all shards together, see ``NfsRules.prefetch``."""
+        """Have the client look up all shards together, see ``Coherence.prefetch``."""
         self._rules.prefetch(self._directory)
 
     def stamps(self, shards: Sequence[str]) -> list[Stamp | None]:
-        """The shards' stamps, by the server's word; None for a shard that has no directory."""
+        """The shards' stamps, by the server's word; None for a shard that has no directory, and
+        NO_STAMP for one whose stamp would prove nothing."""
+        if not self._rules.mounted.asks_stamps:
+            found = self.present_with_stamps()
+            if found is None:
+                return [NO_STAMP] * len(shards)
+            return [found.get(shard) for shard in shards]
         stamps: list[Stamp | None] = []
         paths = list(map(self.path_of, shards))
         latest = 0
-        for path, times in zip(paths, read_stamps(paths)):
+        opened = read_stamps(paths) if self._rules.mounted.opening_asks else [0] * len(paths)
+        for path, times in zip(paths, opened):
             if isinstance(times, tuple):
                 stamp = Stamp(*times)
                 latest = max(latest, stamp.ctime)
@@ -199,14 +211,14 @@ class Shards:
         """The shard directories that exist, and their stamps, by one listing of the root.
 
         3 calls to an NFS server, in place of one for each shard. None where a listing
-        doesn't bring attributes, or is long: ``present`` and ``stamps`` tell then. Errors as of
-        ``present``.
+        doesn't bring attributes, or is long, or stamps prove nothing: ``present`` and ``stamps``
+        tell then. Errors as of ``present``.
         """
-        if not self._rules.lists_attributes():
+        if not self._rules.mounted.lists_attributes() or not self._rules.mounted.proves_stamps:
             return None
         entries = self._rules.list_twice(self._directory)[2]
         if len(entries) > _MANY:
-            self._rules.distrust_listings(f"{len(entries)} entries lie beside one another")
+            self._rules.mounted.distrust_listings(f"{len(entries)} entries lie beside one another")
             return None
         self._mend_bits({name: mode for name, mode, _, _ in entries if name in _SHARD_NAMES})
         found: dict[str, Stamp] = {}
@@ -220,7 +232,9 @@ class Shards:
                 followed.append(name)
         # Links, and what couldn't be looked at.
         linked = [name for name in followed if self._is_shard(name, 0)]
-        found.update((name, stamp) for name, stamp in zip(linked, self.stamps(linked)) if stamp)
+        asks = self._rules.mounted.asks_stamps
+        stamps = self.stamps(linked) if asks else [NO_STAMP] * len(linked)
+        found.update((name, one) for name, one in zip(linked, stamps) if one is not None)
         self._rules.clock.observe(max((stamp.ctime for stamp in found.values()), default=0))
         return found
 
@@ -238,7 +252,8 @@ class Shards:
         except FileNotFoundError:
             check_absent(self.path_of(shard))
             return Listing(NO_STAMP, {}, {}, [], list(range(len(keys))))
-        listing = Listing(Stamp(mtime, ctime), {}, {}, [], others)
+        stamp = Stamp(mtime, ctime) if self._rules.mounted.proves_stamps else NO_STAMP
+        listing = Listing(stamp, {}, {}, [], others)
         for file, mode, signature, ctime in entries:
             name = self._value_name.fullmatch(file)
             # With a mode of 0, lstat failed: only reading can tell whether it is a value file.

@@ -11,8 +11,8 @@ import weakref
 from contextlib import suppress
 
 from ..layout import temporary_name
+from .directories import READ_FLAGS
 from .files import WRITE_FLAGS
-from .nfs import READ_FLAGS
 
 # Up to this many bytes are held in memory; less cause no call to the disk.
 _BUFFER = 1 << 20

@@ -13,41 +13,13 @@ from typing import NamedTuple, Union
 from ..content import Content, holds
 from ..core import write_file
 from ..errors import UncertainWriteError, failure
-from ..layout import mtime_of, private_path, signature_of
+from ..layout import file_size, inode_of, mtime_of, private_path, signature_of
+from .coherence import Coherence
+from .directories import forget_content
 from .files import Files, Found
-from .nfs import TRIES, NfsRules
+from .passing import TRIES
+from .refusals import NO_FILE, NO_LINKS, REFUSED, TRANSIENT
 
-# EBUSY and ETXTBSY: Linux's client has the rename's target open and fails to put it aside, because
-# another host has just removed it (fs/nfs/dir.c, nfs_rename). Nothing was done then.
-_TRANSIENT = (errno.ENOENT, errno.ESTALE, errno.EBUSY, errno.ETXTBSY)
-# After these errors a rename or link has done nothing, if the file system is ``TRUSTED``. ENOENT
-# isn't among them, as it can also come from a lost reply.
-REFUSED = frozenset(
-    {
-        errno.EACCES,
-        errno.EPERM,
-        errno.EROFS,
-        errno.ENOSPC,
-        getattr(errno, "EDQUOT", errno.ENOSPC),
-        errno.EISDIR,
-        errno.ENOTDIR,
-        errno.EXDEV,
-        errno.ENAMETOOLONG,
-        errno.ELOOP,
-        errno.EMLINK,
-        errno.EEXIST,
-        errno.ENOSYS,
-        errno.ENOTSUP,
-        errno.EOPNOTSUPP,
-        errno.ESTALE,
-        errno.EBUSY,
-        errno.ETXTBSY,
-    }
-)
-# Errors of file systems without hard links.
-NO_LINKS = (errno.EPERM, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK)
-# Errors from reading something that isn't a regular file, and so no value.
-_NO_FILE = (errno.EISDIR, errno.ELOOP, errno.ENXIO)
 # Seconds to wait after each failed rename on file systems that aren't trusted: on SMB, a file whose
 # replacement was refused was gone 50 ms later, and the next rename succeeded.
 _PAUSES = (0.01, 0.05, 0.1, 0.2, 0.4)
@@ -76,13 +48,13 @@ def is_transient(result: bytes | OSError) -> bool:
     removed the target."""
     if not isinstance(result, OSError) or isinstance(result, UncertainWriteError):
         return False
-    return result.errno in _TRANSIENT
+    return result.errno in TRANSIENT
 
 
 class ValueFiles:
     """Value files, by digest. Safe for threads."""
 
-    def __init__(self, rules: NfsRules, files: Files, extension: str) -> None:
+    def __init__(self, rules: Coherence, files: Files, extension: str) -> None:
         self._rules = rules
         self._files = files
         self.directory = files.directory
@@ -140,7 +112,32 @@ class ValueFiles:
             status = self._rules.retry_stale(os.lstat, path)
         except FileNotFoundError:
             return None
-        return signature_of(status) if stat.S_ISREG(status.st_mode) else None
+        return (
+            self._rules.mounted.signed(signature_of(status))
+            if stat.S_ISREG(status.st_mode)
+            else None
+        )
+
+    def read_past_cache(self, hexdigest: str) -> Found | OSError | None:
+        """The content of this digest's file, read again past what the system remembers of it.
+
+        None if the file is gone, or if reading it again would give nothing else.
+        """
+        if not self._rules.kind.caches_content:
+            return None
+        path = self.path_of(hexdigest)
+        try:
+            if not self._rules.revalidate_parent(path):
+                return None
+            forget_content(path)
+            return self._files.read_paths([path])[0]
+        except OSError as error:
+            return None if error.errno == errno.ENOENT else error
+
+    @property
+    def sure_of_content(self) -> bool:
+        """Whether a file that looks damaged is: see ``read_past_cache``."""
+        return self._rules.kind.rereads or not self._rules.kind.caches_content
 
     # --- writing -------------------------------------------------------------------------------
 
@@ -149,8 +146,8 @@ class ValueFiles:
 
         Trusted: a refused rename has certainly done nothing.
         """
-        if self._synced is None and self._rules.trusted():
-            self._sees_clock = self._rules.mounted_as(self.directory) == "nfs"
+        if self._synced is None and self._rules.kind.trusted:
+            self._sees_clock = self._rules.kind.stamps_writes
             self._synced = self._files.syncs()
         return self._synced
 
@@ -160,7 +157,7 @@ class ValueFiles:
         UncertainWriteError if it can't be known whether the new content is in place; after any
         other OSError it isn't. No temporary file stays behind.
 
-        If a refused rename may have done something (see ``TRUSTED``), the new content keeps a
+        If a refused rename may have done something (see ``Kind.trusted``), the new content keeps a
         private name until a value is seen under the key. It stays there if the process is killed,
         or if no value lies under the key, which the UncertainWriteError says. ``repair`` gives it
         back, unless the key has a value by then. So a later ``repair`` may carry out a write that
@@ -203,7 +200,7 @@ class ValueFiles:
         """
         files, made = prepared
         self._files.prepare(files, made)
-        again = [i for i, one in enumerate(made) if one in _TRANSIENT]
+        again = [i for i, one in enumerate(made) if one in TRANSIENT]
         for shard in {os.path.dirname(files[i][0]) for i in again}:
             self._renew(shard)
         repeated: list[tuple[str, bytes] | int] = []
@@ -238,7 +235,7 @@ class ValueFiles:
     @property
     def may_prepare(self) -> bool:
         """Whether files can be written in two halves: where a refused rename has done nothing."""
-        return self._rules.trusted()
+        return self._rules.kind.trusted
 
     def write_new(self, hexdigest: str, data: Content) -> bytes | OSError:
         """As ``write``, for one digest, by a hard link that replaces nothing.
@@ -254,7 +251,7 @@ class ValueFiles:
         self, files: list[tuple[str, Content]], exclusive: bool = False
     ) -> Sequence[Outcome]:
         """As ``Files.write_once``, but by way of private names if renames aren't trusted."""
-        if exclusive or self._rules.trusted():
+        if exclusive or self._rules.kind.trusted:
             return self._files.write_once(files, exclusive)
         outcomes = [self._publish(path, data) for path, data in files]
         done = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, bytes)]
@@ -276,7 +273,7 @@ class ValueFiles:
         for pause in _PAUSES:
             try:
                 os.replace(private, path)
-                return outcome
+                return self._signature_now(path, outcome)
             except OSError as error:
                 number = error.errno or errno.EIO
             time.sleep(pause)
@@ -286,20 +283,29 @@ class ValueFiles:
                     if isinstance(there, tuple) and holds(there[0], data):
                         return there[1]
                     return UncertainWriteError(number, os.strerror(number), path)
-        if isinstance(there, tuple) or (there and there.errno in _NO_FILE):
+        if isinstance(there, tuple) or (there and there.errno in NO_FILE):
             with suppress(OSError):
                 self._files.sweep(private)
             return _WRITING, number
         told = f"{os.strerror(number)}; the new value is in {private}, repair() gives it back"
         return UncertainWriteError(number, told, path)
 
+    def _signature_now(self, path: str, written: bytes) -> bytes:
+        """The signature that a listing has of the file that was just put there, with this one. A
+        client may make up the times of what it writes."""
+        with suppress(OSError):
+            now = signature_of(os.lstat(path))
+            if (inode_of(now), file_size(now)) == (inode_of(written), file_size(written)):
+                return self._rules.mounted.signed(now)
+        return self._rules.mounted.signed(written)  # another host was faster
+
     def lies_there(self, path: str) -> Found | OSError | None:
         """The file's content; None if it doesn't exist, by the server's word; or the error."""
         try:
             found = self._rules.revalidate_parent(path)
-        except OSError as error:
+            return self._files.read_paths([path])[0] if found else None
+        except OSError as error:  # of a directory
             return error
-        return self._files.read_paths([path])[0] if found else None
 
     def _retried(
         self,
@@ -338,7 +344,7 @@ class ValueFiles:
             return outcome
         step, number = outcome
         refused = step == _PUBLISHING and number in REFUSED
-        if step == _WRITING or (refused and self._rules.trusted()):
+        if step == _WRITING or (refused and self._rules.kind.trusted):
             return failure(number, path)
         if refused and exclusive:
             # An ``add`` replaces nothing: if it was carried out, its file lies there.

@@ -27,7 +27,8 @@ class VerifyReport:
     """paths of damaged value files, and what is wrong with each"""
     unreadable: dict[str, str] = field(default_factory=dict)
     """paths of value files that could not be read or unpickled here, or are signed with another
-    key, and why; they may be whole"""
+    key, or look damaged on a file system that may show what isn't there (see ``Kind.rereads``), and
+    why; they may be whole"""
     contradicted: dict[str, str] = field(default_factory=dict)
     """paths of whole value files for which the index has another value, and of which key: some
     program has written them in place. Openings go on serving the index's old value until
@@ -92,7 +93,8 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
                     reason = f"the index has another value of {entry.key!r:.200}"
                     contradicted[storage.values.path_of(name)] = reason
             elif isinstance(entry, CorruptValueError):
-                (unreadable if entry.foreign else damaged)[entry.path] = entry.reason
+                unsure = entry.foreign or not storage.values.sure_of_content
+                (unreadable if unsure else damaged)[entry.path] = entry.reason
             elif entry is not None:
                 unreadable[storage.values.path_of(name)] = described(entry)
 
@@ -126,7 +128,7 @@ def _believed(packs: PackStack, shard: str, listing: Listing) -> dict[str, bytes
     if not told:
         return {}
     values = packs.packed_values(shard)
-    if told[-1].stamp == listing.stamp:
+    if listing.stamp and told[-1].stamp == listing.stamp:
         return values  # an opening finds the shard clean, and doesn't list it
     signatures: dict[str, bytes] = {}
     for one in told:

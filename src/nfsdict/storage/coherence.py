@@ -1,4 +1,4 @@
-"""NFS: the rules by which another host's changes are seen, each with its reason.
+"""Coherence: how another host's changes are seen, by the rules that ``mounts`` has for a store.
 
 What a Linux NFS client does, and what is done about it here, in ``files`` and in ``values``:
 
@@ -38,16 +38,21 @@ What a Linux NFS client does, and what is done about it here, in ``files`` and i
   if its cached pages were dropped after the call began, and unless the mount forbids READDIRPLUS.
   Another process of the host that is listing at that moment is waited for, not asked again: so the
   root is listed twice.
+- Mounted with ``nocto`` the client asks nothing when a directory is opened, so nothing revalidates
+  it. A listing after its cached pages were dropped does. So every miss lists, as above, and no
+  directory is asked for its stamp by itself.
+
+Elsewhere: systems that are coherent by themselves are asked as a local disk is. Others (see
+``mounts.Lookup``) get a listing whose pages were dropped, and a call that has the system look up
+the one name past its cache (``directories.look_up_anew``). Where a directory's times prove nothing
+(``mounts.Stamps``) every look lists.
 """
 
 from __future__ import annotations
 
 import enum
 import errno
-import logging
 import os
-import stat
-import time
 from contextlib import suppress
 from typing import Callable, TypeVar
 
@@ -55,9 +60,18 @@ from ..core import list_changes, list_directory
 from ..errors import failure
 from ..layout import Stamp, stamp_of
 from .clock import ServerClock
-from .mounts import NFS, NO_SYNC_NEEDED, TRUSTED, lists_attributes, mounted_as
-
-log = logging.getLogger("nfsdict")
+from .directories import (
+    DIRECTORY_FLAGS,
+    check_absent,
+    drop_pages,
+    is_directory,
+    look_up_anew,
+    read_anew,
+    unlike_known,
+)
+from .mounted import Mounted
+from .mounts import Kind, Lookup
+from .passing import TRIES, retry_stale
 
 T = TypeVar("T")
 Names = tuple[Stamp, list[str]]
@@ -72,55 +86,9 @@ none; see the core's ``list_changes``."""
 
 L = TypeVar("L", Listed, Changes)
 
-STALE = (errno.ESTALE, errno.EBADF)
-_LEASED = (errno.EAGAIN, errno.EWOULDBLOCK)
-# The holder of a lease has 45 s to give it back (/proc/sys/fs/lease-break-time), an NFS client that
-# holds a delegation the server's lease time, 90 s by default. Twice that, as another holder may
-# follow.
-_LEASE_SECONDS = 180
-# A file that is replaced without pause can be stale at each try. So many in a row are no accident.
-TRIES = 20
-_PAUSE = 0.005
-DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
-# For files. A FIFO doesn't block, a link isn't followed.
-READ_FLAGS = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0)
-READ_FLAGS |= getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-
-
-def is_directory(path: str) -> bool:
-    """Whether the path leads to a directory. Errors are raised: ``os.path.isdir`` would take them
-    for absence."""
-    try:
-        return stat.S_ISDIR(os.stat(path).st_mode)
-    except FileNotFoundError:
-        check_absent(path)
-        return False
-
-
-def check_absent(path: str) -> None:
-    """To be called after ENOENT: NotADirectoryError if the path is a symbolic link.
-
-    The link may lead to a disk that isn't mounted, so nobody knows whether its target is absent.
-    """
-    try:
-        linked = stat.S_ISLNK(os.lstat(path).st_mode)
-    except FileNotFoundError:
-        return
-    if linked:
-        raise OSError(errno.ENOTDIR, "A symbolic link that leads nowhere", path)
-
-
-def _read_anew(descriptor: int, name: str) -> bool:
-    """Make the client drop its listing and read the directory anew. Whether it has this name."""
-    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-    found = False
-    with os.scandir(descriptor) as entries:
-        for entry in entries:
-            found = found or entry.name == name
-            # Asking for attributes makes the client use READDIRPLUS, to a long directory's end.
-            with suppress(OSError):
-                entry.stat(follow_symlinks=False)
-    return found
+# How often the pages of a directory are dropped and it is listed, for one listing. Twice where it
+# can't be known whether once is enough: see ``_read_names``.
+_LISTINGS = {Lookup.OPEN: 0, Lookup.NFS: 1, Lookup.LISTING: 2, Lookup.NAME: 1}
 
 
 class Contains(enum.Enum):
@@ -131,48 +99,35 @@ class Contains(enum.Enum):
     NO_DIRECTORY = enum.auto()
 
 
-class NfsRules:
+class Coherence:
     """Reads one store so that every change that another host has finished is seen.
 
-    ``clock`` learns the server's time. On other file systems the same methods cost no more than
-    opening the directory. Safe for threads.
+    ``clock`` learns the server's time, ``mounted`` knows the file system. Where the system is
+    coherent by itself the same methods cost no more than opening the directory. Safe for threads.
     """
 
-    def __init__(self, directory: str) -> None:
+    def __init__(self, directory: str, trust_stamps: bool = False) -> None:
         self._directory = directory
+        self.mounted = Mounted(directory, trust_stamps)
         self.clock = ServerClock()
-        self._file_system: str | None = None
-        self._lists_attributes: bool | None = None
         # The ctime of each directory that was looked at while a later change could bear the same.
         self._racy: dict[str, int] = {}
 
-    # --- the file system -----------------------------------------------------------------------
+    @property
+    def kind(self) -> Kind:
+        """The rules of the store's file system."""
+        return self.mounted.kind
 
-    def mounted_as(self, path: str) -> str | None:
-        """See ``mounts``. None while it can't be found out: the most careful rules hold then."""
-        if self._file_system is None:
-            with suppress(OSError):
-                self._file_system = mounted_as(path)
-        return self._file_system
-
-    def over_nfs(self) -> bool:
-        """Whether the store is on NFS, whose client may notice changes of a directory only by its
-        timestamps."""
-        mounted = self.mounted_as(self._directory)
-        return mounted is None or mounted in NFS
-
-    def trusted(self) -> bool:
-        """Whether a refused rename or link has certainly done nothing; see ``mounts.TRUSTED``."""
-        return self.mounted_as(self._directory) in TRUSTED
-
-    def synchronous(self, path: str) -> bool:
-        """Whether directory operations here need no fsync, or can't have one (Windows)."""
-        return os.name == "nt" or self.mounted_as(path) in NO_SYNC_NEEDED
+    def settles(self, time_ns: int, moment: int) -> bool:
+        """Whether a directory has no later names while its stamp, the later time of which this is,
+        stays. ``moment``: the clock's ``lower_bound`` from before the names were listed."""
+        mounted = self.mounted
+        return mounted.asks_stamps and mounted.opening_asks and self.clock.is_past(time_ns, moment)
 
     # --- revalidation --------------------------------------------------------------------------
 
     def revalidate(self, path: str) -> os.stat_result | None:
-        """Make the client ask the server for the directory's attributes: one GETATTR.
+        """Make the client ask the server for the directory's attributes: one GETATTR on NFS.
 
         None if there is no such directory, or the path is a link that leads nowhere;
         ``check_absent`` tells the two apart. ``stat``, or ``fstat`` of a descriptor kept open,
@@ -180,29 +135,50 @@ class NfsRules:
         """
         if os.name == "nt":
             return os.stat(path) if is_directory(path) else None
+        if self.kind.lookup is Lookup.NAME:
+            look_up_anew(path)
         try:
             descriptor = self.retry_stale(lambda path: os.open(path, DIRECTORY_FLAGS), path)
         except FileNotFoundError:
             return None
         try:
+            if self.kind.lookup is Lookup.LISTING:
+                read_anew(descriptor, "")
             status = os.fstat(descriptor)
             self.clock.observe(status.st_ctime_ns)
             return status
         finally:
             os.close(descriptor)
 
+    def retry_stale(self, call: Callable[[str], T], path: str) -> T:
+        """See ``passing.retry_stale``."""
+        return retry_stale(self, call, path)
+
+    def look_up_anew(self, path: str) -> None:
+        """Have the path looked up anew, after a call that met a stale handle."""
+        if path != self._directory:
+            self.revalidate(os.path.dirname(path))
+        if self.kind.lookup is Lookup.NAME:
+            look_up_anew(path)
+
     def list_changes(
         self, directory: str, keys: list[str], signatures: bytes, extension: str
     ) -> Changes:
         """As ``list``, without files that still have the signature that is known of their key."""
+        if self.kind.whole_seconds:  # which the core doesn't compare
+            listed = self.list(directory)
+            return (*listed[:2], *unlike_known(listed[2], keys, signatures, extension))
         return self._list(
             directory,
-            lambda path: list_changes(path, self.over_nfs(), keys, signatures, extension),
+            lambda path: list_changes(path, self._listings, keys, signatures, extension),
         )
 
     def list(self, directory: str) -> Listed:
         """The directory's mtime, ctime and entries. OSError if it can't be listed."""
-        return self._list(directory, lambda path: list_directory(path, self.over_nfs()))
+        found = self._list(directory, lambda path: list_directory(path, self._listings))
+        if not self.kind.whole_seconds:
+            return found
+        return (*found[:2], [(*one[:2], self.mounted.signed(one[2]), one[3]) for one in found[2]])
 
     def list_twice(self, directory: str) -> Listed:
         """The directory's entries as the server has them after this call began: one GETATTR and two
@@ -217,10 +193,14 @@ class NfsRules:
 
     def prefetch(self, directory: str) -> None:
         """On NFS, have the client read the whole directory: saves a call for each first lookup."""
-        if self.over_nfs():
+        if self.kind.lookup in (Lookup.NFS, Lookup.LISTING):
             # A directory that can't be listed may still allow lookups by name.
             with suppress(OSError):
                 self._list_anew(directory, 1)
+
+    @property
+    def _listings(self) -> int:
+        return _LISTINGS[self.kind.lookup]
 
     def _list_anew(self, directory: str, times: int) -> Listed:
         return self.retry_stale(
@@ -229,12 +209,19 @@ class NfsRules:
 
     def _list(self, directory: str, list_once: Callable[[str], L | int]) -> L:
         def list_by_clock(path: str) -> L:
+            begun = self.clock.lower_bound()
             found = self._checked(list_once(path), path)
-            if self.over_nfs() and not self.clock.is_past(found[1]):
+            if self.kind.lookup is Lookup.NFS and not self.clock.is_past(found[1], begun):
                 found = self._checked(list_once(path), path)  # see _read_names
             return found
 
-        return self.retry_stale(list_by_clock, directory)
+        try:
+            return self.retry_stale(list_by_clock, directory)
+        except FileNotFoundError:
+            if self.kind.lookup is not Lookup.NAME:
+                raise
+            look_up_anew(directory)  # another host may have just made it
+            return self.retry_stale(list_by_clock, directory)
 
     def _checked(self, found: L | int, directory: str) -> L:
         """What the core has listed; OSError if it has an errno."""
@@ -252,38 +239,23 @@ class NfsRules:
             self.clock.observe(stamp.ctime)
             if stamp == known[0]:
                 return known
-            if not self.over_nfs():
+            if not self._listings:
                 return stamp, os.listdir(descriptor)
             names: list[str] = []
             for _ in range(2 if strict else 1):  # see _read_names
                 # Only names: if others change the directory, each stat would ask the server.
-                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+                drop_pages(descriptor)
                 names = os.listdir(descriptor)
             return stamp, names
         finally:
             os.close(descriptor)
 
-    def lists_attributes(self) -> bool:
-        """Whether listings bring attributes on this mount. Found out once, and logged."""
-        if self._lists_attributes is None and self.mounted_as(self._directory) is not None:
-            self._lists_attributes = self.over_nfs() and lists_attributes(self._directory)
-            if self.over_nfs() and not self._lists_attributes:
-                log.info("%s: shards are asked for their stamps one by one", self._directory)
-        return bool(self._lists_attributes)
-
-    def lists_signatures(self) -> bool:
-        """Whether a file has, in a listing, the signature that it has on the server."""
-        return not self.over_nfs() or self.lists_attributes()
-
-    def distrust_listings(self, reason: str) -> None:
-        """From here on ``lists_attributes`` is False."""
-        self._lists_attributes = False
-        log.info("%s: shards are asked for their stamps one by one: %s", self._directory, reason)
-
     def refresh_dentry(self, path: str) -> None:
-        """Make the NFS client read its dentry for this existing name anew."""
+        """Make the client read its dentry for this existing name anew."""
         directory, name = os.path.split(path)
-        for _ in range(TRIES if self.over_nfs() else 0):
+        if self.kind.lookup is Lookup.NAME:
+            look_up_anew(path)
+        for _ in range(TRIES if self._listings else 0):
             if any(found == name for found, *_ in self.list(directory)[2]):
                 break
 
@@ -309,7 +281,7 @@ class NfsRules:
 
         With ``strict`` only answers count that the server gave after this call began.
         """
-        if not self.over_nfs():
+        if not self._listings:
             if self.revalidate(directory) is not None:
                 return Contains.MAYBE
         else:
@@ -328,79 +300,27 @@ class NfsRules:
 
     def _read_names(self, directory: str, name: str, strict: bool) -> Contains:
         """Whether the directory may have this name. It is read if a change may repeat its ctime."""
+        begun = self.clock.lower_bound()
         descriptor = os.open(directory, DIRECTORY_FLAGS)
         try:
+            if self.kind.lookup is Lookup.NAME:
+                read_anew(descriptor, name)
+                look_up_anew(os.path.join(directory, name))
+                return Contains.MAYBE
             stamp = os.fstat(descriptor).st_ctime_ns
             self.clock.observe(stamp)
-            passed = self.clock.is_past(stamp)
+            passed = self.kind.lookup is Lookup.NFS and self.clock.is_past(stamp, begun)
             if passed and self._racy.get(directory) != stamp:
                 return Contains.MAYBE
             self._racy[directory] = stamp
             # If another process of this host is just reading the directory, the client doesn't drop
             # that reading but waits for it. It may have begun before this call, and then it proves
             # nothing, whether it has the name or not. Only the second drop makes the client ask.
-            found = _read_anew(descriptor, name)
+            found = read_anew(descriptor, name)
             if not passed and (strict or not found):
-                found = _read_anew(descriptor, name)
+                found = read_anew(descriptor, name)
             if passed:
                 self._racy.pop(directory, None)
             return Contains.MAYBE if found else Contains.NO
         finally:
             os.close(descriptor)
-
-    # --- transient errors -----------------------------------------------------------------------
-
-    def retry_stale(self, call: Callable[[str], T], path: str) -> T:
-        """The call's result for this path; the call is repeated while it meets a stale handle.
-
-        Before each repetition the path's directory is revalidated: until then the client of NFSv4.1
-        and later goes on using the stale handle. If the file is under a lease, this waits for it.
-        """
-        for number in range(TRIES - 1):
-            try:
-                return call(path)
-            except OSError as error:
-                if error.errno not in STALE and not self.lease_ended(error.errno, path):
-                    raise
-                stale = error.errno in STALE
-            if stale:
-                self.after_stale(path, number)
-        return call(path)
-
-    def lease_ended(self, number: int | None, path: str) -> bool:
-        """If this errno means that the file is under a lease, wait until the lease has ended.
-
-        True if the caller may try again. False for other errnos, if the file isn't a regular one,
-        and after ``_LEASE_SECONDS``. Opening the file with O_NONBLOCK makes the system ask the
-        holder for the lease. Other errors end the wait: the caller's next try meets them.
-        """
-        if number not in _LEASED:
-            return False
-        try:
-            if not stat.S_ISREG(os.lstat(path).st_mode):
-                return False
-        except OSError:
-            return True
-        end = time.monotonic() + _LEASE_SECONDS
-        pause = 0.001
-        while time.monotonic() < end:
-            time.sleep(pause)
-            pause = min(2 * pause, 0.1)
-            try:
-                os.close(os.open(path, READ_FLAGS))
-            except OSError as error:
-                if error.errno in _LEASED:
-                    continue
-            return True
-        return False
-
-    def after_stale(self, path: str, number: int) -> None:
-        """Prepare another try, after ``number`` earlier ones: revalidate the path's directory.
-
-        A revalidation within one tick of a change may leave the handle stale, so later tries first
-        wait for the tick to pass.
-        """
-        if number > 2:
-            time.sleep(_PAUSE)
-        if path != self._directory:
-            self.revalidate(os.path.dirname(path))

@@ -1,0 +1,119 @@
+"""The command that examines a directory: doctor."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+
+from ..arguments import checked_seconds
+from ..doctor.clock import difference
+from ..doctor.examination import examine
+from ..doctor.mount import mount
+from ..doctor.peer import facts, follow, invite, lead
+from ..doctor.report import Diagnosis, Finding
+from ..storage.mounts import Kind
+from ..storage.probes import PrivateDirectory, check_directory
+from .output import complain, emit, emit_json, encode
+
+TEXT = """\
+Try in a directory what a store needs of its file system, and say what it breaks.
+
+Works in a private directory below DIR, which is removed, whatever happens. Prints a
+line for each probe: OK, WARN or FAIL, what was seen, what it breaks, what to do.
+docs/which-mount.md explains them.
+
+With --peer it prints a command for a second host, waits for that, and both look for
+what the other one does: how soon each sees it, and whether races have one winner.
+
+exit status of this command:
+  0  OK in all lines
+  1  at least one WARN: something works less well, or couldn't be tried
+  2  at least one FAIL: a promise of nfsdict doesn't hold there; or an error
+"""
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    added = command("doctor", doctor, TEXT, over=())
+    added.add_argument("directory", metavar="DIR", help="where a store is, or might be")
+    added.add_argument("--json", action="store_true", help="one JSON object")
+    added.add_argument("--peer", action="store_true", help="try it with a second host, too")
+    added.add_argument(
+        "--seconds",
+        type=float,
+        default=20.0,
+        metavar="N",
+        help="for how long the two hosts try (default: %(default)g); all is tried once at least",
+    )
+    added.add_argument(
+        "--wait",
+        type=float,
+        default=120.0,
+        metavar="N",
+        help="for how many seconds a host waits for the other, to come and then for each of its "
+        "answers (default: %(default)g)",
+    )
+    added.add_argument("--join", metavar="ID", help="be the second host: see --peer")
+
+
+def doctor(arguments: argparse.Namespace) -> int:
+    path = os.path.abspath(arguments.directory)
+    checked_seconds("--seconds", arguments.seconds)
+    checked_seconds("--wait", arguments.wait)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _end)
+    if arguments.join is not None:
+        findings = _joined(path, arguments)
+    elif arguments.peer:
+        findings = examine(path, lambda *about: _led(path, arguments, *about))
+    else:
+        findings = examine(path)
+    found = []
+    with closing(findings):  # type: ignore[type-var]
+        for finding in findings:
+            found.append(finding)
+            if not arguments.json:
+                emit(encode(f"{finding}\n"))
+                sys.stdout.flush()
+    diagnosis = Diagnosis(path, found)
+    if arguments.json:
+        emit_json(diagnosis.as_dict())
+    else:
+        emit(b"\nNo client can see:\n")
+        for name, text in diagnosis.unseen.items():
+            emit(encode(f"  {name}: {text}\n"))
+        emit(encode(f"\n{diagnosis.verdict}\n"))
+    return diagnosis.status
+
+
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
+
+
+def _led(
+    path: str,
+    arguments: argparse.Namespace,
+    directory: PrivateDirectory,
+    kind: Kind,
+    found: list[Finding],
+) -> Iterator[Finding]:
+    """The first host's part, after all that one host can find alone."""
+    invite(directory)
+    command = f"nfsdict doctor {shlex.quote(path)} --join {directory.name}"
+    complain(f"now run this on a second host, within {arguments.wait:g} s: {command}")
+    yield from lead(directory, kind, facts(path, found), arguments.seconds, arguments.wait)
+
+
+def _joined(path: str, arguments: argparse.Namespace) -> Iterator[Finding]:
+    """The second host's part."""
+    check_directory(path)
+    directory = PrivateDirectory(path, arguments.join)
+    check_directory(directory.path)
+    found = [*mount(path)[1], difference(directory)]
+    yield from found
+    yield from follow(directory, facts(path, found), arguments.wait)

@@ -1,0 +1,85 @@
+"""Examination: all probes of one directory, in order, and what is left of them removed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from typing import Callable
+
+from ..errors import NfsDictError, described
+from ..storage.mounts import Kind, kind_of
+from ..storage.mountstats import calls_sent
+from ..storage.probes import PrivateDirectory, check_directory
+from .clock import clock
+from .mount import mount
+from .report import Diagnosis, Finding
+from .room import room
+from .semantics import ELSEWHERE, semantics
+from .speed import speed
+
+More = Callable[[PrivateDirectory, Kind, "list[Finding]"], Iterator[Finding]]
+"""What is tried besides, in the private directory, by the rules of this kind of file system, after
+these findings."""
+
+
+def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
+    """Try in a private directory below this one what a store needs there, and remove it again.
+
+    Takes some seconds, up to half a minute where the server is far away. Looks at the mount and its
+    options, tries calls on files and directories one by one, compares clocks, asks for free space,
+    and times a dictionary's calls beside those on a local disk. What needs two hosts is only tried
+    by ``nfsdict doctor --peer``. The page ``docs/which-mount.md`` explains each finding.
+
+    The process's umask is read; where Linux's /proc doesn't tell it, it is changed for a moment.
+
+    Args:
+        path: an existing directory in which a store is, or might be.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is no directory of this path.
+        OSError: the private directory, ``.nfsdict-doctor-…``, couldn't be removed.
+    """
+    path = os.path.abspath(os.fspath(path))
+    return Diagnosis(path, list(examine(path)))
+
+
+def examine(path: str, more: More | None = None) -> Iterator[Finding]:
+    """See ``diagnose``; each finding as soon as it is there. ``close()`` removes what is left."""
+    check_directory(path)
+    mounted, found = mount(path)
+    yield from found
+    kind = kind_of(mounted)
+    directory = PrivateDirectory(path)
+    try:
+        try:
+            directory.make()
+        except OSError as error:
+            seen = f"no directory can be made there, {described(error)}."
+            breaks = "a store can only be read, with `read_only=True`, if there is one."
+            advice = "let this user write there, or mount it without `ro`."
+            yield Finding("semantics", "mkdir", "FAIL", seen, breaks, advice)
+            yield from room(path, None)
+            return
+        for section, findings in (
+            ("semantics", semantics(directory, kind)),
+            ("clock", clock(directory, kind)),
+            ("room", room(path, directory)),
+            ("speed", speed(directory.path, lambda: calls_sent(mounted.point))),
+        ):
+            for finding in _guarded(section, findings):
+                found.append(finding)
+                yield finding
+        if more is not None:
+            yield from more(directory, kind, found)
+    finally:
+        directory.remove()
+
+
+def _guarded(section: str, findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The findings of one section, and if it fails itself, that as the last one."""
+    try:
+        yield from findings
+    except (OSError, NfsDictError) as error:
+        seen = f"the probes went no further, {described(error)}."
+        breaks = "whatever meets the same error."
+        yield Finding(section, "error", "FAIL", seen, breaks, ELSEWHERE)

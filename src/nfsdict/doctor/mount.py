@@ -1,0 +1,67 @@
+"""Mount: what holds the directory, how it is mounted, and which options break what."""
+
+from __future__ import annotations
+
+from ..storage import mounts
+from ..storage.mountinfo import Mount
+from .report import Finding, Verdict
+from .semantics import ELSEWHERE
+
+# Options that a line of /etc/fstab keeps; what else the system shows was agreed upon when it was
+# mounted, or is a default.
+_KEPT = frozenset(
+    ("ro", "vers", "sec", "proto", "port", "soft", "nconnect", "nosuid", "nodev", "noexec")
+).union(("username", "uid", "gid", "trans", "version", "aname"))
+
+
+def mount(path: str) -> tuple[Mount, list[Finding]]:
+    """The mount that holds the path, and what is known of it. OSError if it can't be told now."""
+    mount, known = mounts.examine(path)
+    return mount, [_file_system(mount), *(_option(mount, one) for one in known)]
+
+
+def _file_system(mount: Mount) -> Finding:
+    if not mount.type:
+        seen = "this system doesn't tell how it is mounted."
+        breaks = "nothing that is known: options aren't looked at."
+        return Finding("mount", "file system", "WARN", seen, breaks, "compare two hosts: --peer.")
+    version = mount.option("vers")
+    told = f"{mount.type}{f' version {version}' if version else ''}"
+    seen = f"{told}, {mount.source} at {mount.point}, options {','.join(mount.options)}."
+    figures = {
+        "type": mount.type,
+        "source": mount.source,
+        "point": mount.point,
+        "options": list(mount.options),
+    }
+    return Finding("mount", "file system", "OK", seen, figures=figures)
+
+
+def _option(mount: Mount, known: mounts.Finding) -> Finding:
+    """One line of the table of mount options."""
+    effect = f"{known.effect}."
+    of_type = known.option in (mount.type, "unknown type")
+    if not known.breaks and not known.mount_with and not of_type:
+        return Finding("mount", known.option, "OK", effect)
+    seen, breaks = effect, "no promise that is known; it costs time."
+    if known.breaks:
+        seen, breaks = "it is mounted so.", effect
+    advice = _mend(mount, known.mount_with) if known.mount_with else ELSEWHERE
+    # Options of FUSE aren't shown: it may be mounted well.
+    certain = known.breaks and not mount.type.startswith("fuse.")
+    verdict: Verdict = "FAIL" if certain else "WARN"
+    return Finding("mount", known.option, verdict, seen, breaks, advice)
+
+
+def _mend(mount: Mount, mount_with: str) -> str:
+    """The line of /etc/fstab that has these options."""
+    options, _, _ = mount_with.partition(", ")
+    kind = {"nfs4": "nfs", "smb3": "cifs"}.get(mount.type, mount.type)
+    kept = [
+        option
+        for option in dict.fromkeys(mount.options)
+        if option.partition("=")[0] in _KEPT and not (option == "ro" and options == "rw")
+    ]
+    point = mount.point.replace(" ", "\\040")
+    line = f"{mount.source} {point} {kind} {','.join([*kept, *options.split(',')])} 0 0"
+    return f"mount it with {mount_with}; in /etc/fstab: {line}"

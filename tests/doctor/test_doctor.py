@@ -1,0 +1,312 @@
+"""The doctor as users call it: its lines, its exit statuses, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+
+import pytest
+
+from support.processes import processes
+
+SECTIONS = ["mount", "semantics", "clock", "room", "speed"]
+
+
+@pytest.fixture
+def start():
+    """Start the command."""
+    with processes() as start:
+        yield lambda *arguments: start([sys.executable, "-m", "nfsdict", "doctor", *arguments])
+
+
+@pytest.fixture
+def run(start):
+    """Run it; status, output and errors."""
+
+    def run(*arguments):
+        process = start(*arguments)
+        output, errors = process.communicate(timeout=60)
+        return process.returncode, output.decode(), errors.decode()
+
+    return run
+
+
+@pytest.fixture
+def inner(package):
+    """A module of the doctor's."""
+    return lambda name: importlib.import_module(f"nfsdict.doctor.{name}")
+
+
+@pytest.fixture
+def few(inner, monkeypatch):
+    """Calls are timed a few times only."""
+    monkeypatch.setattr(inner("speed"), "_ROUNDS", 3)
+
+
+def test_a_local_directory(nfsdict, few, tmp_path):
+    diagnosis = nfsdict.diagnose(tmp_path)
+    assert diagnosis.path == str(tmp_path)
+    assert os.listdir(tmp_path) == []
+    assert list(dict.fromkeys(one.section for one in diagnosis.findings)) == SECTIONS
+    # How much room there is, and what type of mount, isn't the test's to say.
+    wrong = [one for one in diagnosis.findings if one.verdict != "OK"]
+    assert [one for one in wrong if one.section not in ("room", "mount")] == []
+    measured = [one.figures for one in diagnosis.findings if one.section == "speed"]
+    assert len(measured) == 7
+    for figures in measured:
+        assert 0 < figures["median_s"] <= figures["p95_s"]
+        assert 0 < figures["local_median_s"] <= figures["local_p95_s"]
+    assert len(diagnosis.unseen) == 3
+
+
+def test_a_store_is_left_as_it_is(nfsdict, few, opened, tmp_path):
+    d = opened()
+    d["key"] = "value"
+    before = sorted(tmp_path.rglob("*"))
+    nfsdict.diagnose(d.path)
+    assert sorted(tmp_path.rglob("*")) == before
+    assert dict(opened()) == {"key": "value"}
+
+
+def test_the_command_prints_a_line_for_each_finding_and_its_verdict_as_status(run, tmp_path):
+    status, output, errors = run(tmp_path)
+    assert errors == ""
+    lines = output.partition("\n\n")[0].splitlines()
+    assert all(line.startswith(("OK    ", "WARN  ", "FAIL  ")) for line in lines), output
+    assert len(lines) > 25
+    verdict = output.splitlines()[-1]
+    assert status == ["OK", "WARN", "FAIL"].index(verdict)
+    assert ("\nWARN " in output) == (verdict != "OK")
+    for what in ("async export", "volatile cache", "replication lag"):
+        assert f"\n  {what}: " in output
+    assert os.listdir(tmp_path) == []
+
+
+def test_json_says_the_same(run, tmp_path):
+    status, output, errors = run(tmp_path, "--json")
+    assert errors == ""
+    told = json.loads(output)
+    assert told.keys() == {"path", "verdict", "findings", "unseen"}
+    assert told["path"] == str(tmp_path)
+    assert status == ["OK", "WARN", "FAIL"].index(told["verdict"])
+    fields = {"section", "probe", "verdict", "seen", "breaks", "advice", "figures"}
+    assert all(one.keys() == fields for one in told["findings"])
+    names = [(one["section"], one["probe"]) for one in told["findings"]]
+    assert len(set(names)) == len(names)
+
+
+def test_the_statuses_are_documented(run):
+    status, output, _ = run("--help")
+    assert status == 0
+    for line in ("0  OK in all lines", "1  at least one WARN", "2  at least one FAIL"):
+        assert line in output
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "status"), [(["OK"], 0), (["OK", "WARN"], 1), (["FAIL", "WARN", "OK"], 2)]
+)
+def test_the_worst_finding_is_the_verdict(inner, verdicts, status):
+    report = inner("report")
+    findings = [report.Finding("semantics", "probe", one, "seen") for one in verdicts]
+    diagnosis = report.Diagnosis("/", findings)
+    assert diagnosis.status == status
+    assert diagnosis.verdict == ["OK", "WARN", "FAIL"][status]
+
+
+def test_a_line_says_what_was_seen_what_it_breaks_and_what_to_do(inner):
+    finding = inner("report").Finding("mount", "x", "FAIL", "seen.", "broken.", "this.")
+    assert str(finding) == "FAIL  mount, x: seen. Breaks: broken. Do: this."
+
+
+# --- where it can't work ---------------------------------------------------------------------
+
+
+def test_no_such_directory(package, run, tmp_path):
+    with pytest.raises(FileNotFoundError):
+        package.diagnose(tmp_path / "missing")
+    status, output, errors = run(tmp_path / "missing")
+    assert (status, output) == (2, "") and "missing" in errors
+    assert errors.count("\n") == 1
+
+
+def test_not_a_directory(package, run, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(NotADirectoryError):
+        package.diagnose(tmp_path / "file")
+    status, output, errors = run(tmp_path / "file", "--json")
+    assert (status, output) == (2, "") and "file" in errors
+    assert (tmp_path / "file").read_text() == ""
+
+
+@pytest.mark.parametrize("arguments", [("--seconds", "0"), ("--wait", "-1"), ("--wait", "nan")])
+def test_seconds_that_are_none(run, tmp_path, arguments):
+    status, output, errors = run(tmp_path, *arguments)
+    assert (status, output) == (2, "") and arguments[0] in errors
+
+
+def check_that_nothing_can_be_made(diagnosis):
+    assert diagnosis.verdict == "FAIL"
+    [mkdir] = [one for one in diagnosis.findings if one.section == "semantics"]
+    assert mkdir.verdict == "FAIL" and mkdir.advice
+    assert {one.section for one in diagnosis.findings} == {"mount", "semantics", "room"}
+
+
+@pytest.fixture
+def public():
+    """A directory to which every user can get."""
+    with tempfile.TemporaryDirectory() as path:
+        os.chmod(path, 0o555)
+        yield path
+
+
+def test_a_directory_where_this_user_may_not_write(public):
+    """As another user than root, who may everything."""
+    # What the command needs is imported as root, whoever may read it.
+    become = "import os, sys, json, encodings.ascii; from nfsdict.cli import main; "
+    become += "os.getuid() or os.setuid(65534); sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", become, "doctor", public, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 2 and not done.stderr
+    told = json.loads(done.stdout)
+    [mkdir] = [one for one in told["findings"] if one["section"] == "semantics"]
+    assert mkdir["verdict"] == "FAIL" and "PermissionError" in mkdir["seen"]
+    assert os.listdir(public) == []
+
+
+@pytest.fixture
+def mounted(tmp_path):
+    """A tmpfs of this size and these options."""
+    made = []
+
+    def mounted(options):
+        path = tmp_path / "mounted"
+        path.mkdir()
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", path]
+        done = subprocess.run(command, capture_output=True)
+        if done.returncode:
+            pytest.skip("mounting needs root")
+        made.append(path)
+        return path
+
+    yield mounted
+    for path in made:
+        subprocess.run(["umount", path], check=True)
+
+
+def test_a_read_only_mount(package, few, mounted):
+    path = mounted("ro,size=1m")
+    check_that_nothing_can_be_made(package.diagnose(path))
+
+
+def test_a_full_file_system(package, few, mounted):
+    path = mounted("size=64k")
+    with pytest.raises(OSError):
+        (path / "full").write_bytes(bytes(1 << 20))
+    diagnosis = package.diagnose(path)
+    found = {(one.section, one.probe): one for one in diagnosis.findings}
+    assert found["room", "bytes"].verdict == found["room", "quota"].verdict == "FAIL"
+    assert os.listdir(path) == ["full"]
+
+
+def test_a_file_system_without_inodes(package, few, mounted):
+    path = mounted("size=10m,nr_inodes=3")
+    (path / "one").touch()
+    diagnosis = package.diagnose(path)
+    assert diagnosis.verdict == "FAIL"
+    assert os.listdir(path) == ["one"]
+
+
+# --- what it leaves --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "section"),
+    [(signal.SIGINT, "semantics"), (signal.SIGTERM, "speed"), (signal.SIGHUP, "clock")],
+)
+def test_a_signal_ends_it_and_nothing_is_left(start, tmp_path, number, section):
+    process = start(tmp_path)
+    for line in process.stdout:
+        if f"  {section}, ".encode() in line:
+            break
+    assert os.listdir(tmp_path) != []
+    process.send_signal(number)
+    process.communicate(timeout=30)
+    assert process.returncode == 128 + number
+    assert os.listdir(tmp_path) == []
+
+
+def test_signals_while_it_removes_its_directory(inner, package, few, tmp_path, monkeypatch):
+    """Each is put off until the directory is gone."""
+    probes = importlib.import_module("nfsdict.storage.probes")
+    original = probes.shutil.rmtree
+    tries = []
+
+    def interrupted(path):
+        tries.append(path)
+        if len(tries) < 4:
+            raise KeyboardInterrupt
+        original(path)
+
+    monkeypatch.setattr(probes.shutil, "rmtree", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        package.diagnose(tmp_path)
+    assert len(tries) == 4 and os.listdir(tmp_path) == []
+
+
+def test_a_directory_that_cannot_be_removed_is_an_error(package, few, tmp_path, monkeypatch):
+    probes = importlib.import_module("nfsdict.storage.probes")
+    monkeypatch.setattr(probes, "_SECONDS", 0.1)
+
+    def refuse(path):
+        raise PermissionError(13, "refused", path)
+
+    monkeypatch.setattr(probes.shutil, "rmtree", refuse)
+    with pytest.raises(PermissionError):
+        package.diagnose(tmp_path)
+
+
+def test_an_error_of_a_store_is_a_finding(inner, package, few, tmp_path, monkeypatch):
+    speed = inner("speed")
+
+    def refuse(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(speed, "opened", refuse)
+    diagnosis = package.diagnose(tmp_path)
+    [found] = [one for one in diagnosis.findings if one.section == "speed"]
+    assert found.verdict == "FAIL" and "No space left" in found.seen
+
+
+def test_slow_calls_are_a_warning(inner):
+    speed = inner("speed")
+    slow, quick = speed.Timing(3, 0.5, 0.6, 4.0), speed.Timing(3, 0.01, 0.02, None)
+    found = speed._finding("put", slow, quick, "/tmp")
+    assert found.verdict == "WARN" and "4 calls" in found.seen
+    assert speed._finding("put", quick, quick, "/tmp").verdict == "OK"
+
+
+MOUNTSTATS = """\
+device rootfs mounted on / with fstype rootfs
+device server:/a mounted on /mnt/a\\040b with fstype nfs4 statvers=1.1
+\tcaps:\tcaps=0x3ffbffff,wtmult=512
+\tRPC iostats version: 1.1  p/v: 100003/4 (nfs)
+\tper-op statistics
+\t        NULL: 1 1 0 44 24 0 0 0 0
+\t        READ: 20 20 0 4000 4000 0 1 1 0
+\t       RENEW: 99 99 0 44 24 0 0 0 0
+device server:/b mounted on /mnt/b with fstype nfs statvers=1.1
+\tper-op statistics
+\t     GETATTR: 7 7 0 44 24 0 0 0 0
+"""
+
+
+def test_calls_to_the_server_are_counted(package):
+    calls_in = importlib.import_module("nfsdict.storage.mountstats").calls_in
+    assert calls_in(MOUNTSTATS, "/mnt/a b") == 21
+    assert calls_in(MOUNTSTATS, "/mnt/b") == 7
+    assert calls_in(MOUNTSTATS, "/") is None

@@ -1,0 +1,87 @@
+"""What the doctor says of a mount, by the text in which Linux tells of it."""
+
+from __future__ import annotations
+
+import importlib
+
+import pytest
+
+LINE = "36 25 0:32 / /mnt/shared rw,relatime shared:1 - {type} {source} {options}\n"
+
+
+@pytest.fixture
+def mount(package, monkeypatch):
+    """The findings for a directory whose mount has this type, source and options."""
+    module = importlib.import_module("nfsdict.doctor.mount")
+    mounts = importlib.import_module("nfsdict.storage.mounts")
+    mountinfo = importlib.import_module("nfsdict.storage.mountinfo")
+
+    def mount(kind: str, options: str, source: str = "server:/export"):
+        text = LINE.format(type=kind, source=source, options=options) if kind else ""
+        found = mountinfo.find_mount(text, "36", 0)
+        monkeypatch.setattr(mounts, "mount_of", lambda path: found)
+        return module.mount("/mnt/shared")[1]
+
+    return mount
+
+
+def verdicts(findings) -> dict[str, str]:
+    return {finding.probe: finding.verdict for finding in findings}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "worst"),
+    [
+        ("ext4", "rw", "OK"),
+        ("tmpfs", "rw,size=1g", "OK"),
+        ("nfs4", "rw,vers=4.2,hard", "OK"),
+        ("nfs", "rw,vers=3,soft,nolock,local_lock=all", "OK"),
+        ("nfs4", "rw,vers=4.2,nordirplus", "WARN"),
+        ("nfs", "rw,vers=3,nordirplus", "FAIL"),
+        ("nfs4", "rw,vers=4.2,noac", "WARN"),
+        ("nfs4", "rw,vers=4.2,lookupcache=none", "WARN"),
+        ("nfs4", "rw,vers=4.2,acregmin=600,acregmax=600", "OK"),
+        ("nfs4", "rw,vers=4.2,nocto,nordirplus", "FAIL"),
+        ("cifs", "rw,vers=3.1.1,cache=strict,actimeo=1", "FAIL"),
+        ("cifs", "rw,vers=3.1.1,cache=loose,actimeo=0,closetimeo=0", "FAIL"),
+        ("cifs", "rw,vers=3.1.1,cache=strict,actimeo=0,closetimeo=0", "OK"),
+        ("fuse.sshfs", "rw,user_id=0,group_id=0", "WARN"),
+        ("fuse.glusterfs", "rw,user_id=0,group_id=0", "WARN"),
+        ("9p", "rw,trans=tcp", "OK"),
+        ("9p", "rw,trans=tcp,cache=loose", "FAIL"),
+        ("ceph", "rw,name=admin", "WARN"),
+        ("lustre", "rw", "WARN"),
+        ("fuse.something", "rw", "WARN"),
+        ("ext4", "ro", "WARN"),
+        ("", "", "WARN"),
+    ],
+)
+def test_what_options_break(mount, kind, options, worst):
+    found = mount(kind, options)
+    order = ["OK", "WARN", "FAIL"]
+    assert max((one.verdict for one in found), key=order.index) == worst
+    assert all(one.breaks and one.advice for one in found if one.verdict != "OK")
+    assert len({one.probe for one in found}) == len(found)
+
+
+def test_what_does_not_matter_is_told(mount):
+    found = verdicts(mount("nfs", "rw,vers=3,soft,nolock,local_lock=all"))
+    assert {"soft", "nolock", "local_lock"} <= found.keys()
+    assert set(found.values()) == {"OK"}
+
+
+def test_the_line_that_mends_it(mount):
+    """It keeps what was chosen, and leaves out what was agreed upon when it was mounted."""
+    options = "rw,vers=4.1,rsize=1048576,nocto,nordirplus,sec=krb5,addr=10.0.0.1"
+    [found] = [one for one in mount("nfs4", options) if one.verdict == "FAIL"]
+    line = "server:/export /mnt/shared nfs vers=4.1,sec=krb5,cto,rdirplus 0 0"
+    assert found.advice.endswith(f"in /etc/fstab: {line}")
+    [found] = [one for one in mount("nfs4", "ro,vers=4.2") if one.verdict == "WARN"]
+    assert "/mnt/shared nfs vers=4.2,rw 0 0" in found.advice
+
+
+def test_type_server_version_and_options_are_told(mount):
+    [found] = mount("nfs4", "rw,vers=4.2,hard")
+    for word in ("nfs4", "4.2", "server:/export", "/mnt/shared", "hard"):
+        assert word in found.seen
+    assert found.figures["options"] == ["rw", "relatime", "rw", "vers=4.2", "hard"]

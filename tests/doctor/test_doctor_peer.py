@@ -1,0 +1,261 @@
+"""Two hosts that the doctor has meet: here two processes, or two threads of which one is wrong."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from dataclasses import asdict
+
+import pytest
+
+from support.processes import processes
+
+
+@pytest.fixture
+def inner(package):
+    """A module of the doctor's."""
+    return lambda name: importlib.import_module(f"nfsdict.doctor.{name}")
+
+
+@pytest.fixture
+def meet(inner, tmp_path):
+    """Have two threads meet; the first one's findings, by their names."""
+    peer = inner("peer")
+    probes = importlib.import_module("nfsdict.storage.probes")
+    kinds = importlib.import_module("nfsdict.storage.mounts").KINDS
+
+    def meet(kind="ext4", seconds=0.1, follow=True, wait=20.0, facts=None):
+        directory = probes.PrivateDirectory(str(tmp_path))
+        directory.make()
+        peer.invite(directory)
+        mine = peer.facts(str(tmp_path), [])
+        theirs = {**mine, **(facts or {})}
+        second = threading.Thread(target=lambda: told.extend(peer.follow(directory, theirs, wait)))
+        told: list = []
+        if follow:
+            second.start()
+        found = list(peer.lead(directory, kinds[kind], mine, seconds, wait))
+        if follow:
+            second.join()
+            assert told == found
+        directory.remove()
+        return {finding.probe: finding for finding in found}
+
+    return meet
+
+
+def test_two_that_see_each_other(nfsdict, meet):
+    found = meet(facts={"identity": "elsewhere"})
+    assert {name for name, one in found.items() if one.verdict != "OK"} == set()
+    looks = [found[name] for name in ("`in` after a miss", "`get(fresh=True)`", "`refresh()`")]
+    for one in looks:
+        for host in ("first", "second"):
+            figures = one.figures[host]
+            assert figures["at_first_look"] == figures["changes"] > 0
+    for what in ("add", "pop", "lease"):
+        assert found[f"races of `{what}`"].figures["races"] > 0
+
+
+def test_two_on_one_host_prove_less_and_it_says_so(meet):
+    found = meet()["hosts"]
+    assert found.verdict == "WARN" and "proves less" in found.breaks
+
+
+def test_the_other_hosts_mount_counts(inner, meet):
+    bad = inner("report").Finding("mount", "nocto", "FAIL", "seen.", "all.", "this.")
+    found = meet(facts={"findings": [asdict(bad)]})["second host's nocto"]
+    assert found.verdict == "FAIL" and found.section == "peer"
+
+
+@pytest.fixture
+def wrong(inner, monkeypatch):
+    """Replace what the second host does when it is asked for this."""
+    Player = inner("player").Player
+
+    def wrong(what, does):
+        original = getattr(Player, what)
+
+        def replaced(self, *arguments):
+            if self._me == "second":
+                return does(lambda: original(self, *arguments), *arguments)
+            return original(self, *arguments)
+
+        monkeypatch.setattr(Player, what, replaced)
+
+    return wrong
+
+
+def test_two_winners_of_add(meet, wrong):
+    wrong("add", lambda right, keys: (right() and keys) or keys)
+    found = meet()
+    assert found["races of `add`"].verdict == "FAIL"
+    figures = found["races of `add`"].figures
+    assert 0 < figures["without_one_winner"] <= figures["races"]
+
+
+def test_no_winner_of_pop(meet, wrong):
+    wrong("pop", lambda right, keys: (right() and []) or [])
+    assert meet()["races of `pop`"].verdict == "FAIL"
+
+
+def test_a_popped_value_that_nobody_added(meet, wrong):
+    wrong("pop", lambda right, keys: [(key, "nobody") for key, _ in right()])
+    assert meet()["races of `pop`"].verdict == "FAIL"
+
+
+def test_a_lease_that_two_hold(meet, wrong):
+    wrong("lease", lambda right, times: right() + 1)
+    assert meet()["races of `lease`"].verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("result", "words"), [((1, None), "not within"), ((3, 0.5), "at most 500 ms")]
+)
+@pytest.mark.parametrize("call", ["in", "fresh", "refresh", "opening"])
+def test_a_change_that_is_seen_late_or_never(inner, meet, wrong, call, result, words):
+    wrong("observe", lambda right, how, *_: result if how == call else right())
+    found = meet()
+    calls = inner("player").CALLS
+    for one, name in calls.items():
+        assert found[name].verdict == ("FAIL" if one == call else "OK"), found[name]
+    assert words in found[calls[call]].seen
+
+
+def test_changes_that_do_not_show_are_found_by_looking(package, inner, meet, monkeypatch):
+    """The second host goes on serving what it has once seen."""
+    player = inner("player")
+    monkeypatch.setattr(player, "LATEST", 0.02)
+    main = threading.current_thread()
+
+    class Stale(package.NfsDict):
+        def get(self, key, default=None, *, fresh=False):
+            return super().get(key, default, fresh=fresh and threading.current_thread() is main)
+
+    monkeypatch.setattr(importlib.import_module("nfsdict.doctor.stores"), "NfsDict", Stale)
+    found = meet()["`get(fresh=True)`"]
+    assert found.verdict == "FAIL"
+    assert found.figures["second"]["never"] > 0 == found.figures["first"]["never"]
+
+
+def test_errors_of_the_other_host(meet, wrong):
+    def fail(right, *_):
+        raise OSError(22, "Invalid argument")
+
+    wrong("observe", fail)
+    found = meet()
+    assert found["errors"].verdict == "FAIL" and "Invalid argument" in found["errors"].seen
+    assert "second host" in found["errors"].seen
+
+
+@pytest.mark.parametrize(
+    ("kind", "seconds", "verdict"),
+    [("ext4", 0.05, "WARN"), ("ext4", 5, "FAIL"), ("ceph", 5, "WARN"), ("ext4", 0, "OK")],
+)
+def test_times_that_go_backwards(meet, monkeypatch, kind, seconds, verdict):
+    """The second host's clock is behind, and its files bear its time."""
+    mailbox = importlib.import_module("nfsdict.storage.mailbox").Mailbox
+    original = mailbox.receive
+
+    def receive(self, name):
+        found = original(self, name)
+        if found and name.startswith("second"):
+            return found[0], found[1] - int(seconds * 1e9)
+        return found
+
+    monkeypatch.setattr(mailbox, "receive", receive)
+    assert meet(kind)["times on files"].verdict == verdict
+
+
+def test_a_host_that_nobody_joins(meet, tmp_path):
+    begun = time.monotonic()
+    found = meet(follow=False, wait=0.3)
+    assert time.monotonic() - begun < 5
+    assert found.keys() == {"second host"}
+    assert found["second host"].verdict == "WARN"
+    assert "no second host came within 300 ms" in found["second host"].seen
+
+
+def test_messages_with_another_files_content_are_not_believed(inner, tmp_path):
+    meeting = inner("meeting")
+    first = meeting.Meeting(str(tmp_path), "first", 5)
+    second = meeting.Meeting(str(tmp_path), "second", 0.05)
+    (tmp_path / "first-1").write_text('{"name": "first-7"}')
+    with pytest.raises(meeting.Silence):
+        second.hear()
+    first.say({"this": 1})
+    assert second.hear()["this"] == 1
+
+
+# --- as commands -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def start():
+    with processes() as start:
+        yield lambda *arguments: start([sys.executable, "-m", "nfsdict", "doctor", *arguments])
+
+
+def invitation(first) -> list[str]:
+    """The arguments that the first host tells to give to the second one's command."""
+    line = first.stderr.readline().decode()
+    assert " doctor " in line, line
+    return line.split(" doctor ")[1].split()
+
+
+def test_two_commands(start, tmp_path):
+    first = start(tmp_path, "--peer", "--seconds", "0.5", "--json")
+    second = start(*invitation(first), "--json")
+    told, errors = first.communicate(timeout=60)
+    also, others = second.communicate(timeout=60)
+    assert (errors, others) == (b"", b"")
+    mine, theirs = (
+        [one for one in json.loads(output)["findings"] if one["section"] == "peer"]
+        for output in (told, also)
+    )
+    assert mine == theirs
+    assert {one["verdict"] for one in mine} == {"OK", "WARN"}  # on one host it proves less
+    assert (first.returncode, second.returncode) == (1, 1)
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("dies", "number"),
+    [("first", signal.SIGINT), ("first", signal.SIGKILL), ("second", signal.SIGKILL)],
+)
+def test_one_that_dies(start, tmp_path, dies, number):
+    """The other one says so after a bounded wait, and nothing is left."""
+    first = start(tmp_path, "--peer", "--seconds", "1000", "--wait", "8")
+    second = start(*invitation(first), "--wait", "5")
+    for line in second.stdout:  # its own mount and clock
+        if b"clock, difference" in line:
+            break
+    [private] = tmp_path.iterdir()
+    while len(os.listdir(private / "mail")) < 20:
+        time.sleep(0.01)
+    {"first": first, "second": second}[dies].send_signal(number)
+    other = {"first": second, "second": first}[dies]
+    output, _ = other.communicate(timeout=90)
+    assert b"host isn't heard of any more" in output
+    assert other.returncode in (1, 2)
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_invitation_that_has_ended(start, tmp_path):
+    second = start(tmp_path, "--join", "0" * 24)
+    output, errors = second.communicate(timeout=30)
+    assert second.returncode == 2
+    assert output == b"" and b"No such file or directory" in errors
+    assert os.listdir(tmp_path) == []
+
+
+def test_nobody_comes(start, tmp_path):
+    first = start(tmp_path, "--peer", "--wait", "0.2")
+    output, _ = first.communicate(timeout=60)
+    assert b"no second host came within 200 ms" in output
+    assert first.returncode in (1, 2)
+    assert os.listdir(tmp_path) == []

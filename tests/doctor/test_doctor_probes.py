@@ -1,0 +1,324 @@
+"""The doctor's probes: each can say what is wrong, on a file system that does it wrong.
+
+The module that makes the probes' calls gets a system of its own, which lies in one call.
+"""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import shutil
+import types
+from collections.abc import Callable
+
+import pytest
+
+
+@pytest.fixture
+def probes(package):
+    return importlib.import_module("nfsdict.storage.probes")
+
+
+@pytest.fixture
+def kinds(package):
+    """Rules by the type of the mount."""
+    return importlib.import_module("nfsdict.storage.mounts").KINDS
+
+
+@pytest.fixture
+def broken(probes, monkeypatch):
+    """Replace calls of the probes' ``os``."""
+
+    def broken(**calls: Callable) -> None:
+        class System:
+            def __getattr__(self, name: str):
+                return calls.get(name) or getattr(os, name)
+
+        monkeypatch.setattr(probes, "os", System())
+
+    return broken
+
+
+@pytest.fixture
+def findings(package, probes, kinds, tmp_path, monkeypatch):
+    """Run one section's probes in the test's directory; the findings by their names."""
+
+    def findings(section: str, kind: str = "ext4") -> dict:
+        module = importlib.import_module(f"nfsdict.doctor.{section}")
+        if section == "room":
+            found = module.room(str(tmp_path), probes.Directory(str(tmp_path)))
+        else:
+            found = getattr(module, section)(probes.Directory(str(tmp_path)), kinds[kind])
+        return {finding.probe: finding for finding in found}
+
+    return findings
+
+
+@pytest.fixture
+def quick(package, monkeypatch):
+    """Nobody waits for a clock that stands still."""
+    for module, name, value in (("semantics", "_TICKS", (0.02, 0.02)), ("clock", "_LONG", 0.1)):
+        monkeypatch.setattr(importlib.import_module(f"nfsdict.doctor.{module}"), name, value)
+
+
+def refusing(number: int, call: Callable | None = None) -> Callable:
+    """Fails with this errno, after it was carried out."""
+
+    def refuse(*arguments, **options):
+        if call is not None:
+            call(*arguments, **options)
+        raise OSError(number, os.strerror(number))
+
+    return refuse
+
+
+def without(flag: int) -> Callable:
+    return lambda path, flags, mode=0o777: os.open(path, flags & ~flag, mode)
+
+
+def long_names(limit: int) -> Callable:
+    def create(path, flags, mode=0o777):
+        if len(os.path.basename(path)) > limit:
+            raise OSError(errno.ENAMETOOLONG, "long")
+        return os.open(path, flags, mode)
+
+    return create
+
+
+def copying_into(source, target):
+    """A rename that writes into the file that is there."""
+    shutil.copyfile(source, target)
+    os.unlink(source)
+
+
+def removing_first(source, target):
+    os.unlink(target)
+    raise OSError(errno.EACCES, "refused")
+
+
+def ignoring(*_, **__):
+    return None
+
+
+def giving_away(path, flags, mode=0o777):
+    descriptor = os.open(path, flags, mode)
+    os.fchown(descriptor, 65534, 65534)
+    return descriptor
+
+
+def without_setgid(path, mode):
+    os.chmod(path, mode & ~0o2000)
+
+
+def losing_setgid(path, mode=0o777):
+    os.mkdir(path, mode)
+    os.chmod(path, 0o755)
+
+
+def frozen(descriptor):
+    status = os.fstat(descriptor)
+    times = {"st_mtime_ns": 10**18, "st_ctime_ns": 10**18}
+    return types.SimpleNamespace(**times, st_mode=status.st_mode)
+
+
+def folding(path):
+    directory, name = os.path.split(path)
+    return os.lstat(os.path.join(directory, name.lower()))
+
+
+WRONG = [
+    ("exclusive create", "FAIL", {"open": without(os.O_EXCL)}),
+    ("exclusive create", "FAIL", {"open": refusing(errno.EACCES)}),
+    ("link", "WARN", {"link": refusing(errno.EPERM)}),
+    ("link", "WARN", {"link": shutil.copyfile}),
+    ("link over a name", "FAIL", {"link": shutil.copyfile}),
+    ("rename over an open file", "FAIL", {"rename": removing_first}),
+    ("rename over an open file", "FAIL", {"rename": copying_into}),
+    ("rename over an open file", "FAIL", {"rename": ignoring}),
+    ("unlink of an open file", "FAIL", {"unlink": refusing(errno.EBUSY)}),
+    ("unlink of an open file", "FAIL", {"unlink": ignoring}),
+    ("unlink of an open file", "FAIL", {"unlink": lambda path: os.truncate(path, 0)}),
+    ("directory stamps", "FAIL", {"fstat": frozen}),
+    ("fsync of a directory", "WARN", {"fsync": refusing(errno.EINVAL)}),
+    ("fsync of a directory", "FAIL", {"fsync": refusing(errno.EIO)}),
+    ("longest name", "WARN", {"open": long_names(143)}),
+    ("longest name", "FAIL", {"open": long_names(100)}),
+    ("modes and umask", "WARN", {"chmod": ignoring}),
+    ("modes and umask", "WARN", {"open": lambda path, flags, _=0: os.open(path, flags, 0o600)}),
+    ("setgid", "WARN", {"chmod": without_setgid}),
+    ("setgid", "WARN", {"mkdir": losing_setgid}),
+]
+
+
+@pytest.mark.parametrize(("probe", "verdict", "calls"), WRONG)
+def test_each_probe_says_what_is_wrong(broken, findings, quick, probe, verdict, calls):
+    broken(**calls)
+    found = findings("semantics")[probe]
+    assert found.verdict == verdict, found
+    assert found.seen and found.breaks and found.advice
+
+
+def test_what_is_right_is_ok(findings):
+    found = {**findings("semantics"), **findings("clock")}
+    assert {name for name, one in found.items() if one.verdict != "OK"} == set()
+    assert all(not one.breaks and not one.advice for one in found.values())
+    assert len(found) == 17
+
+
+def test_links_that_are_followed_are_seen(probes, findings, monkeypatch):
+    monkeypatch.setattr(probes, "READ_FLAGS", os.O_RDONLY)
+    assert findings("semantics")["O_NOFOLLOW"].verdict == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("probe", "calls", "words"),
+    [
+        ("O_NOFOLLOW", {"symlink": refusing(errno.EPERM)}, "no symbolic links"),
+        ("case folding", {"lstat": folding}, "fold case"),
+        ("exclusive create", {}, "refused"),
+    ],
+)
+def test_what_breaks_nothing_is_told(broken, findings, probe, calls, words):
+    broken(**calls)
+    found = findings("semantics")[probe]
+    assert found.verdict == "OK" and words in found.seen
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be squashed")
+def test_squashed_root_is_told(broken, findings):
+    broken(open=giving_away)
+    assert "squashed" in findings("semantics")["root squash"].seen
+
+
+def test_a_refused_rename_is_no_failure_where_it_is_tried_again(broken, findings):
+    broken(rename=removing_first)
+    found = findings("semantics", "cifs")["rename over an open file"]
+    assert found.verdict == "WARN" and "the old file went away" in found.seen
+
+
+@pytest.mark.parametrize("kind", ["fuse.sshfs", "vfat"])
+def test_stamps_that_nobody_believes_are_no_failure(broken, findings, quick, kind):
+    broken(fstat=frozen)
+    assert findings("semantics", kind)["directory stamps"].verdict == "WARN"
+
+
+def test_an_error_of_a_probe_is_its_finding_and_the_others_go_on(broken, findings):
+    broken(pread=refusing(errno.EIO))
+    found = findings("semantics")
+    assert found["link over a name"].verdict == "FAIL"
+    assert "EIO" in found["link over a name"].seen or "Errno 5" in found["link over a name"].seen
+    assert found["link"].verdict == "OK"
+
+
+# --- clock -----------------------------------------------------------------------------------
+
+
+def test_a_clock_that_stands_still(broken, findings, quick):
+    broken(fstat=frozen)
+    found = findings("clock")["granularity"]
+    assert found.verdict == "FAIL" and found.figures["distinct"] == 1
+
+
+def test_whole_seconds_are_told_and_allowed(broken, findings):
+    def whole(descriptor):
+        status = os.fstat(descriptor)
+        times = {
+            name: getattr(status, name) // 10**9 * 10**9 for name in ("st_mtime_ns", "st_ctime_ns")
+        }
+        return types.SimpleNamespace(**times)
+
+    broken(fstat=whole)
+    found = findings("clock")["granularity"]
+    assert found.verdict == "OK" and "whole seconds" in found.seen
+    assert found.figures["step_ns"] == 10**9
+
+
+def test_steps_that_are_longer_than_stamps_allow(broken, findings):
+    def coarse(descriptor):
+        moment = os.fstat(descriptor).st_mtime_ns // 200_000_000 * 200_000_000 + 1
+        return types.SimpleNamespace(st_mtime_ns=moment, st_ctime_ns=moment)
+
+    broken(fstat=coarse)
+    assert findings("clock")["granularity"].verdict == "FAIL"
+
+
+def shifted(call: Callable, seconds: float) -> Callable:
+    def shifted(path):
+        status = call(path)
+        moment = status.st_mtime_ns + int(seconds * 1e9)
+        return types.SimpleNamespace(st_mtime_ns=moment, st_ctime_ns=moment)
+
+    return shifted
+
+
+@pytest.mark.parametrize("seconds", [-3600.0, 60.0])
+def test_a_server_with_another_time(broken, findings, seconds):
+    broken(lstat=shifted(os.lstat, seconds), fstat=shifted(os.fstat, seconds))
+    found = findings("clock")
+    assert found["difference"].verdict == "OK"  # no promise rests on it
+    assert abs(found["difference"].figures["difference_s"] - seconds) < 1
+    assert found["writes"].verdict == "OK"
+    assert "server's time" in found["utime(NULL)"].seen
+
+
+def test_a_client_that_stamps_its_writes(broken, findings):
+    broken(fstat=shifted(os.fstat, 60.0))
+    assert findings("clock")["writes"].verdict == "FAIL"
+    broken(fstat=shifted(os.fstat, 60.0))
+
+
+def test_utime_by_the_local_clock(broken, findings):
+    """The server is an hour ahead, and utime(NULL) gives the local time."""
+    touched = []
+
+    def lstat(path):
+        real = os.lstat(path)
+        if path in touched:
+            return real
+        return shifted(lambda _: real, 3600.0)(path)
+
+    broken(
+        lstat=lstat,
+        fstat=shifted(os.fstat, 3600.0),
+        utime=lambda path: touched.append(path) or os.utime(path),
+    )
+    assert "local clock" in findings("clock")["utime(NULL)"].seen
+
+
+# --- room ------------------------------------------------------------------------------------
+
+
+def room_of(free: int, files: int, inodes: int) -> Callable:
+    return lambda _: types.SimpleNamespace(
+        f_bavail=free, f_frsize=4096, f_blocks=1 << 30, f_files=files, f_favail=inodes
+    )
+
+
+@pytest.mark.parametrize(
+    ("space", "bytes_", "inodes"),
+    [
+        (room_of(1 << 20, 1 << 20, 1 << 19), "OK", "OK"),
+        (room_of(10, 1 << 20, 10), "WARN", "WARN"),
+        (room_of(0, 1 << 20, 0), "FAIL", "FAIL"),
+        (room_of(1 << 20, 0, 0), "OK", "OK"),
+    ],
+)
+def test_room_that_is_left(broken, findings, space, bytes_, inodes):
+    broken(statvfs=space)
+    found = findings("room")
+    assert (found["bytes"].verdict, found["inodes"].verdict) == (bytes_, inodes)
+
+
+def test_inodes_that_the_file_system_does_not_count(broken, findings):
+    broken(statvfs=room_of(1 << 20, 0, 0))
+    found = findings("room")["inodes"]
+    assert "unknown" in found.seen and found.figures["free_inodes"] is None
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC])
+def test_a_quota_that_is_used_up(broken, findings, number, tmp_path):
+    broken(write=refusing(number))
+    found = findings("room")["quota"]
+    assert found.verdict == "FAIL" and errno.errorcode[number] in found.seen
+    assert os.listdir(tmp_path) == []
