@@ -154,16 +154,16 @@ def test_exactly_one_of_many_threads_holds_it(d, opened):
 
 def test_one_of_two_who_try_once_holds_it_however_slowly_the_other_steps_back(opened, monkeypatch):
     module = importlib.import_module("nfsdict.coordination.leases")
-    made, results = threading.Barrier(2), []
+    together, made, results = threading.Barrier(2), [], []
     create, release = module.LeaseFiles.create, module.Hold.release
 
     def create_together(self, *arguments):
         create(self, *arguments)
-        if not made.broken:
-            made.wait(60)
+        made.append(arguments)
+        if len(made) <= 2:
+            together.wait(60)
 
     def release_slowly(self):
-        made.abort()
         time.sleep(0.5)
         release(self)
 
