@@ -19,9 +19,8 @@ SHORT_ROUNDS = 30 * FACTOR
 PROCESSES = 4
 SECONDS = 60 + max(ROUNDS // 5, SHORT_ROUNDS * 2)
 
-# TESTING.md, "File systems", tells what was seen on these.
+# TESTING.md, "File systems", tells what was seen on it.
 WITHOUT_SMB = tuple(name for name in SERVERS if name != "smb")
-WITHOUT_CEPH = tuple(name for name in SERVERS if name != "ceph")
 
 pytestmark = [
     pytest.mark.nfs(version=("3", "4.2"), timeout=SECONDS),
@@ -114,7 +113,6 @@ def test_exactly_one_adds(lab: Lab, tmp_path: Path) -> None:
     check_adds(lab, race(lab, tmp_path, ADD))
 
 
-@pytest.mark.shared(server=WITHOUT_CEPH)
 def test_exactly_one_adds_where_hard_links_are_refused(lab: Lab, tmp_path: Path) -> None:
     check_adds(lab, race(lab, tmp_path, "    without_links()\n" + ADD, 4))
 
