@@ -33,10 +33,10 @@ def test_each_client_reads_what_the_other_wrote(lab: Lab) -> None:
 
 @pytest.mark.shared
 def test_the_clients_are_two_mounts_of_the_servers_kind(lab: Lab) -> None:
-    mounted_as = importlib.import_module("nfsdict.storage.mounts").mounted_as
+    mount_of = importlib.import_module("nfsdict.storage.mountinfo").mount_of
     kind = CLIENTS[lab.configuration.server] + ("4" if lab.configuration.version == "4.2" else "")
     for path in (lab.a, lab.b):
-        assert mounted_as(str(path)) == kind
+        assert mount_of(str(path)).type == kind
     assert os.stat(lab.a).st_dev != os.stat(lab.b).st_dev
 
 

@@ -291,7 +291,7 @@ def test_an_opening_mends_the_directories_of_a_settled_store(
         d.update(dict.fromkeys(KEYS, 1))
     age(tmp_path)
     open_(mode=None).close()
-    rules = importlib.import_module("nfsdict.storage.nfs").NfsRules
+    rules = importlib.import_module("nfsdict.storage.mounted").Mounted
     monkeypatch.setattr(rules, "lists_attributes", lambda self: listed)
     assert dict(open_()) == dict.fromkeys(KEYS, 1)
     assert {bits(value_file(tmp_path, key).parent) for key in KEYS} == {0o770}
