@@ -410,7 +410,12 @@ def test_a_function_that_modifies_its_own_key_is_told(d):
 
 
 def test_threads_modify_in_turn(d):
-    in_threads(*[lambda: [d.modify("key", lambda value: value + 1, 0) for _ in range(10)]] * 4)
+    def modify():
+        return [d.modify("key", lambda value: value + 1, 0) for _ in range(10)]
+
+    results = in_threads(*[modify] * 4)
+    assert not [one for one in results if isinstance(one, BaseException)]
+    assert sorted(value for each in results for value in each) == list(range(1, 41))
     assert d["key"] == 40
 
 

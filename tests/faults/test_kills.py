@@ -59,7 +59,8 @@ def test_writers_that_are_killed(nfsdict, tmp_path):
             )
             for who in range(3)
         ]
-        begun = [writer.stdout.readline() for writer in writers]  # however long starting takes
+        # However long that takes: at least four calls of each, each of two lines.
+        begun = ["".join(writer.stdout.readline() for _ in range(8)) for writer in writers]
         time.sleep(0.3 + choose.random() / 2)
         for writer in writers:
             time.sleep(choose.random() / 50)
