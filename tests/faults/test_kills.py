@@ -69,7 +69,7 @@ def test_writers_that_are_killed(nfsdict, tmp_path):
         for first, writer in zip(begun, writers):
             with writer:
                 output = first + writer.stdout.read()
-            for line in output.splitlines():
+            for line in output.split("\n")[:-1]:  # the kill may have torn the last one
                 parts = line.rsplit(" ", 1) if line.count(" ") else [line]
                 word, _, key = parts[0].partition(" ")
                 if word == "begin":

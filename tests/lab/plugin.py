@@ -17,15 +17,16 @@ from .replay import RUN, Guests
 from .servers import SERVERS
 
 ALL = "all"
+USUAL = "knfsd"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--shared",
         metavar="SERVERS",
-        default=ALL if os.environ.get("CI") == "true" else "",
-        help="tests in the laboratory on these servers (comma-separated, or 'all') that cannot run"
-        f" are an error, not skipped: {', '.join(SERVERS)}",
+        help="the servers (comma-separated, or 'all') on which tests run in the laboratory, by"
+        f" default {USUAL}: {', '.join(SERVERS)}. If one that is named, or with CI=true {USUAL},"
+        " cannot be started here, that is an error; else its tests are skipped.",
     )
 
 
@@ -68,10 +69,10 @@ def pytest_itemcollected(item: pytest.Item) -> None:
         item.add_marker("shared")
 
 
-def _needed(config: pytest.Config) -> set[str]:
-    """The servers on which a test that can't run is an error."""
-    option = config.getoption("shared")
-    names = set(SERVERS) if option == ALL else set(filter(None, option.split(",")))
+def _chosen(config: pytest.Config) -> set[str]:
+    """The servers on which tests run."""
+    option = config.getoption("shared") or USUAL
+    names = set(SERVERS) if option == ALL else set(option.split(","))
     if not names <= set(SERVERS):
         raise pytest.UsageError(f"--shared: {', '.join(SERVERS)} are servers, {option} is not")
     return names
@@ -93,13 +94,17 @@ class Outside:
         self, config: pytest.Config, items: list[pytest.Item]
     ) -> None:
         servers = {item: configuration(item).server for item in items if is_marked(item)}
-        needed = _needed(config).intersection(servers.values())
-        reason = obstacle(needed) if needed else None
-        if reason is not None:
-            raise pytest.UsageError(reason)
-        reasons = {server: obstacle([server]) for server in set(servers.values())}
+        chosen = _chosen(config)
+        others = [item for item, server in servers.items() if server not in chosen]
+        if others:
+            config.hook.pytest_deselected(items=others)
+            items[:] = [item for item in items if item not in servers or servers[item] in chosen]
+        reasons = {server: obstacle([server]) for server in chosen.intersection(servers.values())}
+        missing = "; ".join(filter(None, reasons.values()))
+        if missing and (config.getoption("shared") or os.environ.get("CI") == "true"):
+            raise pytest.UsageError(missing)
         for item, server in servers.items():
-            reason = reasons[server]
+            reason = reasons.get(server)
             if reason is not None:
                 item.add_marker(pytest.mark.skip(reason=reason))
 
