@@ -14,7 +14,7 @@ from lab.servers import SERVERS
 from support.proof import FACTOR
 
 # For each test and version of NFS, and on other servers; more takes proportionally longer.
-ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "300"))
+ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "150"))
 SHORT_ROUNDS = 30 * FACTOR
 PROCESSES = 4
 SECONDS = 60 + max(ROUNDS // 5, SHORT_ROUNDS * 2)

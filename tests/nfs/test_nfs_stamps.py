@@ -10,8 +10,8 @@ import time
 import pytest
 
 from lab.laboratory import Lab
+from support.proof import VERSIONS
 
-ALL = ("3", "4.0", "4.1", "4.2")
 BOTH = ("3", "4.2")
 SETTLED = 3.5
 KEYS = [f"key {number}" for number in range(300)]
@@ -57,12 +57,12 @@ def told_of_each_change(here, there, rounds: int) -> None:
         assert removed in here.refresh()
 
 
-@pytest.mark.nfs(version=ALL)
+@pytest.mark.nfs(version=VERSIONS)
 def test_a_refresh_tells_of_each_change(pair) -> None:
     told_of_each_change(*pair, rounds=30)
 
 
-@pytest.mark.nfs(version=ALL)
+@pytest.mark.nfs(version=VERSIONS)
 def test_what_the_client_remembers_of_the_root_is_not_believed(pair) -> None:
     """A look that found nothing leaves all stamps in its memory, and changes nothing there."""
     here, there = pair
@@ -88,7 +88,7 @@ def stamps_are_the_servers(lab: Lab, here, there, rounds: int) -> None:
             assert found[file.parent.name] == (status.st_mtime_ns, status.st_ctime_ns), number
 
 
-@pytest.mark.nfs(version=ALL)
+@pytest.mark.nfs(version=VERSIONS)
 def test_no_stamp_is_older_than_the_call(lab: Lab, pair) -> None:
     stamps_are_the_servers(lab, *pair, rounds=100)
 

@@ -12,8 +12,7 @@ from pathlib import Path
 import pytest
 
 from lab.laboratory import Lab
-
-ALL = ("3", "4.0", "4.1", "4.2")
+from support.proof import VERSIONS
 
 FIRST = {**{f"key {number}": "first" for number in range(20)}, "only first": 1}
 SECOND = {**{f"key {number}": "second" for number in range(10, 30)}, "only second": 2}
@@ -88,7 +87,7 @@ OPERATIONS = {
 
 @pytest.mark.parametrize("operation", OPERATIONS)
 @pytest.mark.parametrize("lazy", [False, True], ids=["eager", "lazy"])
-@pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.nfs(version=VERSIONS, export=("tmpfs", "ext4"))
 def test_a_store_that_was_swapped(lab: Lab, a, swap, operation, lazy) -> None:
     running = a(lazy=lazy)
     assert dict(running) == FIRST
@@ -99,7 +98,7 @@ def test_a_store_that_was_swapped(lab: Lab, a, swap, operation, lazy) -> None:
         assert OPERATIONS[operation](a, here) == wanted, turn
 
 
-@pytest.mark.nfs(version=ALL, export=("tmpfs", "ext4"))
+@pytest.mark.nfs(version=VERSIONS, export=("tmpfs", "ext4"))
 def test_a_lazy_dictionary_that_nothing_was_listed_of(lab: Lab, a, swap) -> None:
     for turn in range(4):
         running = a(lazy=True)
@@ -113,7 +112,7 @@ def test_a_lazy_dictionary_that_nothing_was_listed_of(lab: Lab, a, swap) -> None
 
 
 @pytest.mark.parametrize("operation", ["sync", "open", "open lazily and look up", "verify"])
-@pytest.mark.nfs(version=ALL)
+@pytest.mark.nfs(version=VERSIONS)
 def test_a_directory_above_that_was_swapped(package, lab: Lab, operation) -> None:
     for name, values in (("one", FIRST), ("two", SECOND)):
         package.NfsDict(f"{name}/project/store", lab.b).update(values)
@@ -130,7 +129,7 @@ def test_a_directory_above_that_was_swapped(package, lab: Lab, operation) -> Non
         assert OPERATIONS[operation](open_, running) == wanted, turn
 
 
-@pytest.mark.nfs(version=ALL)
+@pytest.mark.nfs(version=VERSIONS)
 def test_a_store_that_is_gone(package, lab: Lab, a, swap) -> None:
     running = a()
     assert dict(running) == FIRST

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from lab.laboratory import Lab
+from support.proof import VERSIONS
 
-ALL = ("3", "4.0", "4.1", "4.2")
 BOTH = ("3", "4.2")
 SETTLED = 3.5
 KEYS = [f"key {number}" for number in range(300)]
@@ -23,7 +23,7 @@ def there(package, lab: Lab):
     return there
 
 
-@pytest.mark.nfs(version=ALL)
+@pytest.mark.nfs(version=VERSIONS)
 def test_two_watches_and_refresh_are_told_of_each_change(package, lab: Lab, there) -> None:
     here = package.NfsDict("store", lab.a, durable=False, refresh_every=0.05)
     watches = [here.watch(0.02) for _ in range(2)]
@@ -67,7 +67,7 @@ def test_a_cached_read_is_no_older_than_that_and_a_refresh(package, lab: Lab, th
         assert value >= max(number for when, number in written if when <= begin)
 
 
-@pytest.mark.nfs(version=ALL)
+@pytest.mark.nfs(version=VERSIONS)
 def test_a_look_of_a_watch_costs_a_refresh(package, lab: Lab, there) -> None:
     most = 4 if lab.configuration.version == "3" else 6
     time.sleep(SETTLED)

@@ -726,7 +726,8 @@ def test_a_read_only_refresh_reads_nothing_again(opened, files, monkeypatch):
 
 @pytest.mark.parametrize("call", ["lookup", "put"])
 def test_what_began_before_a_sync_is_no_newer(opened, files, monkeypatch, call):
-    """It has done its work and is held up; another process writes; then comes the sync."""
+    """It has done its work and is held up; another process writes; then comes the sync, which waits
+    for a put: else that one's file would look like another's."""
     d, other = opened(), opened()
     other["k"] = "first"
     held, go_on = threading.Event(), threading.Event()
@@ -748,9 +749,13 @@ def test_what_began_before_a_sync_is_no_newer(opened, files, monkeypatch, call):
     thread.start()
     assert held.wait(30)
     other["k"] = "last"
-    d.sync()
+    syncing = threading.Thread(target=d.sync)
+    syncing.start()
+    syncing.join(0.2 if call == "put" else None)
+    assert syncing.is_alive() == (call == "put")
     go_on.set()
-    thread.join()
+    for one in (thread, syncing):
+        one.join()
     assert d["k"] == "last"
 
 
