@@ -95,10 +95,10 @@ for name in sys.argv[1:]:
 """
 
 
-def test_every_module_is_imported_alone(nfsdict):
-    names = modules(nfsdict)
+def test_every_module_is_imported_alone(package):
+    names = modules(package)
     assert {"nfsdict.mapping", "nfsdict.storage.shards", "nfsdict._pure"} <= set(names)
-    assert ("nfsdict._core" in names) or nfsdict.BACKEND == "pure"
+    assert ("nfsdict._core" in names) or package.BACKEND == "pure"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", IMPORTS, *names], capture_output=True, text=True
     )
