@@ -32,10 +32,10 @@ _ORDER = """
     index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
     storage storage.index_files storage.lease_files storage.mailbox storage.probes
-    storage.mountstats storage.spool storage.exclusive storage.claims
+    storage.spool storage.exclusive storage.claims
     storage.shards storage.values storage.files storage.refusals storage.coherence
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
-    storage.processes storage.clock
+    storage.mountstats storage.processes storage.clock
     signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel batches locks errors layout
     core _core _pure backend

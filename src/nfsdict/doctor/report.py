@@ -72,14 +72,13 @@ class Diagnosis:
 
     def as_dict(self) -> dict[str, Any]:
         """Path, verdict, findings and unseen, of types that JSON has."""
-        return {"path": self.path, "verdict": self.verdict, **_plain(self)}
-
-
-def _plain(diagnosis: Diagnosis) -> dict[str, Any]:
-    return {
-        "findings": [asdict(finding) for finding in diagnosis.findings],
-        "unseen": diagnosis.unseen,
-    }
+        findings = [asdict(finding) for finding in self.findings]
+        return {
+            "path": self.path,
+            "verdict": self.verdict,
+            "findings": findings,
+            "unseen": self.unseen,
+        }
 
 
 def named(number: int) -> str:

@@ -90,23 +90,3 @@ def mounts_in(mountinfo: str) -> Iterator[tuple[str, str, Mount]]:
 def _plain(text: str) -> str:
     """Text of which space, tab, newline and backslash stand there as octal numbers."""
     return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)
-
-
-def nfs_capabilities(mount: Mount) -> int:
-    """Those of the NFS server that is mounted there, as the client knows them; 0 if that isn't
-    told. OSError and ValueError if it can't be read."""
-    with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as statistics:
-        return capabilities_in(statistics.read(), mount.point)
-
-
-def capabilities_in(mountstats: str, point: str) -> int:
-    """``caps`` of the NFS mount at this point, in the text of a mountstats file."""
-    found = 0
-    here = False
-    for line in mountstats.splitlines():
-        words = line.split(" ")
-        if words[0] == "device":  # device SOURCE mounted on POINT with fstype TYPE statvers=1.1
-            here = " with fstype nfs" in line and _plain(words[4]) == point
-        elif here and line.strip().startswith("caps:"):
-            found = int(line.partition("caps=")[2].split(",")[0], 16)
-    return found

@@ -10,7 +10,8 @@ import errno
 import sys
 from typing import NamedTuple
 
-from .mountinfo import Mount, mount_of, nfs_capabilities
+from .mountinfo import Mount, mount_of
+from .mountstats import nfs_capabilities
 
 
 class Lookup(enum.Enum):
@@ -163,7 +164,7 @@ def lists_attributes(mount: Mount) -> bool:
     if mount.type not in ("nfs", "nfs4") or _no_attributes(mount):
         return False
     try:
-        return mount.option("vers") != "3" or _READDIRPLUS & nfs_capabilities(mount) != 0
+        return mount.option("vers") != "3" or _READDIRPLUS & nfs_capabilities(mount.point) != 0
     except (OSError, ValueError, IndexError):
         return False
 

@@ -1,39 +1,63 @@
-"""Mountstats: how many calls an NFS client has sent to its server, as the kernel counts them."""
+"""Mountstats: what /proc/self/mountstats tells of an NFS mount. To read it asks no server."""
 
 from __future__ import annotations
 
 from contextlib import suppress
 
-PATH = "/proc/self/mountstats"
+
+def _mountstats() -> str:
+    with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as statistics:
+        return statistics.read()
+
+
+def _told_of(text: str, mount_point: str) -> list[str] | None:
+    """The lines about the NFS mount at this point; None if there is none. Of several it is the
+    last one, which hides the others."""
+    # The file writes a blank, a tab, a newline and a backslash of a path in octal.
+    escaped = mount_point
+    for character in "\\ \t\n":
+        escaped = escaped.replace(character, f"\\{ord(character):03o}")
+    told: list[str] | None = None
+    here = False
+    for line in text.splitlines():
+        if line.startswith("device "):  # device SOURCE mounted on POINT with fstype TYPE …
+            here = f" mounted on {escaped} with fstype nfs" in line
+            told = [] if here else told
+        elif here and told is not None:
+            told.append(line.strip())
+    return told
+
+
+def nfs_capabilities(mount_point: str) -> int:
+    """Those of the NFS server that is mounted at this point, as the client knows them; 0 if that
+    isn't told. OSError and ValueError if it can't be read."""
+    return capabilities_in(_mountstats(), mount_point)
+
+
+def capabilities_in(text: str, mount_point: str) -> int:
+    """The same from the file's text."""
+    for line in _told_of(text, mount_point) or ():
+        if line.startswith("caps:"):
+            return int(line.partition("caps=")[2].split(",")[0], 16)
+    return 0
 
 
 def calls_sent(mount_point: str) -> int | None:
     """The calls that the NFS mount at this point has sent so far; None if it is no NFS mount.
 
-    All processes of the host count, also those in other containers. Reading it sends none. Version
-    4.0's renewals of its lease, which come by the clock, aren't counted.
+    All processes of the host count, also those in other containers. Version 4.0's renewals of its
+    lease, which come by the clock, aren't counted.
     """
-    with suppress(OSError), open(PATH, encoding="utf-8", errors="surrogateescape") as lines:
-        return calls_in(lines.read(), mount_point)
+    with suppress(OSError):
+        return calls_in(_mountstats(), mount_point)
     return None
 
 
 def calls_in(text: str, mount_point: str) -> int | None:
     """The same from the file's text."""
-    # The file writes a blank, a tab, a newline and a backslash of a path in octal.
-    escaped = mount_point
-    for character in "\\ \t\n":
-        escaped = escaped.replace(character, f"\\{ord(character):03o}")
-    total = None
-    here = operations = False
-    for line in text.splitlines():
-        if line.startswith("device "):
-            here = f" mounted on {escaped} with fstype nfs" in line
-            operations = False
-        elif here and line.strip() == "per-op statistics":
-            operations, total = True, 0  # the last mount at a point hides earlier ones
-        elif operations and total is not None and ":" in line:
-            name, _, numbers = line.partition(":")
-            if name.strip() != "RENEW":
-                total += int(numbers.split()[0])
-    return total
+    told = _told_of(text, mount_point)
+    if told is None or "per-op statistics" not in told:
+        return None
+    operations = told[told.index("per-op statistics") + 1 :]
+    counts = [line.partition(":")[::2] for line in operations if ":" in line]
+    return sum(int(numbers.split()[0]) for name, numbers in counts if name != "RENEW")

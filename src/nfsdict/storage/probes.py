@@ -219,7 +219,7 @@ def check_directory(path: str) -> None:
 
 
 def same_device(path: str, other: str) -> bool:
-    return os.stat(path).st_dev == os.stat(other).st_dev
+    return device(path) == device(other)
 
 
 def device(path: str) -> int:
