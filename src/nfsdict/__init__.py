@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from .buffers import buffers
 from .coordination.claims import Task
 from .coordination.encoding import register_key
 from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
-from .doctor.examination import diagnose
 from .doctor.report import Diagnosis, Finding
 from .errors import (
     BatchError,
@@ -26,6 +27,9 @@ from .signed import signed
 from .trust import UntrustedPickleWarning
 from .upkeep.repair import RepairReport
 from .upkeep.verify import VerifyReport
+
+if TYPE_CHECKING:
+    from .doctor.examination import diagnose
 
 Packing = PackReport  # the name that it had first
 
@@ -60,3 +64,12 @@ __all__ = [
     "register_key",
     "signed",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """``diagnose``, when it is asked for: its probes would lengthen each import (PEP 562)."""
+    if name == "diagnose":
+        from .doctor.examination import diagnose
+
+        return diagnose
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

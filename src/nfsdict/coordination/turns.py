@@ -11,10 +11,13 @@ import errno
 import hashlib
 import os
 import random
-import socket
 import sys
 import time
 import weakref
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import socket
 
 # Seconds between two tries to have the turn, shorter ones first. No server is asked.
 _SHORTEST, _LONGEST = 0.005, 0.05
@@ -39,6 +42,8 @@ class Turn:
     def taken(self) -> bool:
         """Whether this one has the turn: it takes it if nobody has."""
         if self._socket is None and sys.platform == "linux":
+            import socket  # takes long, and who needn't wait needs none
+
             mine = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
             try:
                 mine.bind(self._name)
