@@ -9,10 +9,9 @@ import pytest
 
 from lab.laboratory import Lab
 from support.proof import FACTOR
+from support.settling import SETTLED
 from support.work_list import TASKS_EACH, work_off
 
-# How long after a change its time can still come again, as the index sees it (git's "racy").
-SETTLED = 3.5
 WORKERS = 40 * FACTOR
 SECONDS = 120 + 10 * WORKERS
 

@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from lab.laboratory import Lab
+from support.settling import SETTLED
 
 BOTH = ("3", "4.2")
-SETTLED = 3.5
 MANY = {f"experiment/{number % 16}/{number:06d}": f"{number:100d}" for number in range(1000)}
 
 PROCESS = """

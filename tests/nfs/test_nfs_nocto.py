@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from lab.laboratory import Lab
+from support.settling import SETTLED, settle
 
-SETTLED = 3.5
 OLD = {f"key {number}": "old" for number in range(30)}
 READS: dict[str, Callable] = {
     "[]": lambda d, key: d[key],
@@ -55,13 +55,8 @@ def test_a_fresh_get_sees_what_became_of_a_key(lab: Lab, a, b, pause) -> None:
 @pytest.mark.nfs(version=("3", "4.2"), export="ext4", options="nocto")
 def test_a_settled_store_is_as_the_server_has_it(lab: Lab, a, b, keys) -> None:
     old = dict(list(OLD.items())[:keys])
-    with b() as there:
-        there.update(old)
-    time.sleep(SETTLED)
-    with a() as settled:
-        settled.pack()
-    with b() as settled:
-        assert dict(settled) == old
+    settle(a, b, old)
+    there = b()
     refreshed, synced, lazy = a(), a(), a(lazy=True)
     assert len(lazy) == keys
     for turn in range(4):

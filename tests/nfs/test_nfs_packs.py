@@ -8,10 +8,9 @@ import time
 import pytest
 
 from lab.laboratory import Lab
+from support.settling import SETTLED
 
 ALL = ("3", "4.0", "4.1", "4.2")
-# How long after a change its time can still come again, as the index sees it (git's "racy").
-SETTLED = 3.5
 
 
 def entries(version: int) -> dict[str, str]:

@@ -17,9 +17,8 @@ import pytest
 from lab.laboratory import Lab
 from lab.servers import SERVERS
 from support.proof import FACTOR, VERSIONS
+from support.settling import SETTLED
 
-# How long after a change its time can still come again, as the index sees it.
-SETTLED = 3.5
 # How long readers race with a writer, and how long on others than Linux's NFS server.
 SECONDS = float(os.environ.get("NFSDICT_RACE_SECONDS", "10"))
 SHORT_SECONDS = 4 * FACTOR

@@ -10,9 +10,9 @@ import pytest
 
 from lab.laboratory import Lab
 from support.proof import VERSIONS
+from support.settling import SETTLED
 
 BOTH = ("3", "4.2")
-SETTLED = 3.5
 KEYS = [f"key {number}" for number in range(300)]
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from lab.laboratory import Lab
 from lab.system import run
+from support.settling import settle
 
 SOURCE = Path(__file__).parents[1] / "lab" / "skew.c"
-SETTLED = 3.5
 OLD = {f"key {number}": "old" for number in range(20)}
 
 
@@ -40,13 +40,7 @@ def skewed(lab: Lab, request, monkeypatch, shim) -> int:
 @pytest.mark.parametrize("writer", ["a", "b"])
 def test_nothing_is_missed_in_a_settled_store(lab: Lab, a, b, skewed, writer) -> None:
     here, there = (b, a) if writer == "a" else (a, b)
-    with there() as settled:
-        settled.update(OLD)
-    time.sleep(SETTLED)
-    with here() as settled:
-        settled.pack()
-    with there() as settled:
-        assert dict(settled) == OLD
+    settle(here, there, OLD)
     other, known = there(), here()
     for turn in range(3):
         other["key 0"] = ("replaced", turn)

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from support.settling import SETTLED
+
 Opens = Callable[..., Any]
 KEYS = 5
-# How long after a change its time can still come again, as the index sees it.
-SETTLED = 3.5
 
 
 def broken_promises(a: Opens, b: Opens) -> set[str]:
