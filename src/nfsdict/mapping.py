@@ -35,6 +35,7 @@ from .interrupting import Interrupting
 from .kinds import Kinds
 from .layout import digest_of
 from .loads import Loads
+from .logs import told
 from .locks import Locks
 from .one_key import OneKey
 from .progress import Progress
@@ -249,6 +250,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             self._check_serializer()
         return found
 
+    @told("put")
     def __setitem__(self, key: str, value: V) -> None:
         if self._read_only or type(key) is not str:
             key = self._changing(key)

@@ -44,6 +44,10 @@ class Storage:
         self.leases = LeaseFiles(self.rules, self.files)
         self.index = IndexFiles(self.rules, self.files, claims, extension)
 
+    def calls_sent(self) -> int | None:
+        """The calls to the server so far; None if it is no NFS mount. See ``mountstats``."""
+        return self.rules.mounted.calls_sent()
+
     def check(self) -> None:
         """FileNotFoundError or NotADirectoryError unless the store's directory is there."""
         self.shards.find_root(whole_path=True)

@@ -18,6 +18,7 @@ from .mounts import (
     kind_of,
     lists_attributes,
 )
+from .mountstats import calls_sent
 
 log = logging.getLogger("nfsdict")
 
@@ -60,6 +61,11 @@ class Mounted:
         """What can be told of the mount without asking its server: see ``mounts.findings``."""
         mount = self.mount(self._directory)
         return [] if mount is None else findings(mount)
+
+    def calls_sent(self) -> int | None:
+        """The calls that this host has sent over the mount so far; None if it is no NFS mount."""
+        mount = self._mount if self._over_nfs else None
+        return None if mount is None else calls_sent(mount.point)
 
     def synchronous(self, path: str) -> bool:
         """Whether directory operations here need no fsync, or can't have one (Windows)."""
