@@ -37,7 +37,7 @@ _ORDER = """
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock
     signed serializers buffers opcodes builtin_serializer content
-    arguments views progress parallel batches locks errors layout
+    arguments views progress parallel batches logs counters locks errors layout
     core _core _pure backend
 """
 ORDER = _ORDER.split()

@@ -21,6 +21,7 @@ from .errors import (
     WrongSerializerError,
 )
 from .mapping import NfsDict
+from .progress import ProgressUpdate
 from .repack import PackReport
 from .serializers import Serializer, json_format
 from .signed import signed
@@ -50,6 +51,7 @@ __all__ = [
     "NfsDictError",
     "PackReport",
     "Packing",
+    "ProgressUpdate",
     "ReadOnlyError",
     "RepairReport",
     "Serializer",

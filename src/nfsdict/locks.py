@@ -59,7 +59,11 @@ class _Guard:
 class _Guards(threading.local):
     def __init__(self) -> None:
         self.mine: dict[int, weakref.ref[Any]] = {}
-        """by their numbers"""
+        """those of this thread, by their ids"""
+
+    def note(self, guard: Any) -> None:
+        mine, number = self.mine, id(guard)
+        mine[number] = weakref.ref(guard, lambda _: mine.pop(number, None))
 
 
 _guards = _Guards()
@@ -118,8 +122,7 @@ class Locks:
             new = threading.Lock() if _WITH_IS_ATOMIC else _Guard(self._release_owned)
             # Unless an interrupting call of this thread has just stored one.
             lock: threading.Lock = vars(self._thread).setdefault("guard", new)
-            mine = _guards.mine
-            mine[id(lock)] = weakref.ref(lock, lambda _, number=id(lock): mine.pop(number, None))
+            _guards.note(lock)
             return lock
 
     @property

@@ -28,13 +28,14 @@ from .locks import in_a_call
 F = TypeVar("F", bound=Callable[..., Any])
 
 log = logging.getLogger("nfsdict")
+INFO = logging.INFO
 
 # A call that took so many seconds is told of at INFO.
 _LONG = 1.0
 # Of more records that are kept back the oldest go.
 _MOST = 10_000
 
-_waiting: deque[logging.LogRecord] = deque(maxlen=_MOST)
+kept_back: deque[logging.LogRecord] = deque(maxlen=_MOST)
 
 
 class _Mine(threading.local):
@@ -53,9 +54,9 @@ class _Gate(logging.Filter):
             return True
         if _mine.record is not None:
             if record.levelno >= logging.WARNING:
-                _waiting.append(record)
+                kept_back.append(record)
         elif in_a_call():
-            _waiting.append(record)
+            kept_back.append(record)
         else:
             emit()
             _hand_out(record)
@@ -64,9 +65,9 @@ class _Gate(logging.Filter):
 
 def emit() -> None:
     """Hand out the records that were kept back, unless this thread may hold locks."""
-    while _waiting and _mine.record is None and not in_a_call():
+    while kept_back and _mine.record is None and not in_a_call():
         try:
-            record = _waiting.popleft()
+            record = kept_back.popleft()
         except IndexError:  # another thread was faster
             return
         _hand_out(record)
@@ -82,7 +83,7 @@ def _hand_out(record: logging.LogRecord) -> None:
 
 log.addFilter(_Gate())
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_waiting.clear)  # the parent tells of them
+    os.register_at_fork(after_in_child=kept_back.clear)  # the parent tells of them
 
 
 class Store(Protocol):
@@ -118,7 +119,7 @@ class Operation:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: object
     ) -> None:
         seconds = time.perf_counter() - self._began
-        level = logging.INFO if seconds >= _LONG else logging.DEBUG
+        level = INFO if seconds >= _LONG else logging.DEBUG
         if log.isEnabledFor(level):
             now = None if self._sent is None else self._store.calls_sent()
             calls = "" if now is None or self._sent is None else f", {now - self._sent} calls"
@@ -150,7 +151,7 @@ def told(name: str, second: str = "") -> Callable[[F], F]:
         @wraps(method)
         def call(self: Any, /, *arguments: Any, **options: Any) -> Any:
             try:
-                if not log.isEnabledFor(logging.INFO):
+                if not log.isEnabledFor(INFO):
                     return method(self, *arguments, **options)
                 about = _about(arguments)
                 if second and len(arguments) > 1 and arguments[1]:
@@ -160,7 +161,7 @@ def told(name: str, second: str = "") -> Callable[[F], F]:
                     operation.outcome = _outcome(result)
                     return result
             finally:
-                if _waiting:
+                if kept_back:
                     emit()
 
         return cast(F, call)

@@ -35,17 +35,17 @@ from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .kinds import Kinds
 from .loads import Loads
-from .logs import told
 from .locks import Locks
+from .logs import INFO, Operation, emit, kept_back, log, told
 from .one_key import OneKey
-from .progress import Progress
+from .progress import Progress, ProgressBar
 from .read_ahead import ReadAhead
 from .repack import pack_loads
 from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
 from .storage import Storage
-from .taking import Taker
+from .taking import Taker, Taking
 from .trust import warn_of_mount, warn_of_writers
 from .upkeep.infos import Infos
 from .upkeep.methods import Upkeep
@@ -87,7 +87,14 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             ``loads(data)``. Unpickling runs code: open pickles only where you trust everybody who
             can write (see ``UntrustedPickleWarning``), or ``signed``.
         lazy: open without listing; keys are listed when first needed, values read when accessed.
-        progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
+        progress_bar: show how far long calls have come: loading, ``sync``, ``update``, ``clear``,
+            ``pack``, ``verify``, ``repair`` and others over the whole store. True shows tqdm's bar
+            (the extra ``nfsdict[progress]``) on standard error. A class is used as tqdm's, such as
+            ``tqdm.rich.tqdm``. A function is called with a ``ProgressUpdate``, at the beginning and
+            after each step (a directory, or some files of it, or some keys), in the thread that
+            made the call, under no lock; for a bar of rich it is ``lambda now: bar.update(task,
+            completed=now.done, total=now.total)``. What it raises ends the call: an ``update`` has
+            written part of its keys then, each whole. Pickles and copies have no function or class.
         read_only: write nothing, not even the index; the store must exist.
         durable: whether a change is on stable storage when the call returns (fsync of the file and
             its directory). Without it a power cut can undo acknowledged changes, or leave empty
@@ -142,7 +149,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         serializer: AnySerializer = "pickle",
         lazy: bool = False,
         *,
-        progress_bar: bool = False,
+        progress_bar: ProgressBar = False,
         read_only: bool = False,
         durable: bool = True,
         mode: int | None = None,
@@ -163,7 +170,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         format = serializer_named(serializer)
         self._arguments = (name, base, serializer, lazy)
         self._options = {
-            "progress_bar": progress_bar,
+            # Who shows it in this process can't in another one, and may not be pickled.
+            "progress_bar": progress_bar is True,
             "read_only": read_only,
             "durable": durable,
             "mode": mode,
@@ -180,19 +188,26 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         self._entries = Entries(self._values, format)
         self._kinds = Kinds(self._storage, workers)
         self._state = StoreState(
-            Index(), self._cache, self._locks, lazy, cache_bytes, self._entries.fingerprint
+            Index(),
+            self._cache,
+            self._locks,
+            lazy,
+            cache_bytes,
+            self._entries.fingerprint,
+            self._storage.counters,
         )
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
         self._loads = Loads(directory, self._locks)
+        self._progress = Progress(name, progress_bar)
         self._scanner = Scanner(
             self._state,
             self._writer,
             self._storage,
             self._entries,
             self._kinds,
-            Progress(name, progress_bar),
+            self._progress,
             self._loads,
             may_probe_clock=not read_only,
             workers=workers,
@@ -213,21 +228,28 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
         self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
         self._bulk = Bulk(
-            self._state, self._writer, self._storage, self._entries, self._loads, workers
+            self._state,
+            self._writer,
+            self._storage,
+            self._entries,
+            self._loads,
+            self._progress,
+            workers,
         )
         self._infos = Infos(self._state, self._storage, self._entries, workers)
         self._watching = Watching(self._scanner, self._state)
-        if read_only:
-            self._storage.check()
-        else:
-            self._storage.create()
-            weakref.finalize(self, self._writer.flush)
-        warn_of_mount(self._storage)
-        warn_of_writers(self._storage, format, mode)
-        if lazy:
-            self._storage.shards.prefetch()
-        else:
-            self._scanner.scan(telling=False)
+        with Operation(self._storage, "open"):
+            if read_only:
+                self._storage.check()
+            else:
+                self._storage.create()
+                weakref.finalize(self, self._writer.flush)
+            warn_of_mount(self._storage)
+            warn_of_writers(self._storage, format, mode)
+            if lazy:
+                self._storage.shards.prefetch()
+            else:
+                self._scanner.scan(telling=False)
         if refresh_every is not None:
             self._watching.refresh_every(self, refresh_every, begun)
 
@@ -236,6 +258,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
     # A value that a call replaces in the cache is bound to a name until all locks are released:
     # dropping the last reference may run its ``__del__``, which could wait for those locks.
 
+    @told("get", "fresh")
     def _lookup(self, key: str, fresh: bool, /) -> Any:
         if not isinstance(key, str):
             hash(key)  # as a dict does: TypeError
@@ -245,14 +268,24 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             self._check_serializer()
         return value
 
+    @told("in")
     def _exists(self, key: str, /) -> bool:
         found = self._one_key.exists(plain(key))
         if not found:
             self._check_serializer()
         return found
 
-    @told("put")
     def __setitem__(self, key: str, value: V) -> None:
+        # What ``told`` does, written out for speed.
+        if log.isEnabledFor(INFO):
+            with Operation(self._storage, "put", f"{key!r:.200}"):
+                self._put(key, value)
+            return
+        self._put(key, value)
+        if kept_back:
+            emit()
+
+    def _put(self, key: str, value: V) -> None:
         if self._read_only or type(key) is not str:
             key = self._changing(key)
         value = self._entries.freeze(value)
@@ -281,6 +314,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
                 raise
         del replaced
 
+    @told("add")
     def add(self, key: str, value: V) -> bool:
         """Create the entry and return True; if it exists, change nothing and return False.
 
@@ -339,7 +373,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             key = self._changing(key)
             taking, undo = self._taker.begin(key)
             try:
-                value = self._taker.take_entry(taking)
+                value = self._take(taking)
                 if value is not MISSING:
                     return value
             except BaseException:
@@ -357,6 +391,11 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             raise KeyError(key)
         return default
 
+    @told("pop")
+    def _take(self, taking: Taking) -> Any:
+        return self._taker.take_entry(taking)
+
+    @told("del")
     def __delitem__(self, key: str) -> None:
         if not self._may_exist(key):
             raise KeyError(key)
@@ -401,6 +440,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         self.update(other)
         return self
 
+    @told("clear")
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
@@ -455,6 +495,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         if not self._state.index.listed:
             self._scanner.scan()
 
+    @told("close")
     def close(self) -> None:
         """Write the index, if that pays; end watches, and the thread of ``refresh_every``.
 
@@ -515,7 +556,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             self._writable()
             taking, undo = self._taker.begin(key)
             try:
-                value = self._taker.take_entry(taking)
+                value = self._take(taking)
                 if value is not MISSING:
                     return key, value  # if MISSING, another process was faster
             except BaseException as error:

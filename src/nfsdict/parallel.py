@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -13,6 +14,8 @@ from queue import SimpleQueue
 from typing import Callable, TypeVar
 
 from .locks import inherit_decoding, stores_decoding
+
+log = logging.getLogger("nfsdict")
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -211,8 +214,9 @@ def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) ->
             pool.append(thread)
             try:
                 thread.start()
-            except RuntimeError:
+            except RuntimeError as error:
                 pool.remove(thread)
+                log.info("%s: the calling thread does the work", error)
                 return
 
 

@@ -7,7 +7,8 @@ of it ends the call as any other error does.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
+from importlib.util import find_spec
 from typing import Any, Callable, NamedTuple, TypeVar, Union
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ class ProgressUpdate(NamedTuple):
 ProgressBar = Union[bool, Callable[[ProgressUpdate], object], type[Any]]
 """True for tqdm's own bar; a function; a class of tqdm's, or one that is used as those are."""
 
-_TQDM = ("update", "close", "set_postfix_str")
+_USED = ("update", "close", "set_postfix_str")
 
 
 class Bar:
@@ -67,6 +68,12 @@ class _Shown(Bar):
         self._bar.update(count)
 
 
+def _tqdm(**options: Any) -> Any:
+    from tqdm.auto import tqdm  # takes long to load, and most work is short
+
+    return tqdm(**options)
+
+
 class Progress:
     """Shows the progress of calls on one store, in the way that is ``wanted``, or not at all.
 
@@ -80,14 +87,12 @@ class Progress:
         self._tell: Callable[[ProgressUpdate], object] | None = None
         if isinstance(wanted, bool):
             if wanted:
-                try:
-                    from tqdm.auto import tqdm
-                except ImportError:
+                if find_spec("tqdm") is None:
                     raise ImportError(
                         "progress_bar=True needs tqdm: pip install 'nfsdict[progress]'"
-                    ) from None
-                self._tqdm = tqdm
-        elif isinstance(wanted, type) and all(hasattr(wanted, name) for name in _TQDM):
+                    )
+                self._tqdm = _tqdm
+        elif isinstance(wanted, type) and all(hasattr(wanted, name) for name in _USED):
             self._tqdm = wanted
         elif callable(wanted) and not isinstance(wanted, type):
             self._tell = wanted
@@ -96,7 +101,7 @@ class Progress:
 
     @contextmanager
     def bar(self, operation: str, total: int, unit: str = "shard") -> Iterator[Bar]:
-        """The progress of a call from here to the end of the block."""
+        """The progress of a call, from here to the end of the block."""
         if self._tell is not None:
             yield _Told(self._tell, ProgressUpdate(self._name, operation, 0, total, unit, 0))
         elif self._tqdm is not None:
@@ -118,17 +123,29 @@ class Progress:
         *,
         count: Callable[[T], int] = lambda item: 1,
         size: Callable[[T], int] = lambda item: 0,
-    ) -> Iterator[T]:
+    ) -> Iterable[T]:
         """The items; each is done when the next one is taken.
 
-        ``count`` is how many of ``total`` an item stands for, ``size`` how many bytes. If the items
-        come from a generator, as of ``in_parallel``, that is closed when this one ends, however.
+        ``count`` is how many of ``total`` an item stands for, ``size`` how many bytes. A generator
+        of items, as ``in_parallel`` is, is closed when this ends, by an error too.
         """
+        if self._tqdm is None and self._tell is None:
+            return items
+        return self._over(items, self.bar(operation, total, unit), count, size)
+
+    @staticmethod
+    def _over(
+        items: Iterable[T],
+        bar: AbstractContextManager[Bar],
+        count: Callable[[T], int],
+        size: Callable[[T], int],
+    ) -> Iterator[T]:
         try:
-            with self.bar(operation, total, unit) as bar:
+            with bar as shown:
                 for item in items:
                     yield item
-                    bar.add(count(item), size(item))
+                    shown.add(count(item), size(item))
+                    del item  # before the next one is made
         finally:
             if isinstance(items, Generator):
                 items.close()

@@ -26,6 +26,7 @@ late hits the file of a later holder, so here each name has a random part.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 import weakref
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+log = logging.getLogger("nfsdict")
 
 _SHORTEST, _LONGEST = 0.01, 1.0  # seconds between two looks
 _LONGER = 1.5
@@ -181,6 +184,13 @@ class Watch:
         of_key = (one for one in self._seen if one.hexdigest == hexdigest and one != mine)
         return 1 + max((one.generation for one in of_key), default=0)
 
+    def taken_over(self, mine: LeaseName) -> bool:
+        """Whether another one of this key, which is dead, was held until its holder died."""
+        return any(
+            lease != mine and lease.hexdigest == mine.hexdigest and lease.duration_ms > 0
+            for lease in self._seen
+        )
+
     def sweep(self, mine: LeaseName) -> None:
         """Remove the files of all others of this key, which are dead."""
         for lease, (state, _) in self._seen.items():
@@ -194,6 +204,7 @@ class Leases:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._files = storage.leases
+        self._place = storage.directory
         self._renewer = Renewer()
 
     def acquire(
@@ -211,8 +222,13 @@ class Leases:
         if timeout is not None:
             timeout = checked_seconds("timeout", timeout, 0)
         end = None if timeout is None else time.monotonic() + timeout
-        with Turn(this_process()[0], self._storage.directory, key) as turn:
-            return self._wait(key, duration, end, unless, turn)
+        begun = time.monotonic()
+        with Turn(this_process()[0], self._place, key) as turn:
+            lease, waited = self._wait(key, duration, end, unless, turn)
+        if waited:
+            seconds = time.monotonic() - begun
+            log.info("%s: waited %.2f s for the lease of %r", self._place, seconds, key)
+        return lease
 
     def _wait(
         self,
@@ -221,8 +237,10 @@ class Leases:
         end: float | None,
         unless: Callable[[], bool] | None,
         turn: Turn,
-    ) -> Lease | None:
-        """``acquire``; of all who wait on this host, the one that has the turn looks for all."""
+    ) -> tuple[Lease | None, bool]:
+        """``acquire``; of all who wait on this host, the one that has the turn looks for all. The
+        result, and whether this one has waited."""
+        waited = False
         watch = Watch(self._files, digest(key))
         waits = pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
@@ -230,7 +248,8 @@ class Leases:
             if not rivals:
                 lease = self._contend(key, duration, watch)
                 if lease is not None:
-                    return lease
+                    return lease, waited
+            waited = True
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError(f"the lease of {key!r:.200} was not to be had in time")
             pause = next(waits)
@@ -244,7 +263,7 @@ class Leases:
             if before != rivals:
                 waits = pauses()
             if unless is not None and unless():
-                return None
+                return None, waited
 
     def watch(self) -> Watch:
         """A new watch over the leases of all keys, for ``contend``."""
@@ -282,6 +301,9 @@ class Leases:
             alone = _is_alone(name, watch) and hold.held
             missed = alone and name.generation < watch.generation(name.hexdigest, name)
             if alone and not missed:
+                if watch.taken_over(name):
+                    self._storage.counters.lease_takeovers += 1
+                    log.info("%s: took over the lease of %r, whose holder died", self._place, key)
                 with suppress(OSError):  # they are dead, and others see that, too
                     watch.sweep(name)
                 lease = Lease(key, hold, self._renewer)

@@ -36,6 +36,7 @@ class Storage:
         self.directory = directory
         self.extension = extension
         self.rules = Coherence(directory, trust_stamps)
+        self.counters = self.rules.counters
         self.files = Files(self.rules, directory, mode, durable, aligned)
         self.values = ValueFiles(self.rules, self.files, extension)
         self.shards = Shards(self.rules, self.files, extension)

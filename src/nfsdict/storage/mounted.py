@@ -55,6 +55,8 @@ class Mounted:
             if mount is None:
                 return UNKNOWN
             self._kind = kind_of(mount, self._trust_stamps)
+            told = self._directory, mount.type or "unknown", self._kind.lookup.name
+            log.debug("%s: on a file system of type %s: names are looked up by %s", *told)
         return self._kind
 
     def findings(self) -> list[Finding]:
