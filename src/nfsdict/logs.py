@@ -29,6 +29,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 log = logging.getLogger("nfsdict")
 INFO = logging.INFO
+_NAME = "nfsdict.logs"  # of the filter
 
 # A call that took so many seconds is told of at INFO.
 _LONG = 1.0
@@ -81,7 +82,10 @@ def _hand_out(record: logging.LogRecord) -> None:
         _mine.record = None
 
 
-log.addFilter(_Gate())
+for _one in list(log.filters):
+    if isinstance(_one, logging.Filter) and _one.name == _NAME:
+        log.removeFilter(_one)  # of the package as it was imported before, for the other core
+log.addFilter(_Gate(_NAME))
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=kept_back.clear)  # the parent tells of them
 
