@@ -102,7 +102,9 @@ class Progress:
     @contextmanager
     def bar(self, operation: str, total: int, unit: str = "shard") -> Iterator[Bar]:
         """The progress of a call, from here to the end of the block."""
-        if self._tell is not None:
+        if not total:
+            yield Bar()
+        elif self._tell is not None:
             yield _Told(self._tell, ProgressUpdate(self._name, operation, 0, total, unit, 0))
         elif self._tqdm is not None:
             text = f"{self._name}: {operation}"
