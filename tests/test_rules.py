@@ -24,7 +24,8 @@ _ORDER = """
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
-    coordination.compute coordination.leases coordination.turns coordination.holding
+    coordination.compute coordination.leases coordination.lease_watch coordination.turns
+    coordination.holding
     coordination
     repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.infos
     upkeep.repair upkeep.verify upkeep.stats upkeep trust kinds

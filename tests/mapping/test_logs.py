@@ -89,7 +89,15 @@ def test_a_whole_run_is_told(opened, lines, tmp_path):
         *("open", "put 'put'", "get 'fresh' fresh: missing", "in 'unknown': False"),
         *("get 'missing': missing", "refresh: 0 found", "sync", "scan", "pack", "pop 'put'"),
         *("add 'added': True", "add 'added': False", "lease 'leased'", "modify 'added'"),
-        *("the creator of 'made'", "update of 2 keys", "del 'one'", "pop '", "verify", "repair"),
+        *(
+            "the creator of 'made'",
+            "get_or_create 'made'",
+            "update of 2 keys",
+            "del 'one'",
+            "pop '",
+            "verify",
+            "repair",
+        ),
         *("clear", "close"),
     ):
         assert re.search(rf"^{tmp_path}/s: {re.escape(call)}.*?\d+\.\d\d ms$", told, re.M), call
@@ -332,7 +340,7 @@ def test_a_lease_that_is_waited_for(opened, lines):
     timer = threading.Timer(0.1, lease.release)
     timer.start()
     with d.lease("k"):
-        assert re.search(r"waited \d+\.\d\d s for the lease of 'k'", "\n".join(infos(lines)))
+        assert f"{d.path}: waiting for the lease of 'k'" in infos(lines)
     timer.join()
     assert d.counters()["lease_takeovers"] == 0
 

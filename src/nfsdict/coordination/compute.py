@@ -150,17 +150,18 @@ class ComputeOnce:
             return sought.value
         store._writable()
         old = sought.old if stale else MISSING
-        while True:
-            mine = _Flight()
-            first = self._first(
-                key, mine, lambda: self._create(store, sought, creator, lease, end, old)
-            )
-            if old is not MISSING and mine.value is MISSING:
-                return old
-            if first is not mine:
-                first.wait(key, end)
-            if first.value is not MISSING:
-                return first.value
+        with Operation(self._storage, "get_or_create", f"{key!r:.200}"):
+            while True:
+                mine = _Flight()
+                first = self._first(
+                    key, mine, lambda: self._create(store, sought, creator, lease, end, old)
+                )
+                if old is not MISSING and mine.value is MISSING:
+                    return old
+                if first is not mine:
+                    first.wait(key, end)
+                if first.value is not MISSING:
+                    return first.value
 
     def _first(self, key: str, mine: _Flight, call: Callable[[], Any]) -> _Flight:
         """Get a value by ``call``, unless another thread is about to. The flight that counts.

@@ -40,9 +40,9 @@ from ..core import digest
 from ..errors import LeaseLostError
 from ..layout import LeaseName, random_name
 from ..storage import Storage
-from ..storage.lease_files import LeaseFiles
 from ..storage.processes import has_ended, host_name, this_process
 from .holding import Hold, Renewer
+from .lease_watch import Watch
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -149,55 +149,6 @@ class LeaseInfo:
     generation: int
 
 
-class Watch:
-    """What a contender has seen of the files of a key, or of all keys, and since when."""
-
-    def __init__(self, files: LeaseFiles, hexdigest: str = "") -> None:
-        self._files = files
-        self._hexdigest = hexdigest
-        self._seen: dict[LeaseName, tuple[frozenset[str], int]] = {}
-
-    def look(self, strict: bool = True) -> list[LeaseName]:
-        """Ask the server. All leases that aren't dead; without ``strict`` one may be missed."""
-        begun = time.monotonic_ns()
-        states = self._files.look(self._hexdigest, strict)
-        ended = time.monotonic_ns()
-        seen = {lease: (state, ended) for lease, state in states.items()}
-        for lease, before in self._seen.items():
-            if states.get(lease) == before[0]:
-                seen[lease] = before
-        self._seen = seen
-        return [lease for lease in states if not _is_dead(lease, seen[lease][1], begun)]
-
-    def next_death(self, leases: list[LeaseName]) -> float:
-        """Seconds until the first of these is dead, if it isn't renewed."""
-        ends = (self._seen[lease][1] / 1e9 + lease.duration_ms / 1e3 for lease in leases)
-        return min(ends, default=0.0) - time.monotonic()
-
-    def left(self, hexdigest: str) -> LeaseName | None:
-        """The file that the last holder of this key's lease left behind: see ``Lease.leave``."""
-        left = (one for one in self._seen if one.hexdigest == hexdigest and not one.duration_ms)
-        return max(left, key=lambda one: one.generation, default=None)
-
-    def generation(self, hexdigest: str, mine: LeaseName | None = None) -> int:
-        """The next one of this key, ``mine`` left out."""
-        of_key = (one for one in self._seen if one.hexdigest == hexdigest and one != mine)
-        return 1 + max((one.generation for one in of_key), default=0)
-
-    def taken_over(self, mine: LeaseName) -> bool:
-        """Whether another one of this key, which is dead, was held until its holder died."""
-        return any(
-            lease != mine and lease.hexdigest == mine.hexdigest and lease.duration_ms > 0
-            for lease in self._seen
-        )
-
-    def sweep(self, mine: LeaseName) -> None:
-        """Remove the files of all others of this key, which are dead."""
-        for lease, (state, _) in self._seen.items():
-            if lease != mine and lease.hexdigest == mine.hexdigest:
-                self._files.remove(state)
-
-
 class Leases:
     """The leases of one store."""
 
@@ -222,13 +173,8 @@ class Leases:
         if timeout is not None:
             timeout = checked_seconds("timeout", timeout, 0)
         end = None if timeout is None else time.monotonic() + timeout
-        begun = time.monotonic()
         with Turn(this_process()[0], self._place, key) as turn:
-            lease, waited = self._wait(key, duration, end, unless, turn)
-        if waited:
-            seconds = time.monotonic() - begun
-            log.info("%s: waited %.2f s for the lease of %r", self._place, seconds, key)
-        return lease
+            return self._wait(key, duration, end, unless, turn)
 
     def _wait(
         self,
@@ -237,19 +183,18 @@ class Leases:
         end: float | None,
         unless: Callable[[], bool] | None,
         turn: Turn,
-    ) -> tuple[Lease | None, bool]:
-        """``acquire``; of all who wait on this host, the one that has the turn looks for all. The
-        result, and whether this one has waited."""
-        waited = False
+    ) -> Lease | None:
+        """``acquire``; of all who wait on this host, the one that has the turn looks for all."""
         watch = Watch(self._files, digest(key))
         waits = pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
+        if rivals:
+            log.info("%s: waiting for the lease of %r", self._place, key)
         while True:
             if not rivals:
                 lease = self._contend(key, duration, watch)
                 if lease is not None:
-                    return lease, waited
-            waited = True
+                    return lease
             if end is not None and time.monotonic() >= end:
                 raise TimeoutError(f"the lease of {key!r:.200} was not to be had in time")
             pause = next(waits)
@@ -263,7 +208,7 @@ class Leases:
             if before != rivals:
                 waits = pauses()
             if unless is not None and unless():
-                return None, waited
+                return None
 
     def watch(self) -> Watch:
         """A new watch over the leases of all keys, for ``contend``."""
@@ -337,14 +282,6 @@ class Leases:
             age = max(0, now - times[name].made) / 1e9
             found.append(LeaseInfo(key, host, name.process, age, name.generation))
         return sorted(found, key=lambda lease: lease.key)
-
-
-def _is_dead(lease: LeaseName, since: int, moment: int) -> bool:
-    """Whether the lease, seen unchanged since then, is dead at this moment."""
-    if not lease.duration_ms:  # as ``Lease.leave`` leaves it
-        return True
-    outlived = since + lease.duration_ms * 1_000_000 <= moment
-    return outlived or has_ended(lease.host, lease.process, lease.start)
 
 
 def _is_alone(mine: LeaseName, watch: Watch) -> bool:
