@@ -13,6 +13,8 @@ from ..errors import text_of
 from . import coordination, doctor, entries, upkeep
 from .output import ERROR, complain, discard_output, tell
 from .stores import AUTO
+from .telling import options as telling_options
+from .telling import told
 
 EPILOG = """\
 exit status:
@@ -37,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         return ERROR if sys.stderr is None else complain("standard output is closed")
     try:
-        with warnings.catch_warnings():
+        with told(arguments.verbose), warnings.catch_warnings():
             warnings.showwarning = tell
             status: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -82,10 +84,12 @@ def parser() -> argparse.ArgumentParser:
         "pickle for a new store)",
     )
 
+    telling = telling_options()
+
     def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
         added = commands.add_parser(
             name,
-            parents=list(over),
+            parents=[*over, telling],
             help=text.partition(".")[0],
             description=text,
             epilog=EPILOG,

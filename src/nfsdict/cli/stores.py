@@ -10,6 +10,7 @@ from .. import NfsDict, NfsDictError
 from ..arguments import store_directory
 from ..kinds import kinds_in
 from ..serializers import KNOWN
+from .telling import shows_progress
 
 AUTO = "auto"
 
@@ -45,7 +46,12 @@ def found(directory: str) -> str:
 def reading(arguments: argparse.Namespace) -> NfsDict[Any]:
     """The store, opened read-only; FileNotFoundError if there is none."""
     store = NfsDict[Any](
-        arguments.name, arguments.base_dir, chosen(arguments), lazy=True, read_only=True
+        arguments.name,
+        arguments.base_dir,
+        chosen(arguments),
+        lazy=True,
+        read_only=True,
+        progress_bar=shows_progress(arguments),
     )
     os.stat(store.path)  # a mistyped name is an error, not an empty store
     return store
@@ -53,4 +59,10 @@ def reading(arguments: argparse.Namespace) -> NfsDict[Any]:
 
 def writing(arguments: argparse.Namespace) -> NfsDict[Any]:
     """The store, opened for writing and made if it doesn't exist."""
-    return NfsDict[Any](arguments.name, arguments.base_dir, chosen(arguments), lazy=True)
+    return NfsDict[Any](
+        arguments.name,
+        arguments.base_dir,
+        chosen(arguments),
+        lazy=True,
+        progress_bar=shows_progress(arguments),
+    )
