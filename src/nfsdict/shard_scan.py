@@ -273,7 +273,8 @@ def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | E
     def keep(hexdigest: str, entry: Entry | Exception | None) -> Reading | Exception | None:
         if not isinstance(entry, Entry):
             if entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
-                log.warning("can't read %s: %s", entries.path_of(hexdigest), described(entry))
+                told = entries.path_of(hexdigest), described(entry)
+                log.warning("can't read %s: %s; verify() lists all that can't be read", *told)
             return entry
         size = len(entry.data)
         value = entry.value if policy.keeps(entry.key, size) else _NOT_KEPT

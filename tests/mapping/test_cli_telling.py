@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import fcntl
 import importlib
 import logging
 import os
 import pty
 import re
+import struct
 import subprocess
 import sys
+import termios
 
 import pytest
 
 LOG = logging.getLogger("nfsdict")
+
+
+def terminal_ends():
+    ends = pty.openpty()
+    fcntl.ioctl(ends[1], termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # it has none
+    return ends
 
 
 @pytest.fixture
@@ -28,7 +37,7 @@ def command(nfsdict, store):
 
     def run(*arguments, terminal=False, start=("-m", "nfsdict")):
         name, *rest = arguments
-        ends = pty.openpty() if terminal else os.pipe()
+        ends = terminal_ends() if terminal else os.pipe()
         process = subprocess.Popen(
             [sys.executable, *start, name, "s", *rest, "--base-dir", store.parent],
             env={**os.environ, "NFSDICT_BACKEND": nfsdict.BACKEND},

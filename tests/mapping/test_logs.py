@@ -422,6 +422,35 @@ def test_add_goes_by_claims_where_links_are_refused(opened, lines, monkeypatch):
     assert f"{d.path}: hard links are refused, so add goes by claims" in infos(lines)
 
 
+# --- WARNING: what to do ------------------------------------------------------------------------
+
+
+def test_a_lease_that_is_lost_is_warned_of(opened, lines, monkeypatch):
+    LOG.setLevel(logging.WARNING)
+    warned = threading.Event()
+    lines.also = lambda record: "is lost" in record.getMessage() and warned.set()
+    d = opened()
+
+    def unreachable(*_):
+        raise OSError(errno.EIO, "no server")
+
+    monkeypatch.setattr(type(d._storage.leases), "renew", unreachable)
+    lease = d.lease("k", 0.1)
+    assert warned.wait(30) and not lease.held
+    assert "see what kept server or process from working" in lines.text
+
+
+def test_damage_is_told_with_what_to_do(opened, lines):
+    LOG.setLevel(logging.WARNING)
+    d = opened()
+    d["k"] = 1
+    d.path_of("k").write_bytes(b"damage")
+    with pytest.raises(KeyError):
+        d.get("k", fresh=True)
+    [record] = lines.records
+    assert record.getMessage().endswith(": set its key, or repair()")
+
+
 # --- numbers ------------------------------------------------------------------------------------
 
 NONE = dict.fromkeys(

@@ -226,7 +226,11 @@ class IndexWriter:
         try:
             self._files.remove_legacy_index()
         except OSError as error:
-            log.warning("can't remove release 0.2.1's index, which will hide changes: %s", error)
+            log.warning(
+                "can't remove release 0.2.1's index, which will hide changes from that release: "
+                "%s; remove it",
+                error,
+            )
 
 
 _all: weakref.WeakSet[IndexWriter] = weakref.WeakSet()

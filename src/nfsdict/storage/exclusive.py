@@ -185,7 +185,11 @@ class Exclusive:
             if self._files.is_there(private):
                 raise
         for _, uncertain in self._files.sync_parents([(private, os.path.dirname(private))]):
-            log.warning("%s may come back after a power cut: %s", private, uncertain)
+            log.warning(
+                "%s may come back after a power cut: %s; if repair() gives it back, delete its key",
+                private,
+                uncertain,
+            )
 
     def _sweep_other_names(self, private: str) -> None:
         """Remove other private names of this file.
