@@ -3,12 +3,13 @@
 Modules log by ``logging.getLogger("nfsdict")``, wherever they are. A handler of log records is
 users' code, which may use the dictionary, or wait for a thread that does. So a filter of the logger
 keeps back the records of a thread that is inside a call which takes locks; they are handed out when
-the call has ended, by whichever thread comes first. A handler that uses a dictionary itself isn't
-told of that, or it would have no end: only warnings are handed out afterwards.
+the call has ended, by whichever thread comes first. Those of threads that work for a call are kept
+back too, as a handler may have made that call, and holds its lock. A handler that uses a dictionary
+itself isn't told of that, or it would have no end.
 
 Levels: DEBUG for each call of a dictionary (see ``told``), but not for reads of cached values, as a
-look at the level would cost them a tenth; INFO for what took a second or more, and for what was
-decided; WARNING for what a person should act on.
+look at the level would take longer than they do; INFO for what took a second or more, and for what
+was decided; WARNING for what a person should act on.
 """
 
 from __future__ import annotations
@@ -41,7 +42,9 @@ kept_back: deque[logging.LogRecord] = deque(maxlen=_MOST)
 
 class _Mine(threading.local):
     record: logging.LogRecord | None = None
-    """the record that this thread is handing out"""
+    """the record that this thread, or the one that it works for, is handing out"""
+    works = False
+    """whether it works for another one"""
 
 
 _mine = _Mine()
@@ -54,9 +57,8 @@ class _Gate(logging.Filter):
         if record is _mine.record:
             return True
         if _mine.record is not None:
-            if record.levelno >= logging.WARNING:
-                kept_back.append(record)
-        elif in_a_call():
+            return False
+        if _mine.works or in_a_call():
             kept_back.append(record)
         else:
             emit()
@@ -64,9 +66,21 @@ class _Gate(logging.Filter):
         return False
 
 
+def handed_out() -> logging.LogRecord | None:
+    """What the calling thread is handing out; for ``work_for``."""
+    return _mine.record
+
+
+def work_for(record: logging.LogRecord | None) -> None:
+    """Note in a new thread that it works for one that is handing out this record, if any."""
+    _mine.works, _mine.record = True, record
+
+
 def emit() -> None:
     """Hand out the records that were kept back, unless this thread may hold locks."""
-    while kept_back and _mine.record is None and not in_a_call():
+    if _mine.works or _mine.record is not None or in_a_call():
+        return
+    while kept_back:
         try:
             record = kept_back.popleft()
         except IndexError:  # another thread was faster

@@ -14,6 +14,7 @@ from queue import SimpleQueue
 from typing import Callable, TypeVar
 
 from .locks import inherit_decoding, stores_decoding
+from .logs import handed_out, work_for
 
 log = logging.getLogger("nfsdict")
 
@@ -134,10 +135,11 @@ def _in_threads(
         except BaseException as error:
             results.put((number, None, error))
 
-    decoding = stores_decoding()
+    decoding, record = stores_decoding(), handed_out()
 
     def work() -> None:
         inherit_decoding(decoding)
+        work_for(record)
         while True:
             task = tasks.get()
             if task is None or ended:

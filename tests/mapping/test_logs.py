@@ -244,19 +244,32 @@ def test_a_warning_under_a_lock_is_told_when_the_call_ends(opened, lines, monkey
     assert lines.text == "do something" and seen == [False]
 
 
-def test_a_warning_of_a_handlers_own_calls_is_told_afterwards(opened, lines):
+def test_a_handler_whose_own_calls_always_warn(opened, lines):
     d = opened()
-    d["damaged"] = 1
-    d.path_of("damaged").write_bytes(b"damage")
+    lines.also = lambda record: LOG.warning("again") or d.refresh()
+    within(60, lambda: d.__setitem__("k", 1), d.refresh)
+    assert "put 'k'" in lines.text and "again" not in lines.text
 
-    def read(record):
-        lines.also = lambda record: None
-        with pytest.raises(KeyError):
-            d.get("damaged", fresh=True)
 
-    lines.also = read
-    d["k"] = 1
-    assert lines.text.index("put 'k'") < lines.text.index("damaged value file")
+def test_a_handler_whose_calls_work_in_threads_that_warn(opened, lines, monkeypatch):
+    """It holds its lock meanwhile, as all handlers do."""
+    parallel = importlib.import_module("nfsdict.parallel")
+    monkeypatch.setattr(parallel, "_WAITED", -1.0)
+    d = opened()
+
+    def warn(number):
+        time.sleep(0.01)  # calls that wait are worth threads
+        LOG.warning("by a thread")
+        return threading.current_thread().name
+
+    used = set()
+    lines.also = lambda record: used.update(parallel.in_parallel(warn, range(20), 4))
+    within(60, lambda: d.__setitem__("k", 1))
+    assert "put 'k'" in lines.text and "by a thread" not in lines.text and "nfsdict" in used
+    lines.also = lambda record: None
+    list(parallel.in_parallel(warn, range(20), 4))
+    d.refresh()
+    assert lines.text.count("by a thread") == 20
 
 
 def test_a_handler_that_raises_keeps_nothing_locked(opened, lines):

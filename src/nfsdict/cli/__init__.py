@@ -13,8 +13,8 @@ from ..errors import text_of
 from . import coordination, doctor, entries, upkeep
 from .output import ERROR, complain, discard_output, tell
 from .stores import AUTO
+from .telling import logged
 from .telling import options as telling_options
-from .telling import told
 
 EPILOG = """\
 exit status:
@@ -39,7 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         return ERROR if sys.stderr is None else complain("standard output is closed")
     try:
-        with told(arguments.verbose), warnings.catch_warnings():
+        with logged(arguments.verbose), warnings.catch_warnings():
             warnings.showwarning = tell
             status: int = arguments.run(arguments)
         sys.stdout.flush()

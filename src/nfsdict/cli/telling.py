@@ -44,7 +44,7 @@ class _Lines(logging.Formatter):
 
 
 @contextmanager
-def told(verbose: int) -> Iterator[None]:
+def logged(verbose: int) -> Iterator[None]:
     """Print the log records of the block: warnings, and more if that was asked for."""
     log, handler = logging.getLogger("nfsdict"), logging.StreamHandler()
     handler.setFormatter(_Lines())
