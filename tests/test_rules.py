@@ -19,7 +19,7 @@ _ORDER = """
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
-    mapping upkeep.methods following dictlike
+    mapping upkeep.methods following once dictlike
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls
