@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -81,12 +81,13 @@ class Infos:
 
     def all(self, prefix: str) -> Iterator[EntryInfo]:
         """See ``NfsDict.infos``."""
-        for shard in self.shards():
-            for one in shard:
-                if one.key.startswith(prefix):
-                    yield self._info(one)
+        with closing(self.shards()) as shards:
+            for shard in shards:
+                for one in shard:
+                    if one.key.startswith(prefix):
+                        yield self._info(one)
 
-    def shards(self) -> Iterator[list[Known]]:
+    def shards(self) -> Generator[list[Known], None, None]:
         """What is in the store, in lists, each of entries of one shard. OSError if a directory
         can't be listed."""
         self._storage.shards.find_root(whole_path=True)
@@ -103,9 +104,7 @@ class Infos:
                 for shard in listings
                 for number, (names, size) in enumerate(_batches(shard))
             )
-            read = in_parallel(self._read, pieces, self._workers, size=lambda piece: piece[2])
-            with closing(read):
-                yield from read
+            yield from in_parallel(self._read, pieces, self._workers, size=lambda piece: piece[2])
 
     def _list(self, shard: str, known: dict[str, ShardIndex]) -> _Listed:
         # A digest has one key, however old it is what the packs or this dictionary know.
