@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-
 # By which a client tells its server that it is alive, and after a lost lease that it is again. They
 # come by the clock, on a machine that has other work.
 OF_THE_CLIENT = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-
 # By which a client tells its server that it is alive. They come by the clock.
 _OF_THE_CLIENT = {
     *("RENEW", "SEQUENCE", "GET_LEASE_TIME", "SETCLIENTID", "SETCLIENTID_CONFIRM"),
