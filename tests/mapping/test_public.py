@@ -26,6 +26,7 @@ PUBLIC = [
     "NfsDictError",
     "PackReport",
     "Packing",
+    "ProgressUpdate",
     "ReadOnlyError",
     "RepairReport",
     "Serializer",
