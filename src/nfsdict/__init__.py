@@ -11,6 +11,7 @@ from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
 from .doctor.report import Diagnosis, Finding
 from .errors import (
+    ArchiveError,
     BatchError,
     CorruptValueError,
     LeaseLostError,
@@ -26,7 +27,9 @@ from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
 from .upkeep.repair import RepairReport
+from .upkeep.transfer import ExportReport
 from .upkeep.verify import VerifyReport
+from .upkeep.writing import TransferReport
 
 if TYPE_CHECKING:
     from .doctor.examination import diagnose
@@ -37,9 +40,11 @@ __version__ = "1.0.0.dev0"
 
 __all__ = [
     "BACKEND",
+    "ArchiveError",
     "BatchError",
     "CorruptValueError",
     "Diagnosis",
+    "ExportReport",
     "Finding",
     "Lease",
     "LeaseInfo",
@@ -52,6 +57,7 @@ __all__ = [
     "RepairReport",
     "Serializer",
     "Task",
+    "TransferReport",
     "UncertainWriteError",
     "UnsafeMountWarning",
     "UntrustedPickleWarning",

@@ -46,6 +46,7 @@ from .state import StoreState
 from .storage import Storage
 from .taking import Taker
 from .trust import warn_of_mount, warn_of_writers
+from .upkeep.moving import Moving
 from .upkeep.repair import RepairReport, repair
 from .upkeep.verify import VerifyReport, verify
 from .views import Items, Values
@@ -67,7 +68,7 @@ T = TypeVar("T")
 _RAISE: Any = object()
 
 
-class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
+class NfsDict(ReadCache[V], Coordination[V], Moving, MutableMapping[str, V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
     Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
@@ -185,13 +186,14 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
         self._loads = Loads(directory, self._locks)
+        self._progress = Progress(name, progress_bar)
         self._scanner = Scanner(
             self._state,
             self._writer,
             self._storage,
             self._entries,
             self._kinds,
-            Progress(name, progress_bar),
+            self._progress,
             self._loads,
             may_probe_clock=not read_only,
             workers=workers,
