@@ -26,8 +26,8 @@ from .repack import PackReport
 from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
+from .upkeep.reading import ExportReport
 from .upkeep.repair import RepairReport
-from .upkeep.transfer import ExportReport
 from .upkeep.verify import VerifyReport
 from .upkeep.writing import TransferReport
 

@@ -6,9 +6,7 @@ package opens its own database for writing.
 
 from __future__ import annotations
 
-import dbm
 import pickle
-import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
@@ -47,10 +45,12 @@ class Foreign:
 
 def _shelve(path: Path) -> Pairs:
     """A ``shelve``, of whichever ``dbm``. A key that isn't UTF-8 gets lone surrogates."""
+    import dbm  # here, as the names of the kinds are part of each command's parser
+
     if not dbm.whichdb(str(path)):
         raise NfsDictError(f"{path} is no shelve, or of a dbm that this Python doesn't have")
     try:
-        database: Any = dbm.open(str(path), "r")  # noqa: SIM115 – ``pairs`` closes it
+        database: Any = dbm.open(str(path), "r")  # noqa: SIM115
     except dbm.error as error:
         raise NfsDictError(f"{path} can't be opened: {error}") from error
 
@@ -68,6 +68,8 @@ def _shelve(path: Path) -> Pairs:
 def _sqlitedict(path: Path) -> Pairs:
     """A file of ``SqliteDict``, which needn't be installed. With several tables a key is
     ``table/key``. Values have the encoding that it uses unless told otherwise, which is pickle."""
+    import sqlite3
+
     _check(path.is_file(), path, "file of sqlitedict")
 
     def pairs() -> Pairs:
@@ -91,6 +93,8 @@ def _diskcache(path: Path) -> Pairs:
 
     A key that isn't text becomes its ``repr``. Expired entries are left out.
     """
+    import sqlite3
+
     shards = len(list(path.glob("[0-9][0-9][0-9]/cache.db")))
     _check(shards > 0 or (path / "cache.db").is_file(), path, "directory of diskcache")
     package = _package("diskcache")

@@ -9,11 +9,12 @@ from ..entries import Entries
 from ..one_key import OneKey
 from ..progress import Progress
 from ..storage import Storage
-from . import transfer
-from .archive import Archive
-from .reading import Reading
-from .transfer import ExportReport, Source
+from .reading import ExportReport, Reading
 from .writing import TransferReport, Writing
+
+if TYPE_CHECKING:
+    from .archive import Archive
+    from .transfer import Source
 
 
 class Moving:
@@ -55,6 +56,8 @@ class Moving:
                 characters.
             OSError: a directory can't be listed, or the file not be written.
         """
+        from . import transfer  # ``tarfile`` and what it takes would lengthen each import
+
         self._check_serializer()
         write = transfer.export_lines if jsonl else transfer.export
         return write(self._reading(), self._storage.extension, file)
@@ -83,11 +86,12 @@ class Moving:
             BatchError: some entries couldn't be written. Later ones aren't then.
             ReadOnlyError, OSError: as of ``update``.
         """
+        from . import transfer
+        from .archive import Archive
+
         writing = self._writing(keep_existing)
-        if not isinstance(file, Archive):
-            if jsonl:
-                return transfer.import_lines(writing, self._entries, self._storage.extension, file)
-            file = Archive(file)
+        if jsonl and not isinstance(file, Archive):
+            return transfer.import_lines(writing, self._entries, self._storage.extension, file)
         return transfer.import_archive(writing, self._entries, self._storage.extension, file)
 
     def copy_from(self, source: Source, *, keep_existing: bool = False) -> TransferReport:
@@ -107,6 +111,8 @@ class Moving:
             ValueError: the source is this store itself.
             BatchError, ReadOnlyError, OSError: as of ``import_from``.
         """
+        from . import transfer
+
         writing = self._writing(keep_existing)
         if not isinstance(source, Moving):
             return transfer.copy_mapping(writing, self._entries, source)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import dataclass, field
 from typing import Callable, TypeVar, Union
 
 from ..batches import batches
@@ -18,6 +19,19 @@ T = TypeVar("T")
 # What became of a value file: what the caller keeps of it, in a tuple of one; its path and why it
 # was left out; or None, if it is gone.
 _Outcome = Union[tuple[T], tuple[str, str], None]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What ``export_to`` did."""
+
+    entries: int = 0
+    """number of entries that were written"""
+    bytes: int = 0
+    """of their value files, or lines"""
+    failed: dict[str, str] = field(default_factory=dict)
+    """paths of value files that were left out, and why: damaged, unreadable, or with a value that
+    can't be decoded here"""
 
 
 class Reading:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
 from ..arguments import plain
@@ -16,7 +15,7 @@ from ..kinds import argument_for
 from ..layout import mtime_of
 from .archive import Archive, ArchiveWriter
 from .json_lines import entries_in, line_of
-from .reading import Reading
+from .reading import ExportReport, Reading
 from .writing import TransferReport, Writing
 
 _JSON = (".json", ".json.signed")
@@ -28,19 +27,6 @@ class Source(Protocol):
     def keys(self) -> Iterable[str]: ...
 
     def __getitem__(self, key: str, /) -> Any: ...
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What ``export_to`` did."""
-
-    entries: int = 0
-    """number of entries that were written"""
-    bytes: int = 0
-    """of their value files, or lines"""
-    failed: dict[str, str] = field(default_factory=dict)
-    """paths of value files that were left out, and why: damaged, unreadable, or with a value that
-    can't be decoded here"""
 
 
 def export(reading: Reading, extension: str, file: IO[bytes]) -> ExportReport:
@@ -71,9 +57,10 @@ def export_lines(reading: Reading, extension: str, file: IO[bytes]) -> ExportRep
 
 
 def import_archive(
-    writing: Writing, entries: Entries, extension: str, archive: Archive
+    writing: Writing, entries: Entries, extension: str, file: IO[bytes] | Archive
 ) -> TransferReport:
     """Take over the entries of an archive; nothing from one that is seen to be damaged before."""
+    archive = file if isinstance(file, Archive) else Archive(file)
     if archive.extension != extension:
         raise ArchiveError(
             f"the archive has {archive.extension} files, this dictionary {extension} files: import "

@@ -104,7 +104,8 @@ class Writing:
         return {hexdigest for part in read for hexdigest in part}
 
     def _put(self, items: list[Item]) -> None:
-        failed = self._bulk.put(items, len(items))
+        # None is kept for a pack: there may be more than a spool should hold.
+        failed = self._bulk.put(items, count=0)
         self._written += len(items) - len(failed)
         if failed:
             raise BatchError(failed)
