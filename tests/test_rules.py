@@ -15,8 +15,8 @@ SOURCES = Path(_package)
 DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
-    __main__ cli cli.coordination cli.doctor cli.entries cli.transfer cli.upkeep cli.stores cli.files
-    cli.output demo
+    __main__ cli cli.coordination cli.doctor cli.entries cli.transfer cli.upkeep
+    cli.stores cli.files cli.output demo
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
