@@ -20,7 +20,8 @@ _ORDER = """
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
-    mapping upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
+    mapping upkeep.methods following
+    upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
     upkeep.archive upkeep.migrate
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
@@ -28,10 +29,10 @@ _ORDER = """
     coordination.encoding coordination.arrays coordination.items
     coordination.compute coordination.leases coordination.turns coordination.holding
     coordination
-    repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.repair
-    upkeep.verify upkeep.stats upkeep trust kinds
+    repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.infos
+    upkeep.repair upkeep.verify upkeep.stats upkeep trust kinds
     state news shard_scan in_flight
-    index.writer index.stack index.memory index.shard cache_bound index.pack index
+    index.tables index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
     storage storage.index_files storage.lease_files storage.mailbox storage.probes
     storage.spool storage.exclusive storage.claims

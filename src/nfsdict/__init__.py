@@ -26,6 +26,7 @@ from .repack import PackReport
 from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
+from .upkeep.infos import EntryInfo
 from .upkeep.reading import ExportReport
 from .upkeep.repair import RepairReport
 from .upkeep.verify import VerifyReport
@@ -44,6 +45,7 @@ __all__ = [
     "BatchError",
     "CorruptValueError",
     "Diagnosis",
+    "EntryInfo",
     "ExportReport",
     "Finding",
     "Lease",

@@ -14,9 +14,12 @@ import pytest
 
 PUBLIC = [
     "BACKEND",
+    "ArchiveError",
     "BatchError",
     "CorruptValueError",
     "Diagnosis",
+    "EntryInfo",
+    "ExportReport",
     "Finding",
     "Lease",
     "LeaseInfo",
@@ -29,6 +32,7 @@ PUBLIC = [
     "RepairReport",
     "Serializer",
     "Task",
+    "TransferReport",
     "UncertainWriteError",
     "UnsafeMountWarning",
     "UntrustedPickleWarning",
@@ -67,6 +71,7 @@ def test_typed(nfsdict):
         ("ReadOnlyError", (PermissionError,)),
         ("UncertainWriteError", (OSError,)),
         ("BatchError", (OSError,)),
+        ("ArchiveError", (ValueError,)),
     ],
 )
 def test_errors(nfsdict, error, bases):
