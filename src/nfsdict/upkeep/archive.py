@@ -191,8 +191,9 @@ class Archive:
         return data
 
     def _json(self, size: int) -> dict[str, Any]:
+        data = self._data(size) if size <= _CONTROL else b""
         try:
-            content = json.loads(self._data(size)) if size <= _CONTROL else None
+            content = json.loads(data)
         except (ValueError, RecursionError):
             content = None
         if not isinstance(content, dict):

@@ -121,7 +121,9 @@ def _diskcache(path: Path) -> Pairs:
 def _joblib(path: Path) -> Pairs:
     """The directory of a ``joblib.Memory``: the results of its functions.
 
-    The key is the result's directory as joblib names it: ``module/function/hash of the arguments``.
+    The key is the result's directory as joblib names it, ``module/function/hash``: the dots of the
+    module are slashes, and the hash is that of the arguments. ``f.call_and_shelve(…)`` of a cached
+    function tells both, as ``func_id`` and ``args_id``.
     """
     directory = path / "joblib" if (path / "joblib").is_dir() else path
     _check(directory.is_dir(), path, "directory of joblib.Memory")
