@@ -60,18 +60,22 @@ class Writing:
         nothing. After any exception ``report`` tells what was done by then, in whole batches.
         """
         for batch in _batched(items):
-            there = self._there(batch)
-            if self._keep_existing:
-                self._kept += len(there)
-                self._add([item for item in batch if item.hexdigest not in there])
-            else:
-                same = self._same_as(batch, there)
-                self._same += len(same)
-                self._put([item for item in batch if item.hexdigest not in same])
+            self._take_batch(batch)
+            del batch  # before the next one is made
 
     def report(self) -> TransferReport:
         """What was done so far."""
         return TransferReport(self._written, self._same, self._kept, self.failed)
+
+    def _take_batch(self, batch: list[Item]) -> None:
+        there = self._there(batch)
+        if self._keep_existing:
+            self._kept += len(there)
+            self._add([item for item in batch if item.hexdigest not in there])
+        else:
+            same = self._same_as(batch, there)
+            self._same += len(same)
+            self._put([item for item in batch if item.hexdigest not in same])
 
     def _there(self, batch: list[Item]) -> dict[str, int]:
         """The digests of this batch that have a file, with its size."""
