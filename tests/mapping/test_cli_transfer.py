@@ -123,6 +123,30 @@ def test_copy(package, command, store, tmp_path):
     assert done.returncode == 1 and b"failed   2\n" in done.stdout
 
 
+def test_signed_stores(package, command, store, tmp_path):
+    for name, key in (("key", b"1" * 16), ("other", b"2" * 16)):
+        (tmp_path / name).write_bytes(key)
+        (tmp_path / name).chmod(0o600)
+    signed = package.signed(key=b"1" * 16)
+    store(PAIRS, serializer=signed)
+    data = output(command("export", "s", "-", "--key-file", tmp_path / "key"))
+    key = ("--key-file", tmp_path / "key")
+    assert json.loads(output(command("import", "-", "t", *key, "--json", input=data)))[
+        "written"
+    ] == len(PAIRS)
+    other = ("--key-file", tmp_path / "other")
+    done = json.loads(command("import", "-", "u", *other, "--json", input=data).stdout)
+    assert len(done["failed"]) == len(PAIRS)
+    source = ("--from-key-file", tmp_path / "key", "--json")
+    assert json.loads(output(command("copy", "s", "t", *source)))["same"] == len(PAIRS)
+    assert json.loads(output(command("copy", "s", "v", *source)))["written"] == len(PAIRS)
+    assert dict(package.NfsDict("v", tmp_path, signed)) == PAIRS
+    output(command("copy", "s", "w", *source, "--to-serializer", "pickle"))
+    assert dict(package.NfsDict("w", tmp_path)) == PAIRS
+    output(command("copy", "s", "x", *source, "--to-key-file", tmp_path / "other"))
+    assert dict(package.NfsDict("x", tmp_path, package.signed(key=b"2" * 16))) == PAIRS
+
+
 def test_migrate(package, command, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "a.pkl").write_bytes(b"I1\n.")

@@ -10,18 +10,24 @@ from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
 
 from .. import ExportReport, NfsDictError, TransferReport
-from ..arguments import store_directory
-from ..kinds import kinds_in
-from ..serializers import KNOWN
+from ..serializers import KNOWN, AnySerializer
 from ..upkeep.migrate import KINDS, Foreign
 from .files import whole_file
 from .output import DONE, NO, complain, show
-from .stores import AUTO, chosen, reading, writing
+from .stores import (
+    AUTO,
+    NAMING,
+    add_serializer,
+    add_store,
+    chosen,
+    is_empty,
+    reading,
+    writing,
+)
 
 if TYPE_CHECKING:
     from ..upkeep.archive import Archive
 
-_SERIALIZER = "auto|pickle|json|bytes|buffers"
 _PRINTS = (
     "Prints how many entries were written, were there with the same content, were kept,\n"
     "and which were left out."
@@ -52,11 +58,12 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "Take over the entries of an archive that export has written.\n\n"
         "The store is made if it is not there, with the serializer of the archive. From a file\n"
         "that is cut short or damaged nothing is taken; from standard input what comes before,\n"
-        f"and it says how many entries that were. {_AGAIN}\n{_PRINTS}",
+        f"and it says how many entries that were. {_AGAIN}\n{_PRINTS}\n\n{NAMING}",
         over=(),
     )
     added.add_argument("file", metavar="FILE", help="- reads standard input")
-    _add_destination(added)
+    add_store(added)
+    _add_options(added)
     added.add_argument(
         "--jsonl",
         action="store_true",
@@ -67,18 +74,16 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "copy",
         copy,
         "Copy the entries of one store into another, while others go on writing.\n\n"
-        "DST is made if it is not there, with the serializer of SRC unless --to-serializer says\n"
-        f"else. {_AGAIN}\n{_PRINTS}",
+        "DST is made if it is not there, with the serializer and the key of SRC unless other\n"
+        f"ones are named. {_AGAIN}\n{_PRINTS}\n\n{NAMING}",
         over=(),
     )
-    added.add_argument("source", metavar="SRC", help="the name of a store")
-    _add_destination(added, "DST", "--to-serializer")
-    added.add_argument(
-        "--from-serializer",
-        metavar=_SERIALIZER,
-        default=AUTO,
-        help="how the values of SRC are written (default: %(default)s)",
-    )
+    added.add_argument("source", metavar="SRC", help="a store: see below")
+    added.add_argument("name", metavar="DST", help="a store: see below")
+    added.add_argument("--base-dir", metavar="DIR", help="where stores are kept: see below")
+    add_serializer(added, "from-")
+    add_serializer(added, "to-")
+    _add_options(added)
 
     added = command(
         "migrate",
@@ -88,27 +93,17 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "directory of a joblib.Memory, or a folder of pickles. Keys that aren't text become\n"
         "their repr; those of sqlitedict with several tables are TABLE/KEY, of joblib\n"
         "MODULE/FUNCTION/HASH, of pickles the path in the folder without .pkl or .pickle.\n"
-        f"Reading them runs code, if they are pickles. {_AGAIN}\n{_PRINTS}",
+        f"Reading them runs code, if they are pickles. {_AGAIN}\n{_PRINTS}\n\n{NAMING}",
         over=(),
     )
     added.add_argument("kind", metavar="KIND", choices=list(KINDS), help="|".join(KINDS))
     added.add_argument("path", metavar="PATH")
-    _add_destination(added)
+    add_store(added)
+    _add_options(added)
 
 
-def _add_destination(
-    added: argparse.ArgumentParser, name: str = "NAME", serializer: str = "--serializer"
-) -> None:
+def _add_options(added: argparse.ArgumentParser) -> None:
     """What all commands have that write into a store."""
-    added.add_argument("name", metavar=name, help="the store's name below the base directory")
-    added.add_argument("--base-dir", metavar="DIR", help="where stores are kept")
-    added.add_argument(
-        serializer,
-        dest="serializer",
-        metavar=_SERIALIZER,
-        default=AUTO,
-        help="how its values are written (default: %(default)s)",
-    )
     added.add_argument(
         "--keep-existing", action="store_true", help="leave keys alone that have an entry"
     )
@@ -144,10 +139,17 @@ def import_(arguments: argparse.Namespace) -> int:
 
 
 def copy(arguments: argparse.Namespace) -> int:
-    of_source = {"name": arguments.source, "serializer": arguments.from_serializer}
-    described = argparse.Namespace(**{**vars(arguments), **of_source})
-    source = reading(described)
-    _default(arguments, chosen(described))
+    of_source = argparse.Namespace(
+        name=arguments.source,
+        base_dir=arguments.base_dir,
+        serializer=arguments.from_serializer,
+        key_file=arguments.from_key_file,
+    )
+    source = reading(of_source)
+    arguments.serializer, arguments.key_file = arguments.to_serializer, arguments.to_key_file
+    if arguments.serializer == AUTO and arguments.key_file is None:
+        arguments.key_file = arguments.from_key_file
+        _default(arguments, chosen(of_source))
     with writing(arguments) as store:
         report = store.copy_from(source, keep_existing=arguments.keep_existing)
     return _told(report, arguments)
@@ -169,20 +171,17 @@ def _opened(path: str) -> Iterator[IO[bytes]]:
             yield file
 
 
-def _default(arguments: argparse.Namespace, serializer: Any) -> None:
+def _default(arguments: argparse.Namespace, serializer: AnySerializer) -> None:
     """Let the store have this serializer if the user names none and it has no entry yet."""
-    if arguments.serializer == AUTO:
-        try:
-            known = kinds_in(store_directory(arguments.name, arguments.base_dir))
-        except FileNotFoundError:
-            known = {}
-        if not known:
-            arguments.serializer = serializer
+    if arguments.serializer == AUTO and is_empty(arguments):
+        arguments.serializer = serializer
 
 
-def _name_of(extension: str) -> str:
-    """The name of the built-in serializer of this extension; else it is found from the store."""
-    return next((name for name, one in KNOWN.items() if one.extension == extension), AUTO)
+def _name_of(extension: str) -> Any:
+    """The name of the built-in serializer of this extension, signed or not. Of another one the
+    store is asked, and if need be the user."""
+    bare = extension[: -len(".signed")] if extension.endswith(".signed") else extension
+    return next((name for name, one in KNOWN.items() if one.extension == bare), AUTO)
 
 
 def _told(

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Moving:
-    """Base class of ``NfsDict``, which sets the attributes."""
+    """A base class of ``NfsDict``, which sets the attributes."""
 
     _storage: Storage
     _entries: Entries
