@@ -114,6 +114,9 @@ def test_each_serializer_writes_archives_that_it_reads(nfsdict, store, serialize
 def test_two_archives_of_one_store_are_the_same(store, archive):
     data = archive(PAIRS)
     assert exported(store("source", lazy=True, read_only=True)) == data
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        names = tar.getnames()
+    assert names == sorted(names, key=lambda name: (name == ".nfsdict-archive-end", name))
 
 
 def test_tar_makes_a_store_of_it(store, archive, tmp_path):
@@ -156,6 +159,23 @@ def test_an_export_reads_what_others_replace_whole(store):
         for one in range(100):
             turn, values = found[f"moving{one}"]
             assert set(values) == {turn}
+
+
+def test_what_is_gone_before_it_is_read_is_no_entry(store, monkeypatch):
+    source = store("source")
+    source.update({"a": 1, "b": 2})
+    shards = importlib.import_module("nfsdict.storage.shards").Shards
+    listed = shards.list
+
+    def then_removed(self, shard):
+        listing = listed(self, shard)
+        source.path_of("a").unlink(missing_ok=True)
+        return listing
+
+    monkeypatch.setattr(shards, "list", then_removed)
+    file = io.BytesIO()
+    report = source.export_to(file)
+    assert (report.entries, report.failed) == (1, {})
 
 
 def test_what_cannot_be_read_is_left_out_and_named(store, monkeypatch):
@@ -282,7 +302,8 @@ def test_a_read_only_dictionary_takes_nothing(nfsdict, store, archive):
 # --- archives that aren't whole, or aren't ours ----------------------------------------------
 
 
-def test_of_a_file_that_is_cut_short_nothing_is_taken(nfsdict, store, archive):
+def test_of_a_file_that_is_cut_short_nothing_is_taken(nfsdict, store, archive, monkeypatch):
+    monkeypatch.setattr(importlib.import_module("nfsdict.upkeep.writing"), "_ENTRIES", 1)
     data = archive({"a": 1, "b": 2, "c": "x" * 2000})
     destination = store("destination", lazy=True)
     for end in range(0, len(data) - 1024, 256):
@@ -330,6 +351,7 @@ def header(name, kind=tarfile.REGTYPE, size=0, **fields):
 
 A = "ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb"  # of the key "a"
 VALUE = f"ca/{A}.pkl"
+# Where nothing else is said, "no export writes".
 HOSTILE = {
     "above": header("../outside"),
     "absolute": header("/outside"),
@@ -349,13 +371,13 @@ HOSTILE = {
     "an extended header": header("x", tarfile.XHDTYPE, 1 << 40),
     "a global header": header("x", tarfile.XGLTYPE, 100),
     "an unknown type": header(VALUE, b"\xff"),
-    "a terabyte": header(VALUE, size=1 << 40),
+    "a terabyte: cut short": header(VALUE, size=1 << 40),
     "no size": header(VALUE, size=-5),
-    "zeros": bytes(1024),
-    "noise": os.urandom(512),
+    "zeros: damaged": bytes(1024),
+    "noise: damaged": os.urandom(512),
     "a second beginning": header(".nfsdict-archive"),
-    "a long end": header(".nfsdict-archive-end", size=1 << 40),
-    "an end of brackets": header(".nfsdict-archive-end", size=4000) + b"[" * 4096,
+    "a long end: no JSON": header(".nfsdict-archive-end", size=1 << 40),
+    "an end of brackets: no JSON": header(".nfsdict-archive-end", size=4000) + b"[" * 4096,
 }
 
 
@@ -367,7 +389,9 @@ def test_members_that_no_export_writes_are_refused(nfsdict, store, archive, tmp_
     destination = store("destination", lazy=True)
     before = snapshot(tmp_path)
     for kind in (io.BytesIO, Pipe):
-        with pytest.raises(nfsdict.ArchiveError, match="archive"):
+        with pytest.raises(
+            nfsdict.ArchiveError, match=name.partition(": ")[2] or "no export writes"
+        ):
             destination.import_from(kind(hostile))
     assert snapshot(tmp_path) == before
 
