@@ -28,7 +28,7 @@ def entries_in(lines: Iterable[bytes]) -> Iterator[tuple[str, Any]]:
             continue
         try:
             found = _JSON.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ArchiveError(f"line {number}: {error}") from error
         if not isinstance(found, dict) or set(found) != {"key", "value"}:
             raise ArchiveError(f'line {number} is no object of "key" and "value"')

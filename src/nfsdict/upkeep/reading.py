@@ -50,22 +50,28 @@ class Reading:
 
         Each entry is the content of one file, read and decoded whole. A key that has an entry from
         the beginning to the end comes exactly once; one that others add or remove meanwhile, once
-        or not at all. Files that are damaged, or can't be read or decoded here, are noted in
-        ``left_out``, by path with the reason. Threads read ahead, as many bytes as ``in_parallel``
-        allows; ``keep`` runs in them. OSError if a directory can't be listed.
+        or not at all. Files that are damaged, that can't be read or decoded here, or for which
+        ``keep`` raises an exception, are noted in ``left_out``, by path with the reason. Threads
+        read ahead, as many bytes as ``in_parallel`` allows; ``keep`` runs in them. OSError if a
+        directory can't be listed.
         """
 
         def read(piece: tuple[list[str], int]) -> list[_Outcome[T]]:
             return self._entries.read_entries(piece[0], outcome)
 
         def outcome(hexdigest: str, entry: Entry | Exception | None) -> _Outcome[T]:
+            if entry is None:
+                return None
             if isinstance(entry, Entry):
-                return (keep(hexdigest, entry),)
-            if isinstance(entry, Exception):
-                known = isinstance(entry, CorruptValueError)
-                reason = entry.reason if known else described(entry)  # type: ignore[attr-defined]
-                return self._entries.path_of(hexdigest), reason
-            return None
+                try:
+                    return (keep(hexdigest, entry),)
+                except Exception as error:
+                    reason = f"the value of {entry.key!r:.200}: {described(error)}"
+            elif isinstance(entry, CorruptValueError):
+                reason = entry.reason
+            else:
+                reason = described(entry)
+            return self._entries.path_of(hexdigest), reason
 
         self._storage.shards.find_root(whole_path=True)
         readings = in_parallel(read, self._pieces(), self._workers, size=lambda piece: piece[1])

@@ -87,7 +87,17 @@ def import_lines(
 ) -> TransferReport:
     """Take over entries from JSON lines."""
     _check_json(extension)
-    return _taken(writing, (_item(entries, *pair) for pair in entries_in(lines)))
+
+    def items() -> Iterator[Item]:
+        for key, value in entries_in(lines):
+            try:
+                item = _item(entries, key, value)
+            except ValueError as error:  # NaN, which is read and not written
+                writing.failed[key] = described(error)
+            else:
+                yield item
+
+    return _taken(writing, items())
 
 
 def _check_json(extension: str) -> None:
@@ -113,17 +123,13 @@ def copy_store(
 ) -> TransferReport:
     """Take over the entries of another store. Of one of the same serializer the files' bytes."""
 
-    def keep(hexdigest: str, entry: Entry) -> Item | None:
-        if same_serializer:
-            data: Content = entry.data if isinstance(entry.data, bytes) else [entry.data]
-            return Item(hexdigest, entry.key, MISSING, data)
-        try:
+    def item(hexdigest: str, entry: Entry) -> Item:
+        if not same_serializer:
             return _item(entries, entry.key, entry.value)
-        except Exception as error:
-            writing.failed[entry.key] = described(error)
-            return None
+        data: Content = entry.data if isinstance(entry.data, bytes) else [entry.data]
+        return Item(hexdigest, entry.key, MISSING, data)
 
-    writing.take(item for item in source.over(keep, writing.failed) if item is not None)
+    writing.take(source.over(item, writing.failed))
     return writing.report()
 
 
