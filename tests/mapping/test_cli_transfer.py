@@ -209,7 +209,8 @@ def test_a_reader_that_goes_away_ends_an_export_in_silence(command, store):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_an_interrupted_import_is_run_again(package, command, store, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_import_is_run_again(package, command, store, tmp_path, number):
     store(PAIRS)
     data = output(command("export", "s", "-"))
     process = subprocess.Popen(
@@ -224,8 +225,8 @@ def test_an_interrupted_import_is_run_again(package, command, store, tmp_path):
         process.stdin.flush()
         while not (tmp_path / "t").exists():  # it waits for the rest
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
-        assert process.wait() == 130
+        process.send_signal(number)
+        assert process.wait() == (130 if number == signal.SIGINT else -number)
         assert process.stderr.read() == b""
     assert json.loads(output(command("import", "-", "t", "--json", input=data)))["written"] == 100
     assert dict(package.NfsDict("t", tmp_path)) == PAIRS
