@@ -189,7 +189,7 @@ def test_what_cannot_be_read_is_left_out_and_named(store, monkeypatch):
     source.update({"a": 1, "damaged": 2, "undecodable": 3})
     source.path_of("damaged").write_bytes(b"\x80")
     source.path_of("undecodable").write_bytes(
-        pickle.dumps(("undecodable", 3)).replace(b"K\x03", b"cno_such_module\nC\n")
+        pickle.dumps(("undecodable", 3), 3).replace(b"K\x03", b"cno_such_module\nC\n")
     )
     file = io.BytesIO()
     report = source.export_to(file)
