@@ -20,7 +20,7 @@ _ORDER = """
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
-    mapping upkeep.methods following dictlike
+    mapping upkeep.methods following once dictlike
     upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
     upkeep.archive upkeep.migrate
     coordination.methods coordination.claims
@@ -38,7 +38,7 @@ _ORDER = """
     storage.neighbours storage.spool storage.exclusive storage.claims
     storage.shards storage.values storage.files storage.refusals storage.coherence
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
-    storage.mountstats storage.processes storage.clock
+    storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel batches locks errors layout
     core _core _pure backend
