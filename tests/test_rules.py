@@ -15,11 +15,14 @@ SOURCES = Path(_package)
 DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
-    __main__ cli cli.coordination cli.doctor cli.entries cli.upkeep cli.stores cli.telling
-    cli.output demo __init__
+    __main__ cli cli.coordination cli.doctor cli.entries cli.transfer cli.upkeep
+    cli.stores cli.files cli.telling cli.output demo
+    __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
     mapping upkeep.methods following once dictlike
+    upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
+    upkeep.archive upkeep.migrate
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls

@@ -44,6 +44,9 @@ class Bar:
         """So many more are done, with so many bytes of values. The caller holds no lock."""
 
 
+NO_BAR = Bar()
+
+
 class _Told(Bar):
     def __init__(self, tell: Callable[[ProgressUpdate], object], begun: ProgressUpdate) -> None:
         self._tell = tell
@@ -103,7 +106,7 @@ class Progress:
     def bar(self, operation: str, total: int, unit: str = "shard") -> Iterator[Bar]:
         """The progress of a call, from here to the end of the block."""
         if not total:
-            yield Bar()
+            yield NO_BAR
         elif self._tell is not None:
             yield _Told(self._tell, ProgressUpdate(self._name, operation, 0, total, unit, 0))
         elif self._tqdm is not None:
@@ -114,7 +117,7 @@ class Progress:
             finally:
                 shown.close()
         else:
-            yield Bar()
+            yield NO_BAR
 
     def over(
         self,

@@ -10,9 +10,9 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from ..errors import text_of
-from . import coordination, doctor, entries, upkeep
+from . import coordination, doctor, entries, transfer, upkeep
 from .output import ERROR, complain, discard_output, tell
-from .stores import AUTO, NAMING
+from .stores import NAMING, add_store
 from .telling import logged
 from .telling import options as telling_options
 
@@ -20,7 +20,8 @@ EPILOG = """\
 exit status:
   0  done
   1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
-     index contradicts; work: a COMMAND failed; demo: a mismatch
+     index contradicts; export, import, copy, migrate: entries that were left out; work: a
+     COMMAND failed; demo: a mismatch
   N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
 
@@ -70,23 +71,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     store = argparse.ArgumentParser(add_help=False)
-    store.add_argument("name", metavar="NAME", help="the store: see below")
-    store.add_argument("--base-dir", metavar="DIR", help="where stores are kept: see below")
-    store.add_argument(
-        "--serializer",
-        metavar="NAME",
-        default=AUTO,
-        help="how the store's values are written: pickle, json, bytes, buffers, or "
-        "MODULE:OBJECT for a serializer of your own, from where Python finds modules, or else the "
-        "current directory; a class or function is called for it (default: found from the "
-        "store's files; pickle for a new store)",
-    )
-    store.add_argument(
-        "--key-file",
-        metavar="FILE",
-        help="the values are signed with the key that is this file's content, to the last byte; "
-        "only its owner may be permitted to use the file",
-    )
+    add_store(store)
 
     telling = telling_options()
 
@@ -102,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, upkeep, coordination, doctor):
+    for group in (entries, upkeep, transfer, coordination, doctor):
         group.add_commands(command)
 
     added = command(
