@@ -15,24 +15,26 @@ SOURCES = Path(_package)
 DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
-    __main__ cli cli.coordination cli.doctor cli.entries cli.upkeep cli.stores cli.output demo
+    __main__ cli cli.coordination cli.doctor cli.entries cli.prune cli.upkeep cli.stores cli.output
+    demo
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
     mapping upkeep.methods following
+    upkeep.prune upkeep.oldest upkeep.prefixed
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
-    coordination.compute coordination.leases coordination.turns coordination.holding
-    coordination
+    coordination.compute coordination.live coordination.leases coordination.turns
+    coordination.holding coordination
     repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.infos
     upkeep.repair upkeep.verify upkeep.stats upkeep trust kinds
     state news shard_scan in_flight
     index.tables index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
     storage storage.index_files storage.lease_files storage.mailbox storage.probes
-    storage.spool storage.exclusive storage.claims
+    storage.spool storage.removal storage.exclusive storage.claims
     storage.shards storage.values storage.files storage.refusals storage.coherence
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock

@@ -185,13 +185,14 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
         self._loads = Loads(directory, self._locks)
+        self._progress = Progress(name, progress_bar)
         self._scanner = Scanner(
             self._state,
             self._writer,
             self._storage,
             self._entries,
             self._kinds,
-            Progress(name, progress_bar),
+            self._progress,
             self._loads,
             may_probe_clock=not read_only,
             workers=workers,

@@ -26,6 +26,7 @@ PUBLIC = [
     "NfsDictError",
     "PackReport",
     "Packing",
+    "PruneReport",
     "ReadOnlyError",
     "RepairReport",
     "Serializer",

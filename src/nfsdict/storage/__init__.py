@@ -8,6 +8,7 @@ from .exclusive import Exclusive
 from .files import Files
 from .index_files import IndexFiles
 from .lease_files import LeaseFiles
+from .removal import Removal
 from .shards import Shards
 from .values import ValueFiles
 
@@ -41,6 +42,7 @@ class Storage:
         self.shards = Shards(self.rules, self.files, extension)
         claims = Claims(self.rules, self.files)
         self.exclusive = Exclusive(self.rules, self.files, self.values, claims)
+        self.removal = Removal(self.rules, self.files, self.values, self.exclusive)
         self.leases = LeaseFiles(self.rules, self.files)
         self.index = IndexFiles(self.rules, self.files, claims, extension)
 

@@ -103,7 +103,7 @@ class Infos:
 
     def _list(self, shard: str) -> _Listed:
         signatures = self._storage.shards.list(shard).signatures
-        keys = self._known_keys(shard)
+        keys = self.known_keys(shard)
         packed = self._tables.packed(shard)
         found = _Listed([], {})
         for hexdigest, signature in signatures.items():
@@ -115,7 +115,11 @@ class Infos:
                 found.known.append(known)
         return found
 
-    def _known_keys(self, shard: str) -> dict[str, str]:
+    def load_tables(self) -> None:
+        """Read what the packs on disk have, for ``known_keys``, unless that is known."""
+        self._tables.load()
+
+    def known_keys(self, shard: str) -> dict[str, str]:
         """The keys of this shard that the packs or this dictionary know, by digest. A digest has
         one key, however old that knowledge is."""
         keys = {digest(key): key for key in self._tables.keys(shard)}
