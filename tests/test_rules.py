@@ -21,7 +21,7 @@ _ORDER = """
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
     mapping upkeep.methods following
-    upkeep.prune upkeep.oldest upkeep.prefixed
+    upkeep.prune upkeep.limits upkeep.oldest upkeep.prefixed
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls

@@ -26,7 +26,7 @@ from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
 from .upkeep.infos import EntryInfo
-from .upkeep.prune import PruneReport
+from .upkeep.limits import PruneReport
 from .upkeep.repair import RepairReport
 from .upkeep.verify import VerifyReport
 

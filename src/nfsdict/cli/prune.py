@@ -10,7 +10,8 @@ import sys
 from collections.abc import Callable
 from typing import TypeVar
 
-from ..upkeep.prune import Limits, Prune
+from ..upkeep.limits import Limits
+from ..upkeep.prune import Prune
 from .output import DONE, NO, show
 from .stores import reading, writing
 

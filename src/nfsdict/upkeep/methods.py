@@ -22,8 +22,9 @@ from ..scan import Scanner
 from ..state import StoreState
 from ..storage import Storage
 from .infos import EntryInfo, Infos
+from .limits import Limits, PruneReport
 from .prefixed import Prefixed
-from .prune import Limits, Prune, PruneReport
+from .prune import Prune
 from .repair import RepairReport, repair
 from .verify import VerifyReport, verify
 
