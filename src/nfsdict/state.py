@@ -319,6 +319,11 @@ class StoreState:
             keys = [*self.index.shard(shard).names(), *self._in_flight.reads]
         return {digest(key): key for key in keys}
 
+    def snapshot(self) -> dict[str, ShardIndex]:
+        """What is known of each shard now, whatever is noted later."""
+        with self.locks.state:
+            return {shard: self.index.shard(shard).copy() for shard in SHARDS}
+
     def count(self) -> int:
         """How many keys are known."""
         with self.locks.state:

@@ -13,7 +13,7 @@ from typing import TypeVar
 from ..upkeep.limits import Limits
 from ..upkeep.prune import Prune
 from .output import DONE, NO, show
-from .stores import reading, writing
+from .stores import writing
 
 T = TypeVar("T")
 
@@ -66,9 +66,8 @@ def prune(arguments: argparse.Namespace) -> int:
         arguments.prefix,
         _parsed(arguments, "time_limit", duration),
     )
-    reading(arguments)
     signal.signal(signal.SIGTERM, _end)
-    with writing(arguments) as store:
+    with writing(arguments, create=False) as store:
         pruning = store._pruning(limits, arguments.dry_run)
         try:
             pruning.run()

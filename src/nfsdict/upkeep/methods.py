@@ -23,13 +23,14 @@ from ..state import StoreState
 from ..storage import Storage
 from .infos import EntryInfo, Infos
 from .limits import Limits, PruneReport
+from .moving import Moving
 from .prefixed import Prefixed
 from .prune import Prune
 from .repair import RepairReport, repair
 from .verify import VerifyReport, verify
 
 
-class Upkeep:
+class Upkeep(Moving):
     """Base class of ``NfsDict``, which sets the attributes."""
 
     _entries: Entries
@@ -166,7 +167,7 @@ class Upkeep:
             self._state,
             self._writer,
             self._storage,
-            Prefixed(plain(limits.prefix), self._infos, self._entries),
+            Prefixed(plain(limits.prefix), self._state, self._storage, self._entries),
             self._leases,
             self._progress,
             self._workers,

@@ -6,10 +6,13 @@ import logging
 from collections.abc import Mapping
 
 from ..batches import batches
+from ..core import digest
 from ..entries import Entries, Entry
 from ..errors import CorruptValueError, described
+from ..index.tables import PackTables
 from ..layout import file_size
-from .infos import Infos
+from ..state import StoreState
+from ..storage import Storage
 
 log = logging.getLogger("nfsdict")
 
@@ -21,19 +24,23 @@ class Prefixed:
     is kept, about 150 bytes a file. One that is damaged or can't be read tells no key.
     """
 
-    def __init__(self, prefix: str, infos: Infos, entries: Entries) -> None:
+    def __init__(self, prefix: str, state: StoreState, storage: Storage, entries: Entries) -> None:
         self._prefix = prefix
-        self._infos = infos
+        self._state = state
+        self._tables = PackTables(storage.index)
         self._entries = entries
         self._read: dict[str, bool] = {}
         if prefix:
-            infos.load_tables()
+            self._tables.load()
 
     def among(self, shard: str, signatures: dict[str, bytes]) -> dict[str, bytes]:
         """Those of these files of the shard, by digest, with their signatures."""
         if not self._prefix:
             return signatures
-        keys = self._infos.known_keys(shard)
+        # A digest has one key, however old it is what the packs or this dictionary know.
+        keys = {digest(key): key for key in self._tables.keys(shard)}
+        with self._state.locks.guard:
+            keys.update(self._state.names(shard))
         self._read_unknown(
             {
                 name: one
