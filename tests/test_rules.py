@@ -15,7 +15,7 @@ SOURCES = Path(_package)
 DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
-    __main__ cli cli.coordination cli.doctor cli.entries cli.transfer cli.upkeep
+    __main__ cli cli.coordination cli.doctor cli.entries cli.prune cli.transfer cli.upkeep
     cli.stores cli.files cli.telling cli.output demo
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
@@ -23,20 +23,20 @@ _ORDER = """
     mapping upkeep.methods following once dictlike
     upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
     upkeep.archive upkeep.migrate
+    upkeep.prune upkeep.limits upkeep.oldest upkeep.prefixed
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
-    coordination.compute coordination.leases coordination.lease_watch coordination.turns
-    coordination.holding
-    coordination
+    coordination.compute coordination.live coordination.leases coordination.lease_watch
+    coordination.turns coordination.holding coordination
     repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.infos
     upkeep.repair upkeep.verify upkeep.stats upkeep trust kinds
     state news shard_scan in_flight
     index.tables index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
     storage storage.index_files storage.lease_files storage.mailbox storage.probes
-    storage.neighbours storage.spool storage.exclusive storage.claims
+    storage.neighbours storage.spool storage.removal storage.exclusive storage.claims
     storage.shards storage.values storage.files storage.refusals storage.coherence
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock storage.descriptors

@@ -28,6 +28,7 @@ from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
 from .upkeep.infos import EntryInfo
+from .upkeep.limits import PruneReport
 from .upkeep.reading import ExportReport
 from .upkeep.repair import RepairReport
 from .upkeep.verify import VerifyReport
@@ -57,6 +58,7 @@ __all__ = [
     "PackReport",
     "Packing",
     "ProgressUpdate",
+    "PruneReport",
     "ReadOnlyError",
     "RepairReport",
     "Serializer",

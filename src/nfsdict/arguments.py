@@ -92,6 +92,16 @@ def checked_seconds(name: str, seconds: float, least: float = 0.001) -> float:
     return float(seconds)
 
 
+def checked_count(name: str, count: int) -> int:
+    """A number that isn't negative. TypeError or ValueError if it is none; ``name`` is the
+    argument's."""
+    if isinstance(count, bool) or not isinstance(count, int):
+        raise TypeError(f"{name} is an int, not {count!r}")
+    if count < 0:
+        raise ValueError(f"{name} must be at least 0, not {count}")
+    return count
+
+
 def plain(key: str) -> str:
     """The key as an exact ``str``: pickling a subclass would write its module's name into the file.
 

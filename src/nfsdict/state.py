@@ -322,6 +322,12 @@ class StoreState:
         with self.locks.state:
             return self.index.shard(shard).entries()
 
+    def names(self, shard: str) -> dict[str, str]:
+        """The keys of this shard that are known, and all that are being looked up, by digest."""
+        with self.locks.state:
+            keys = [*self.index.shard(shard).names(), *self._in_flight.reads]
+        return {digest(key): key for key in keys}
+
     def snapshot(self) -> dict[str, ShardIndex]:
         """What is known of each shard now, whatever is noted later."""
         with self.locks.state:

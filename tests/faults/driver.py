@@ -29,6 +29,7 @@ import nfsdict
 from nfsdict import bulk, repack
 from nfsdict.index import stack, writer
 from nfsdict.storage import index_files, mounted, mounts
+from nfsdict.upkeep.prune import Prune
 
 sys.path.append(str(Path(__file__).parents[1]))
 from support.aging import age
@@ -95,6 +96,21 @@ def load_and_wait(d: Any) -> None:
     age(Path(d.path).parent)
 
 
+def make_old(d: Any) -> None:
+    """One older than the other."""
+    for number, key in enumerate(BEGIN):
+        os.utime(d.path_of(key), (number, number))
+    len(d)
+
+
+def prune(d: Any) -> None:
+    """Its lease is left out: it has tests of its own."""
+    with mock.patch.object(Prune, "_only_one"):
+        report = d.prune(max_items=2)
+    if not report.complete:
+        raise nfsdict.UncertainWriteError(errno.EIO, str(report))
+
+
 def count_and_put(d: Any) -> None:
     """So that there is news for the index."""
     len(d)
@@ -136,6 +152,7 @@ OPERATIONS = {
         lambda d: d.pack(), {"a": "new", NEAR: "new", FAR: "new"}, ANY, load_and_wait
     ),
     "clear": Operation(lambda d: d.clear(), dict.fromkeys(BEGIN), None, everything),
+    "prune": Operation(prune, {"a": None}, None, make_old),
     "sync": Operation(lambda d: d.sync(), {}),
     "refresh": Operation(lambda d: d.refresh(), {}, ANY, everything),
     "pack": Operation(lambda d: d.pack(), {}, ANY, everything),

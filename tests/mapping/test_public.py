@@ -29,6 +29,7 @@ PUBLIC = [
     "PackReport",
     "Packing",
     "ProgressUpdate",
+    "PruneReport",
     "ReadOnlyError",
     "RepairReport",
     "Serializer",

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from ..errors import text_of
-from . import coordination, doctor, entries, transfer, upkeep
+from . import coordination, doctor, entries, prune, transfer, upkeep
 from .output import ERROR, complain, discard_output, tell
 from .stores import NAMING, add_store
 from .telling import logged
@@ -20,8 +20,8 @@ EPILOG = """\
 exit status:
   0  done
   1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
-     index contradicts; export, import, copy, migrate: entries that were left out; work: a
-     COMMAND failed; demo: a mismatch
+     index contradicts; export, import, copy, migrate: entries that were left out; prune:
+     entries that are left and were to be removed; work: a COMMAND failed; demo: a mismatch
   N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
 
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, upkeep, transfer, coordination, doctor):
+    for group in (entries, upkeep, prune, transfer, coordination, doctor):
         group.add_commands(command)
 
     added = command(

@@ -12,6 +12,7 @@ from .files import Files
 from .index_files import IndexFiles
 from .lease_files import LeaseFiles
 from .neighbours import may_be_store
+from .removal import Removal
 from .shards import Shards
 from .values import ValueFiles
 
@@ -46,6 +47,7 @@ class Storage:
         self.shards = Shards(self.rules, self.files, extension)
         claims = Claims(self.rules, self.files)
         self.exclusive = Exclusive(self.rules, self.files, self.values, claims)
+        self.removal = Removal(self.rules, self.files, self.values, self.exclusive)
         self.leases = LeaseFiles(self.rules, self.files)
         self.index = IndexFiles(self.rules, self.files, claims, extension)
 

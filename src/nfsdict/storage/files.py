@@ -288,6 +288,13 @@ class Files:
             for path in (one, two):
                 self.sweep(path)
 
+    def free_inodes(self) -> int | None:
+        """How many files more the file system has room for; None if it doesn't tell."""
+        if not hasattr(os, "statvfs"):
+            return None
+        status = os.statvfs(self.directory)
+        return status.f_favail if status.f_files else None
+
     def server_time_ns(self) -> int:
         """The server's time; a lower bound of it if nothing can be written."""
         if self.may_change:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..arguments import plain
+from ..coordination.leases import Leases
 from ..core import digest
 from ..entries import Entries
 from ..errors import failure
@@ -22,7 +23,10 @@ from ..scan import Scanner
 from ..state import StoreState
 from ..storage import Storage
 from .infos import EntryInfo, Infos
+from .limits import Limits, PruneReport
 from .moving import Moving
+from .prefixed import Prefixed
+from .prune import Prune
 from .repair import RepairReport, repair
 from .verify import VerifyReport, verify
 
@@ -32,6 +36,7 @@ class Upkeep(Moving):
 
     _entries: Entries
     _infos: Infos
+    _leases: Leases
     _loads: Loads
     _locks: Locks
     _progress: Progress
@@ -109,6 +114,94 @@ class Upkeep(Moving):
         threads count it at the same moment. A forked child begins at 0, as does a copy.
         """
         return self._storage.counters.numbers()
+
+    # --- limits --------------------------------------------------------------------------------
+
+    @told("prune")
+    def prune(
+        self,
+        *,
+        max_age: float | None = None,
+        max_items: int | None = None,
+        max_bytes: int | None = None,
+        min_free_inodes: int | None = None,
+        prefix: str = "",
+        dry_run: bool = False,
+        time_limit: float | None = None,
+    ) -> PruneReport:
+        """Remove the entries that were written first, until all these limits are kept.
+
+        What counts is when an entry was written, as its file's mtime tells, and the server's
+        clock: no local clock is compared with it. It isn't when the entry was last read, as a read
+        from memory or from a pack leaves no trace on the disk: this is no LRU. A copy (``cp -a``)
+        is as old as its original. A time that is yet to come counts as none: such an entry stays.
+        On file systems whose clients stamp files by their own clocks (CephFS, GlusterFS, Lustre,
+        GPFS) ages are wrong by what the clocks differ. A read-only dictionary can't ask for the
+        server's time, and goes by the latest change in the store, so it may find too few too old.
+
+        An entry whose lease some process holds, as it works on it (``claim``, ``lease``), stays,
+        and the next one in order is removed in its place. The limits are about
+        the entries that are listed in the beginning, damaged ones included. An entry that is
+        written anew while this runs isn't removed: each file is renamed, looked at again, and given
+        back if it is another one. Should that happen, others find the new entry missing for that
+        moment, and one who then makes an entry of that key by ``add`` or assigns to it has the last
+        word. Where the file system has neither hard links nor a rename that replaces nothing,
+        giving back can also overwrite what is assigned in that moment.
+
+        Costs an NFS server one or two listings of each directory, two more for each 256 entries
+        that are removed there, and two calls for each entry removed. Where a listing brings no
+        attributes of files, up to four more for each. Memory is taken for a few directories at a
+        time and 10 MiB, and with ``prefix`` for all keys. The directories are worked on several at
+        a time, each from its oldest entry. If all that is to be removed is younger than 3 s, it
+        waits for so long, as a younger signature doesn't tell a file from the next one.
+
+        One process prunes a store at a time: it holds the lease of the name "nfsdict: prune". After
+        an exception, such as KeyboardInterrupt, or a time limit, what was removed is removed, and
+        calling again goes on. If the process is killed, up to 256 entries of each directory that
+        it was at have private names, from where ``repair`` gives them back; the next call can begin
+        at once on the same Linux host, else a minute later.
+
+        Other hosts learn of the removals as of any, by ``refresh``. Here the keys are gone, and
+        ``refresh`` and watches don't report them.
+
+        Args:
+            max_age: remove entries written more than so many seconds ago.
+            max_items: remove until there are at most so many entries.
+            max_bytes: remove until their files have at most so many bytes, as ``infos`` tells them.
+            min_free_inodes: remove until the file system has room for so many files more. Nothing
+                on one that doesn't count them. What others create or remove meanwhile isn't seen.
+            prefix: only entries whose keys begin with it count, for all limits. Keys that the index
+                doesn't know are read from their files; one that is damaged tells none, and stays.
+            dry_run: remove nothing, and report what would be. Needs no lease.
+            time_limit: begin no more removals after so many seconds. The listings before the first
+                one, about which entries are the oldest, aren't cut short.
+
+        Raises:
+            ValueError, TypeError: no limit is given, or one that is none.
+            ReadOnlyError: this dictionary is read-only, unless ``dry_run``.
+            OSError: a directory can't be listed. EBUSY: another process prunes the store. Entries
+                that can't be removed are in the report.
+            LeaseLostError: the lease couldn't be renewed in time.
+        """
+        limits = Limits(max_age, max_items, max_bytes, min_free_inodes, prefix, time_limit)
+        return self._pruning(limits, dry_run).run()
+
+    def _pruning(self, limits: Limits, dry_run: bool) -> Prune:
+        if not dry_run:
+            self._writable()
+        self._not_interrupting()
+        self._check_serializer()
+        return Prune(
+            limits,
+            dry_run,
+            self._state,
+            self._writer,
+            self._storage,
+            Prefixed(plain(limits.prefix), self._state, self._storage, self._entries),
+            self._leases,
+            self._progress,
+            self._workers,
+        )
 
     # --- checks and repairs --------------------------------------------------------------------
 
