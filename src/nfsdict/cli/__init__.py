@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from ..errors import text_of
-from . import coordination, doctor, entries, transfer, upkeep
+from . import coordination, doctor, entries, report, stats, transfer, upkeep
 from .output import ERROR, complain, discard_output, tell
 from .stores import NAMING, add_store
 
@@ -83,7 +83,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, upkeep, transfer, coordination, doctor):
+    for group in (entries, stats, report, upkeep, transfer, coordination, doctor):
         group.add_commands(command)
 
     added = command(
