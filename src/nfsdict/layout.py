@@ -272,6 +272,11 @@ def latest_mtime(signatures: Iterable[bytes]) -> int:
     return max((one[2] for one in _SIGNATURE.iter_unpack(b"".join(signatures))), default=0)
 
 
+def sizes_and_mtimes(signatures: Iterable[bytes]) -> Iterator[tuple[int, int]]:
+    """Size and mtime in ns of each of these."""
+    return ((one[1], one[2]) for one in _SIGNATURE.iter_unpack(b"".join(signatures)))
+
+
 def latest_of(signature: bytes) -> int:
     """The later one of mtime and ctime in ns."""
     return max(mtime_of(signature), ctime_of(signature))

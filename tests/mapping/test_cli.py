@@ -11,7 +11,14 @@ import types
 
 import pytest
 
-READING = ("ls", "stats", "verify", "repair", "pack")  # the commands whose one argument is NAME
+READING = (
+    "ls",
+    "stats",
+    "du",
+    "verify",
+    "repair",
+    "pack",
+)  # the commands whose one argument is NAME
 
 
 @pytest.fixture
@@ -298,30 +305,10 @@ def test_reading_commands_write_nothing(command, store):
     for file in path.glob("_*"):
         file.unlink()
     before = snapshot(path)
-    for name in ("ls", "stats", "verify"):
+    for name in ("ls", "stats", "du", "verify"):
         output(command(name, "s"))
     output(command("get", "s", "k"))
     assert snapshot(path) == before
-
-
-def test_stats_counts_what_lies_there(nfsdict, command, store):
-    path = store({str(number): "x" * number for number in range(50)})
-    (path / "stranger").touch()
-    files = list(path.glob("??/*.pkl"))
-    (files[0].parent / ".nfsdict-left").touch()
-    report = json.loads(output(command("stats", "s", "--json")))
-    assert report.pop("index").keys() == {file.name for file in path.glob("_*")}
-    assert report == {
-        "path": str(path),
-        "keys": 50,
-        "bytes": sum(file.stat().st_size for file in files),
-        "shards": len({file.parent for file in files}),
-        "other_files": 2,
-        "backend": nfsdict.BACKEND,
-        "version": nfsdict.__version__,
-    }
-    text = output(command("stats", "s")).decode()
-    assert f"path         {path}\nkeys         50\n" in text
 
 
 def test_verify_and_repair_of_a_store_with_one_damaged_value(command, store):

@@ -10,7 +10,7 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from ..errors import text_of
-from . import coordination, doctor, entries, prune, transfer, upkeep
+from . import coordination, doctor, entries, prune, report, stats, transfer, upkeep
 from .output import ERROR, complain, discard_output, tell
 from .stores import NAMING, add_store
 from .telling import logged
@@ -87,7 +87,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, upkeep, prune, transfer, coordination, doctor):
+    for group in (entries, stats, report, upkeep, prune, transfer, coordination, doctor):
         group.add_commands(command)
 
     added = command(

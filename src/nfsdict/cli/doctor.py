@@ -64,9 +64,7 @@ def doctor(arguments: argparse.Namespace) -> int:
     path = os.path.abspath(arguments.directory)
     checked_seconds("--seconds", arguments.seconds)
     checked_seconds("--wait", arguments.wait)
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
-            signal.signal(getattr(signal, name), _end)
+    end_on_signals()
     if arguments.join is not None:
         findings = _joined(path, arguments)
     elif arguments.peer:
@@ -89,6 +87,13 @@ def doctor(arguments: argparse.Namespace) -> int:
             emit(encode(f"  {name}: {text}\n"))
         emit(encode(f"\n{diagnosis.verdict}\n"))
     return diagnosis.status
+
+
+def end_on_signals() -> None:
+    """Have signals that end a process end it as an exception does, which clears away."""
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
+            signal.signal(getattr(signal, name), _end)
 
 
 def _end(number: int, _: object) -> None:

@@ -1,4 +1,4 @@
-"""Commands on a whole store: stats, verify, repair, pack."""
+"""Commands on a whole store: verify, repair, pack."""
 
 from __future__ import annotations
 
@@ -6,17 +6,12 @@ import argparse
 import dataclasses
 from collections.abc import Callable
 
-from .. import BACKEND, __version__
-from ..serializers import serializer_named
-from ..storage import Storage
-from ..upkeep.stats import stats as count
 from .output import DONE, NO, show
-from .stores import chosen, reading, writing
+from .stores import reading, writing
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     for name, run, text in (
-        ("stats", stats, "Show what a store holds and how large it is."),
         ("verify", verify, "Examine every file of a store and change nothing."),
         (
             "repair",
@@ -33,21 +28,6 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     ):
         added = command(name, run, text)
         added.add_argument("--json", action="store_true", help="one JSON object")
-
-
-def stats(arguments: argparse.Namespace) -> int:
-    store = reading(arguments)
-    extension = serializer_named(chosen(arguments)).extension
-    found = count(Storage(str(store.path), extension, mode=None, durable=False), workers=16)
-    report = {
-        "path": str(store.path),
-        "keys": len(store),
-        **dataclasses.asdict(found),
-        "backend": BACKEND,
-        "version": __version__,
-    }
-    show(report, arguments)
-    return DONE
 
 
 def verify(arguments: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ def room(path: str, directory: Directory | None) -> Iterator[Finding]:
     """What ``statvfs`` tells, and whether a megabyte can be written, if there is a directory."""
     found = space(path)
     free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-    seen = f"{_binary(free)} of {_binary(size)} are free."
+    seen = f"{binary(free)} of {binary(size)} are free."
     figures: Figures = {"free_bytes": free, "total_bytes": size}
     yield _judged(
         "bytes",
@@ -54,15 +54,15 @@ def _quota(number: int) -> Finding:
     """One that is used up shows in a write; one that isn't only where statvfs counts by it."""
     unknown = "one that isn't used up shows only where the free bytes are counted by it."
     if not number:
-        return Finding("room", "quota", "OK", f"{_binary(_TRIED)} could be written; {unknown}")
+        return Finding("room", "quota", "OK", f"{binary(_TRIED)} could be written; {unknown}")
     if number == errno.EDQUOT:
         seen = f"a quota is used up ({named(number)})."
     else:
-        seen = f"{_binary(_TRIED)} couldn't be written ({named(number)})."
+        seen = f"{binary(_TRIED)} couldn't be written ({named(number)})."
     return Finding("room", "quota", "FAIL", seen, "every put.", "make room, or have it raised.")
 
 
-def _binary(size: int) -> str:
+def binary(size: int) -> str:
     """Bytes, for people."""
     number, unit = float(size), "B"
     for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):

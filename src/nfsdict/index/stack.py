@@ -90,6 +90,11 @@ class PackStack:
         """True if no usable pack was loaded."""
         return not self._entries
 
+    @property
+    def packs(self) -> list[Pack]:
+        """The open packs, the lowest first. Their tables stay when they are closed."""
+        return self._open
+
     def load_manifest(self) -> None:
         """Open the packs, until ``close_packs``. An unusable index is logged and ignored."""
         self.close_packs()

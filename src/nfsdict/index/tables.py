@@ -6,7 +6,7 @@ from contextlib import suppress
 
 from ..layout import SHARDS, split_signatures
 from ..storage.index_files import IndexFiles
-from .pack import PackShard
+from .pack import Pack, PackShard
 from .stack import PackStack
 
 
@@ -18,6 +18,8 @@ class PackTables:
         self._files = files
         self._manifest: bytes | None = None
         self._shards: dict[str, list[PackShard]] = {}
+        self.packs: list[Pack] = []
+        """the packs, the lowest first; closed"""
 
     def load(self) -> None:
         """Read the manifest, and the tables unless it is that of the last time."""
@@ -26,15 +28,17 @@ class PackTables:
             manifest = self._files.read_manifest()
         if manifest is not None and manifest == self._manifest:
             return
-        shards = {}
+        shards: dict[str, list[PackShard]] = {}
+        opened: list[Pack] = []
         if manifest is not None:
             packs = PackStack(self._files)
             packs.load_manifest()
             shards = {shard: packs.shards(shard) for shard in SHARDS}
+            opened = packs.packs
             if packs.empty:
                 manifest = None  # it couldn't be used; perhaps it can the next time
             packs.close_packs()
-        self._manifest, self._shards = manifest, shards
+        self._manifest, self._shards, self.packs = manifest, shards, opened
 
     def keys(self, shard: str) -> set[str]:
         """All keys of this shard that the packs name, those with tombstones too."""

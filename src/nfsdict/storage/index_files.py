@@ -225,6 +225,10 @@ class IndexFiles:
 
     # --- packs, by their ids: the random part of their names -------------------------------
 
+    def name_of(self, pack_id: str) -> str:
+        """The name of a pack's file in the store's directory."""
+        return os.path.basename(self._paths.pack(pack_id))
+
     def open_pack(self, pack_id: str) -> PackFileReader:
         """Open a pack for reading. OSError if that fails."""
         return self._rules.retry_stale(PackFileReader, self._paths.pack(pack_id))
