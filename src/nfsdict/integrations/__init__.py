@@ -1,0 +1,1 @@
+"""What makes a dictionary at home in other people's libraries: a module for each of them."""
