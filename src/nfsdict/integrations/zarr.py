@@ -52,8 +52,9 @@ class NfsDictStore(Store):
     Raises:
         TypeError: ``mapping`` isn't an ``NfsDict``.
         ValueError: its serializer isn't for bytes; from zarr, on writing to a read-only store.
-        OSError: the system's own error; EIO where a value is damaged, caused by the
-            ``CorruptValueError``. That one is a KeyError, which zarr takes for absence.
+        OSError: the system's own error. EIO where a value is damaged, or the store's directory is
+            gone: zarr takes a KeyError, as ``CorruptValueError`` is one, and FileNotFoundError for
+            absence, and would make a new group in place of one that can't be read.
     """
 
     supports_writes = True
@@ -98,8 +99,9 @@ class NfsDictStore(Store):
         """The value, or the range of it; None if there is none."""
         try:
             value = self.mapping.get(key, fresh=True)
-        except CorruptValueError as error:
-            raise OSError(errno.EIO, str(error), error.path) from error
+        except (CorruptValueError, FileNotFoundError) as error:
+            # Of a damaged value, or if the whole store is gone. Either type means absence to zarr.
+            raise OSError(errno.EIO, str(error), str(self.mapping.path)) from error
         if value is None:
             return None
         if byte_range is not None:
