@@ -59,4 +59,4 @@ def test_a_cluster_whose_tasks_share_a_store(run, nfsdict, tmp_path):
 
 
 def test_the_results_of_a_worker(run):
-    assert run("worker.py") == ["16000000.0", "True True"]
+    assert run("worker.py") == ["31999996000000", "12 in memory, 5 in files"]
