@@ -49,7 +49,7 @@ def store(module, opened):
 
 
 def test_only_a_dictionary_of_bytes_is_taken(module, opened, nfsdict):
-    with pytest.raises(TypeError, match="made from an NfsDict, not {}"):
+    with pytest.raises(TypeError, match="made from an NfsDict"):
         module.NfsDictStore({})
     for serializer in ["pickle", "json", nfsdict.signed("pickle", key=b"k" * 16)]:
         with pytest.raises(ValueError, match="serializer='bytes'"):

@@ -1,1 +1,1 @@
-"""What makes a dictionary at home in other people's libraries: a module for each of them."""
+"""A dictionary behind other packages' interfaces: a module for each, which needs that package."""

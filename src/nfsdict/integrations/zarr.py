@@ -87,7 +87,7 @@ class NfsDictStore(Store):
     def __repr__(self) -> str:
         return f"NfsDictStore('{self}')"
 
-    # --- one key: the calls that wait, and each of them in a thread of the event loop's ------------
+    # --- one key: calls that wait, then each of them in a thread of the event loop's -------------
 
     def get_sync(
         self,
@@ -106,7 +106,10 @@ class NfsDictStore(Store):
             return None
         if byte_range is not None:
             value = value[_as_slice(byte_range, len(value))]
-        return (prototype or default_buffer_prototype()).buffer.from_bytes(value)
+        if prototype is None:
+            prototype = default_buffer_prototype()
+        buffer: Buffer = prototype.buffer.from_bytes(value)
+        return buffer
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """Write the value."""
