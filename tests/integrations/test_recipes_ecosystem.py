@@ -1,4 +1,7 @@
-"""The programs in docs/recipes-ecosystem.md, as they stand there, with the real packages."""
+"""The programs in docs/recipes-ecosystem.md, as they stand there, with the real packages.
+
+With the core that the package finds: the mapping that they use is tested over both elsewhere.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ PROGRAMS = {
 
 
 @pytest.fixture
-def run(nfsdict, tmp_path):
+def run(tmp_path):
     """Run a program of the page to its end; the lines that it prints."""
 
     def run(name):
@@ -51,9 +54,9 @@ def test_layers(run):
     assert lines[3:] == ["['7', '8', '9']"]
 
 
-def test_a_cluster_whose_tasks_share_a_store(run, nfsdict, tmp_path):
+def test_a_cluster_whose_tasks_share_a_store(run, package, tmp_path):
     assert run("cluster.py") == ["1140", "10 81"]
-    assert dict(nfsdict.NfsDict("squares", tmp_path / "shared")) == {
+    assert dict(package.NfsDict("squares", tmp_path / "shared")) == {
         f"square/{number}": number**2 for number in range(10)
     }
 
