@@ -17,6 +17,8 @@ PROGRAMS = {
     text.split("\n", 1)[0][2:]: text
     for text in re.findall(r"```python\n(# \w+\.py\n.*?)```", PAGE.read_text(), re.DOTALL)
 }
+# What distributed logs on a busy machine: a worker that takes 4 s to end, long garbage collections.
+SLOW = re.compile(r"^.* - distributed\.(nanny|utils_perf) - WARNING - .*\n", re.MULTILINE)
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ def run(tmp_path):
             text=True,
             timeout=300,
         )
-        assert (done.returncode, done.stderr) == (0, "")
+        assert (done.returncode, SLOW.sub("", done.stderr)) == (0, "")
         return done.stdout.splitlines()
 
     return run
