@@ -11,7 +11,8 @@ from typing import Any, Literal, Protocol, Union, runtime_checkable
 
 from .buffers import Buffers
 from .builtin_serializer import BuiltinSerializer, Damaged
-from .content import SMALL, Content
+from .content import SMALL, Content, Data, size_of
+from .core import crc32
 from .errors import text_of
 from .opcodes import pickle_flaw
 
@@ -192,7 +193,7 @@ class Bytes(BuiltinSerializer):
         value = self.freeze(value)
         encoded = key.encode("utf-8", "surrogatepass")
         start = self._LENGTH.pack(len(encoded)) + encoded
-        checksum = self._CHECKSUM.pack(zlib.crc32(value, zlib.crc32(start)))
+        checksum = self._CHECKSUM.pack(crc32(value, crc32(start)))
         header = self._MAGIC + checksum + start
         return header + value if len(value) < SMALL else [header, value]
 
@@ -219,10 +220,15 @@ class Bytes(BuiltinSerializer):
     def flaw(self, data: bytes, /) -> str | None:
         if len(data) < self._KEY or not data.startswith(self._MAGIC):
             return "cut short or overwritten" if data else "the file is empty"
-        checksum = zlib.crc32(memoryview(data)[self._CHECKED :])
+        checksum = crc32(memoryview(data)[self._CHECKED :])
         if self._CHECKSUM.unpack_from(data, len(self._MAGIC))[0] != checksum:
             return "the checksum doesn't match"
         return None
+
+    def fingerprint(self, content: Content | Data, /) -> int:
+        """The hash of the size and of the header, which has the checksum of all that follows."""
+        start = content[0] if isinstance(content, list) else content
+        return hash((size_of(content), bytes(start[: self._KEY])))
 
 
 class _Custom:

@@ -452,6 +452,17 @@ def test_bytes_layout(raw):
     assert raw.dumps(("ké", b"value")) == b"nfsb" + struct.pack("<I", zlib.crc32(checked)) + checked
 
 
+@pytest.mark.parametrize("size", [0, 5, 100_000])
+def test_fingerprints_tell_bytes_apart_however_they_are_split(raw, size):
+    def fingerprint(value):
+        parts, whole = raw.parts(("key", value)), raw.dumps(("key", value))
+        assert raw.fingerprint(parts) == raw.fingerprint(whole) == raw.fingerprint(bytes(whole))
+        return raw.fingerprint(whole)
+
+    values = [bytes(size), bytes(size + 1), bytes(size) + b"\1", b"\1" + bytes(size)]
+    assert len({fingerprint(value) for value in values}) == (3 if size == 0 else 4)
+
+
 def test_every_byte_and_every_truncation_of_bytes(raw, serializers):
     data = raw.dumps(("key", b"value"))
     for position in range(len(data)):
