@@ -1,0 +1,1 @@
+"""A dictionary behind other packages' interfaces: a module for each, which needs that package."""
