@@ -21,8 +21,8 @@ _ORDER = """
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
     mapping
-    coordination.methods coordination.claims
-    coordination.memoize coordination.coroutines coordination.memo
+    coordination.methods aio coordination.claims
+    coordination.memoize coordination.coroutines coordination.off_loop coordination.memo
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
     coordination.compute coordination.leases coordination.turns coordination.holding
@@ -38,7 +38,7 @@ _ORDER = """
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock
     signed serializers buffers opcodes builtin_serializer content
-    arguments views progress parallel batches locks errors layout
+    arguments views progress parallel background batches locks errors layout
     core _core _pure backend
 """
 ORDER = _ORDER.split()

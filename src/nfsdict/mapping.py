@@ -20,6 +20,7 @@ from .arguments import (
     checked_workers,
     plain,
 )
+from .background import Background
 from .bulk import Bulk
 from .coordination.claims import Claims
 from .coordination.compute import ComputeOnce
@@ -215,6 +216,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
             self._state, self._writer, self._storage, self._entries, self._loads, workers
         )
         self._watching = Watching(self._scanner, self._state)
+        self._background = Background(workers)
         if read_only:
             self._storage.check()
         else:
