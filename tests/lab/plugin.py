@@ -34,7 +34,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line(
         "markers",
         "nfs(version=('3', '4.0', '4.1', '4.2'), export='tmpfs', size_mb=256, root_squash=False,"
-        " options='', delegations=True, rtt_ms=0, timeout=60): run in a guest with Linux's NFS"
+        " options='', delegations=True, rtt_ms=0, timeout=240): run in a guest with Linux's NFS"
         " server and two clients, once for each combination of the values of arguments that are"
         " tuples; export is 'tmpfs', 'ext4' or 'xfs', options are mount options, timeout is in"
         " seconds.",

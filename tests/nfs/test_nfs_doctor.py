@@ -11,7 +11,7 @@ import pytest
 from lab.laboratory import Lab
 from support.promises import broken_promises
 
-pytestmark = pytest.mark.nfs(version=("3", "4.2"), export="ext4", timeout=120)
+pytestmark = pytest.mark.nfs(version=("3", "4.2"), export="ext4", timeout=300)
 
 OPTIONS = ["", "nordirplus", "nocto", "nocto,nordirplus"]
 

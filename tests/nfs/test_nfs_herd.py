@@ -64,14 +64,14 @@ def there(package, lab: Lab):
     return there
 
 
-@pytest.mark.nfs(version=BOTH, timeout=180)
+@pytest.mark.nfs(version=BOTH, timeout=400)
 def test_32_processes_open_a_settled_store_and_read_all_with_500_calls(lab: Lab, there) -> None:
     calls = herd(lab, 32, READ, len(MANY))
     assert sum(calls.values()) <= 500, calls
     assert calls.get("WRITE", 0) == 0
 
 
-@pytest.mark.nfs(version=BOTH, timeout=180)
+@pytest.mark.nfs(version=BOTH, timeout=400)
 def test_of_those_that_see_a_change_one_writes_the_index(lab: Lab, there) -> None:
     changed = dict.fromkeys(list(MANY)[:40], "changed")
 
@@ -86,7 +86,7 @@ def test_of_those_that_see_a_change_one_writes_the_index(lab: Lab, there) -> Non
     assert list(lab.server.glob("store/.nfsdict*")) == []
 
 
-@pytest.mark.nfs(version=BOTH, timeout=180)
+@pytest.mark.nfs(version=BOTH, timeout=400)
 def test_of_those_that_read_a_store_without_index_one_writes_it(package, lab: Lab) -> None:
     """Also if it is too large to be held in memory until it is known who writes."""
     large = {str(number): f"{number:8000d}" for number in range(250)}

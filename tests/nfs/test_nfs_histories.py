@@ -17,8 +17,8 @@ from support.proof import FACTOR
 WITHOUT_GLUSTER = tuple(name for name in SERVERS if name != "gluster")
 
 
-@pytest.mark.nfs(version=("3", "4.2"), timeout=60 + 60 * FACTOR)
-@pytest.mark.shared(server=WITHOUT_GLUSTER, timeout=60 + 60 * FACTOR)
+@pytest.mark.nfs(version=("3", "4.2"), timeout=240 + 60 * FACTOR)
+@pytest.mark.shared(server=WITHOUT_GLUSTER, timeout=240 + 60 * FACTOR)
 @pytest.mark.parametrize("keys", [1, 4])
 def test_two_clients(lab: Lab, keys: int) -> None:
     seconds = 5.0 if lab.configuration.server == "knfsd" else 2.0
@@ -27,7 +27,7 @@ def test_two_clients(lab: Lab, keys: int) -> None:
     assert check(of_processes(bases, seconds * FACTOR, keys, {}), gaps=True) > least
 
 
-@pytest.mark.nfs(version=("3", "4.2"), rtt_ms=1, timeout=60 + 60 * FACTOR)
+@pytest.mark.nfs(version=("3", "4.2"), rtt_ms=1, timeout=240 + 60 * FACTOR)
 def test_four_processes_on_each_client_one_key(lab: Lab) -> None:
     """So that they come in each other's way at each step."""
     bases = [str(lab.a), str(lab.b)] * 4

@@ -75,7 +75,7 @@ def test_calls_that_fail_are_counted_too(lab: Lab) -> None:
     assert rpcs == {"LOOKUP": 1}
 
 
-@pytest.mark.nfs(version=("4.0", "4.1", "4.2"), timeout=120)
+@pytest.mark.nfs(version=("4.0", "4.1", "4.2"), timeout=300)
 def test_the_clients_are_two_to_the_server(lab: Lab) -> None:
     """One client's delegation is recalled by what the other does, as between hosts.
 

@@ -14,7 +14,7 @@ from lab.laboratory import Lab
 
 PROCESSES = 6
 ACQUISITIONS = int(os.environ.get("NFSDICT_ACQUISITIONS", "1000"))
-SECONDS = 60 + ACQUISITIONS // 5
+SECONDS = 240 + ACQUISITIONS // 5
 
 pytestmark = pytest.mark.nfs(version=("3", "4.2"), timeout=SECONDS)
 

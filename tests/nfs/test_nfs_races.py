@@ -17,7 +17,7 @@ from support.proof import FACTOR
 ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "150"))
 SHORT_ROUNDS = 30 * FACTOR
 PROCESSES = 4
-SECONDS = 60 + max(ROUNDS // 5, SHORT_ROUNDS * 2)
+SECONDS = 240 + max(ROUNDS // 5, SHORT_ROUNDS * 2)
 
 # TESTING.md, "File systems", tells what was seen on it.
 WITHOUT_SMB = tuple(name for name in SERVERS if name != "smb")

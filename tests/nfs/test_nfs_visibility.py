@@ -128,7 +128,7 @@ def test_a_fresh_get_sees_what_another_host_replaced(lab: Lab, a, b) -> None:
 
 
 @pytest.mark.nfs(version=VERSIONS, export=("tmpfs", "ext4"))
-@pytest.mark.shared(server=WITHOUT_GLUSTER, timeout=180)
+@pytest.mark.shared(server=WITHOUT_GLUSTER, timeout=400)
 def test_refresh_sync_and_a_new_dictionary_see_all_that_another_host_did(lab: Lab, a, b) -> None:
     # Where no stamp is believed each look lists all.
     count, turns = (60, 5) if lab.configuration.server == "knfsd" else (12, 2)
@@ -398,8 +398,8 @@ WRITER = """
 """
 
 
-@pytest.mark.nfs(version=VERSIONS, export="ext4", timeout=60 + int(2 * SECONDS))
-@pytest.mark.shared(timeout=60 + 2 * SHORT_SECONDS)
+@pytest.mark.nfs(version=VERSIONS, export="ext4", timeout=240 + int(2 * SECONDS))
+@pytest.mark.shared(timeout=240 + 2 * SHORT_SECONDS)
 def test_readers_meet_whole_values_only_while_another_host_writes(lab: Lab, a, b) -> None:
     keys = [f"key {number}" for number in range(5)]
     there = b()

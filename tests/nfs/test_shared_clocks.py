@@ -36,7 +36,7 @@ def skewed(lab: Lab, request, monkeypatch, shim) -> int:
     return request.param
 
 
-@pytest.mark.shared(server="gluster", timeout=180)
+@pytest.mark.shared(server="gluster", timeout=400)
 @pytest.mark.parametrize("writer", ["a", "b"])
 def test_nothing_is_missed_in_a_settled_store(lab: Lab, a, b, skewed, writer) -> None:
     here, there = (b, a) if writer == "a" else (a, b)

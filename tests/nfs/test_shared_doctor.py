@@ -23,16 +23,16 @@ def check(lab: Lab, package, a, b) -> None:
     assert [name for name in os.listdir(lab.a) if name.startswith(".nfsdict-doctor")] == []
 
 
-@pytest.mark.shared(timeout=180)
+@pytest.mark.shared(timeout=400)
 def test_mounted_as_it_should_be(lab: Lab, package, a, b) -> None:
     check(lab, package, a, b)
 
 
-@pytest.mark.shared(server=("smb", "gluster", "sshfs"), options="", timeout=180)
+@pytest.mark.shared(server=("smb", "gluster", "sshfs"), options="", timeout=400)
 def test_mounted_with_the_defaults(lab: Lab, package, a, b) -> None:
     check(lab, package, a, b)
 
 
-@pytest.mark.shared(server="9p", options="cache=loose", timeout=180)
+@pytest.mark.shared(server="9p", options="cache=loose", timeout=400)
 def test_mounted_with_a_cache(lab: Lab, package, a, b) -> None:
     check(lab, package, a, b)
