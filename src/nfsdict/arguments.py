@@ -7,7 +7,12 @@ import re
 import threading
 from pathlib import PurePath
 
-from platformdirs import user_data_dir
+
+def user_data_dir(name: str) -> str:
+    """The user's data directory for a program of this name."""
+    from platformdirs import user_data_dir  # takes long, and most callers name a directory
+
+    return user_data_dir(name)
 
 
 def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
