@@ -15,12 +15,15 @@ SOURCES = Path(_package)
 DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
-    __main__ cli cli.coordination cli.doctor cli.entries cli.upkeep cli.stores cli.output demo
+    __main__ cli cli.coordination cli.doctor cli.entries cli.transfer cli.upkeep
+    cli.stores cli.files cli.output demo
     __init__
     integrations.joblib integrations.optuna integrations
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
-    mapping upkeep.methods following
+    mapping upkeep.methods following once dictlike
+    upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
+    upkeep.archive upkeep.migrate
     coordination.methods aio coordination.claims
     coordination.memoize coordination.coroutines coordination.off_loop coordination.memo
     coordination.calls
@@ -33,11 +36,11 @@ _ORDER = """
     index.tables index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
     storage storage.index_files storage.lease_files storage.mailbox storage.probes
-    storage.spool storage.exclusive storage.claims
+    storage.neighbours storage.spool storage.exclusive storage.claims
     storage.shards storage.values storage.files storage.refusals storage.coherence
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
-    storage.mountstats storage.processes storage.clock
-    signed serializers buffers opcodes builtin_serializer content
+    storage.mountstats storage.processes storage.clock storage.descriptors
+    options signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel background batches locks errors layout
     core _core _pure backend
 """

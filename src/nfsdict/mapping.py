@@ -6,12 +6,13 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 from .arguments import (
+    base_and_name,
     base_directory,
     checked_cache_bytes,
     checked_mode,
@@ -27,9 +28,10 @@ from .coordination.compute import ComputeOnce
 from .coordination.leases import Leases
 from .coordination.methods import Coordination
 from .core import MISSING, ReadCache, digest
+from .dictlike import DictLike
 from .draw import Draw
 from .entries import Entries
-from .errors import BatchError, CorruptValueError, ReadOnlyError
+from .errors import BatchError, ReadOnlyError
 from .following import Following
 from .index.memory import Index
 from .index.writer import IndexWriter
@@ -37,7 +39,9 @@ from .interrupting import Interrupting
 from .kinds import Kinds
 from .loads import Loads
 from .locks import Locks
+from .once import Once
 from .one_key import OneKey
+from .options import Options
 from .progress import Progress
 from .read_ahead import ReadAhead
 from .repack import pack_loads
@@ -45,16 +49,16 @@ from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
 from .storage import Storage
+from .storage.neighbours import no_such_store
 from .taking import Taker
 from .trust import warn_of_mount, warn_of_writers
 from .upkeep.infos import Infos
 from .upkeep.methods import Upkeep
-from .views import Items, Values
 from .watching import Watching
 
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
-    from typing_extensions import Self, TypeVar
+    from typing_extensions import Self, TypeVar, Unpack
 
     # Without an annotation, values have type Any.
     V = TypeVar("V", default=Any)
@@ -65,10 +69,8 @@ else:
 
 T = TypeVar("T")
 
-_RAISE: Any = object()
 
-
-class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMapping[str, V]):
+class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], DictLike[V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
     Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
@@ -80,13 +82,16 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
 
     Args:
         name: the store's directory, as a relative path below ``base_dir``.
-        base_dir: the directory that holds stores; None is
-            ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at its beginning is a home directory.
+        base_dir: the directory that holds stores. A ``~`` at its beginning is a home directory.
+            None is what the environment variable ``NFSDICT_BASE_DIR`` says, or without that
+            ``platformdirs.user_data_dir("nfsdict")``.
         serializer: ``"pickle"``, ``"json"``, ``"bytes"``, ``"buffers"`` for arrays (see
             ``nfsdict.buffers``), or an object with ``extension``, ``dumps((key, value))`` and
             ``loads(data)``. Unpickling runs code: open pickles only where you trust everybody who
             can write (see ``UntrustedPickleWarning``), or ``signed``.
         lazy: open without listing; keys are listed when first needed, values read when accessed.
+        create: make the store if it isn't there. Without it a mistyped name is a FileNotFoundError,
+            which names stores that are there. So is a directory that has files and none of a store.
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
         read_only: write nothing, not even the index; the store must exist.
         durable: whether a change is on stable storage when the call returns (fsync of the file and
@@ -124,7 +129,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
             serializer; a number that is out of its range.
         NotADirectoryError: a file is in the way of the store's directory.
-        FileNotFoundError: ``read_only``, and there is no such store.
+        FileNotFoundError: ``read_only`` or not ``create``, and there is no such store.
         OSError: the system's own error. It is never turned into a KeyError, which means that the
             key has no file.
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
@@ -142,6 +147,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         serializer: AnySerializer = "pickle",
         lazy: bool = False,
         *,
+        create: bool = True,
         progress_bar: bool = False,
         read_only: bool = False,
         durable: bool = True,
@@ -163,6 +169,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         format = serializer_named(serializer)
         self._arguments = (name, base, serializer, lazy)
         self._options = {
+            "create": create,
             "progress_bar": progress_bar,
             "read_only": read_only,
             "durable": durable,
@@ -186,13 +193,14 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
         self._loads = Loads(directory, self._locks)
+        self._progress = Progress(name, progress_bar)
         self._scanner = Scanner(
             self._state,
             self._writer,
             self._storage,
             self._entries,
             self._kinds,
-            Progress(name, progress_bar),
+            self._progress,
             self._loads,
             may_probe_clock=not read_only,
             workers=workers,
@@ -218,9 +226,12 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         self._infos = Infos(self._state, self._storage, self._entries, workers)
         self._watching = Watching(self._scanner, self._state)
         self._background = Background(workers)
-        if read_only:
-            self._storage.check()
-        else:
+        if read_only or not create:
+            try:
+                self._storage.check(any_directory=create)
+            except FileNotFoundError:
+                raise no_such_store(base, name) from None
+        if not read_only:
             self._storage.create()
             weakref.finalize(self, self._writer.flush)
         warn_of_mount(self._storage)
@@ -231,6 +242,17 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             self._scanner.scan(telling=False)
         if refresh_every is not None:
             self._watching.refresh_every(self, refresh_every, begun)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
+        """The store whose directory has this path: ``NfsDict.open("/shared/project/results")``.
+
+        A ``~`` at its beginning is a home directory; a relative path is one below the current
+        directory. The options, and what is raised, are those of ``NfsDict``. A subclass whose
+        ``__init__`` doesn't take ``name`` and ``base_dir`` first has an ``open`` of its own.
+        """
+        base, name = base_and_name(path)
+        return cls(name, base, **options)
 
     # --- one key -------------------------------------------------------------------------------
 
@@ -281,82 +303,6 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
                 raise
         del replaced
 
-    def add(self, key: str, value: V) -> bool:
-        """Create the entry and return True; if it exists, change nothing and return False.
-
-        Of any number of callers on any hosts exactly one gets True, even if a reply of the server
-        is lost. Where the file system refuses hard links, the call can overwrite what another
-        process assigns meanwhile, and an ``add`` that stands still for over 10 minutes may win
-        beside another. Raises what an assignment raises.
-        """
-        key = self._changing(key)
-        value = self._entries.freeze(value)
-        return self._one_key.add(key, value, self._entries.dumps((key, value)))
-
-    @overload
-    def setdefault(self: NfsDict[T | None], key: str, default: None = None) -> T | None: ...
-    @overload
-    def setdefault(self, key: str, default: V) -> V: ...
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """The entry's value. If there is no entry, create it with ``default``, as ``add`` does."""
-        # With ``fresh`` unless cached: the client may still open a file that another host has
-        # removed, and this call must create the entry then.
-        value = self.get(key, MISSING, fresh=self._cache.get(key, MISSING) is MISSING)
-        if value is MISSING:
-            default = self._entries.freeze(default)
-        while value is MISSING:
-            if self.add(key, default):
-                return default
-            value = self.get(key, MISSING, fresh=True)
-        return value
-
-    @overload
-    def pop(self, key: str) -> V: ...
-    @overload
-    def pop(self, key: str, default: V) -> V: ...
-    @overload
-    def pop(self, key: str, default: T) -> V | T: ...
-
-    def pop(self, key: str, default: Any = _RAISE) -> Any:
-        """Remove the entry and return its value: of all callers on all hosts exactly one gets it.
-
-        If there is no entry: ``default``, or KeyError without one. The value is read and decoded
-        before the entry is removed. If that or the removal fails, the entry stays and the error is
-        raised, even with a ``default``. An entry that took its place between the two is decoded
-        when it is removed already: if that fails it is put back, unless the key has got a newer one
-        meanwhile. After any other exception, such as KeyboardInterrupt or one that a signal
-        handler raises, the entry is put back under its key before the exception goes on.
-
-        If the process is killed during the call, or the server is lost (UncertainWriteError), the
-        entry can be left under a private name; ``repair`` gives it back. If this process stands
-        still for so long that another one's ``repair`` gives the entry back, it gets
-        UncertainWriteError. Where the file system has neither hard links nor a rename that replaces
-        nothing, giving back, here and in ``repair``, can overwrite what another process assigns
-        meanwhile.
-        """
-        if self._may_exist(key):
-            key = self._changing(key)
-            taking, undo = self._taker.begin(key)
-            try:
-                value = self._taker.take_entry(taking)
-                if value is not MISSING:
-                    return value
-            except BaseException:
-                if taking.begun:
-                    # Nothing can raise before the thread is started; see ``Undo``.
-                    try:
-                        undo.start()
-                    except BaseException:
-                        pass
-                    undo.wait()
-                    undo.finish()
-                raise
-            self._check_serializer()
-        if default is _RAISE:
-            raise KeyError(key)
-        return default
-
     def __delitem__(self, key: str) -> None:
         if not self._may_exist(key):
             raise KeyError(key)
@@ -396,10 +342,6 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         failed = self._bulk.put_all(changed, len(pairs))
         if failed:
             raise BatchError(failed)
-
-    def __ior__(self, other: SupportsKeysAndGetItem[str, V] | Iterable[tuple[str, V]]) -> Self:
-        self.update(other)
-        return self
 
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
@@ -451,10 +393,6 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         if not self._kinds.checked:
             self._kinds.check_serializer(any_known=bool(self._cache or len(self._state.index)))
 
-    def _list_once(self) -> None:
-        if not self._state.index.listed:
-            self._scanner.scan()
-
     def close(self) -> None:
         """Write the index, if that pays; end watches, and the thread of ``refresh_every``.
 
@@ -472,72 +410,12 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             pack_loads(self._scanner, self._state, self._loads)
             self._writer.flush()
 
-    # --- the rest of a mapping -------------------------------------------------------------------
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over a copy of the keys, as lookups and other threads may change them.
-
-        A loop that looks up each key as it gets it reads values that aren't in memory from packs,
-        where these have them and the key's directory hasn't changed: a few reads in place of one
-        for each key. Such values are those of a moment within the loop. Likewise ``values`` and
-        ``items``.
-        """
-        return self._ahead.over(self._scanner.known_keys())
-
-    def __len__(self) -> int:
-        self._list_once()
-        return self._count()
-
-    def _count(self) -> int:
-        if self._locks.interrupted:
-            return len(self._cache)
-        with self._locks.guard:
-            return self._state.count()
-
-    def values(self) -> Values[V]:
-        """A view of the values. Iterating skips keys whose files are gone, or damaged (logged)."""
-        return Values(self)
-
-    def items(self) -> Items[V]:
-        """A view of (key, value) pairs. Iterating skips the same keys as for ``values``."""
-        return Items(self)
-
-    def popitem(self) -> tuple[str, V]:
-        """Remove and return some entry; of all callers on all hosts exactly one gets it.
-
-        The key is drawn at random from those known here, so that workers that call at once don't
-        all try for the same. Calls draw from one list of keys until it is used up. Before KeyError
-        is raised, as there is no entry, the store is scanned for keys that others added, which the
-        next ``refresh`` still reports. A damaged entry (logged) is skipped, and stays. Otherwise as
-        ``pop``.
-        """
-        for key in self._draw:
-            self._writable()
-            taking, undo = self._taker.begin(key)
-            try:
-                value = self._taker.take_entry(taking)
-                if value is not MISSING:
-                    return key, value  # if MISSING, another process was faster
-            except BaseException as error:
-                if taking.begun:  # as in pop
-                    try:
-                        undo.start()
-                    except BaseException:
-                        pass
-                    undo.wait()
-                    undo.finish()
-                if not isinstance(error, CorruptValueError):
-                    raise
-        raise KeyError(f"no entry in {self._storage.directory}")
+    # --- the dictionary itself -----------------------------------------------------------------
 
     @property
     def path(self) -> Path:
         """The store's directory."""
         return Path(self._storage.directory)
-
-    def __repr__(self) -> str:
-        keys = f"{self._count()} keys" if self._state.index.listed else "not listed yet"
-        return f"NfsDict({self._storage.directory!r}, {keys})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._arguments, self._options)

@@ -15,10 +15,12 @@ import pytest
 
 PUBLIC = [
     "BACKEND",
+    "ArchiveError",
     "BatchError",
     "CorruptValueError",
     "Diagnosis",
     "EntryInfo",
+    "ExportReport",
     "Finding",
     "Lease",
     "LeaseInfo",
@@ -31,6 +33,7 @@ PUBLIC = [
     "RepairReport",
     "Serializer",
     "Task",
+    "TransferReport",
     "UncertainWriteError",
     "UnsafeMountWarning",
     "UntrustedPickleWarning",
@@ -69,6 +72,7 @@ def test_typed(nfsdict):
         ("ReadOnlyError", (PermissionError,)),
         ("UncertainWriteError", (OSError,)),
         ("BatchError", (OSError,)),
+        ("ArchiveError", (ValueError,)),
     ],
 )
 def test_errors(nfsdict, error, bases):

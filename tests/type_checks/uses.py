@@ -6,6 +6,8 @@ What is wrong use is marked as an error to be ignored, and an unneeded mark is a
 from __future__ import annotations
 
 import pickle
+import shelve
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -43,6 +45,13 @@ def opening() -> None:
     NfsDict("x", serializer="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", serializer=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", mode="660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(NfsDict.open("/shared/x", create=False, serializer="json"), NfsDict[Any])
+    opened: NfsDict[int] = NfsDict.open(Path("~/x"), lazy=True, cache_bytes=5)
+    assert_type(opened, NfsDict[int])
+    assert_type(NfsDict[int].open("x"), NfsDict[int])
+    assert_type(Results.open("x"), Results)
+    NfsDict.open("x", base_dir="y")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    NfsDict.open("x", mode="660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nfsdict.signed("x", key=b"")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -61,6 +70,17 @@ def reading(d: NfsDict[int]) -> None:
     assert_type(d.wait_for("k"), int)
     d[5]  # type: ignore[index]  # pyright: ignore[reportArgumentType]
     d.get(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+def as_a_dict(d: NfsDict[int]) -> None:
+    assert_type(d | {"k": 5}, dict[str, int])
+    assert_type(d | {"k": "x"}, "dict[str, int | str]")
+    assert_type({"k": 5} | d, dict[str, int])
+    assert_type({"k": "x"} | d, "dict[str, int | str]")
+    assert_type(d | d, dict[str, int])
+    assert_type(d.copy(), dict[str, int])
+    assert_type(list(reversed(d)), list[str])
+    d | 5  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
 
 
 def writing(d: NfsDict[int]) -> None:
@@ -206,3 +226,16 @@ def memoized_methods(trainer: Trainer) -> None:
     assert_type(trainer.train(0.1), int)
     assert_type(Trainer.train.peek(trainer, 0.1), int)
     trainer.train("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def transfers(d: NfsDict[int], other: NfsDict[str], path: Path, shelf: shelve.Shelf[int]) -> None:
+    with path.open("wb") as written:
+        assert_type(d.export_to(written), nfsdict.ExportReport)
+    assert_type(d.export_to(sys.stdout.buffer, jsonl=True).failed, dict[str, str])
+    with path.open("rb") as read:
+        assert_type(d.import_from(read, keep_existing=True), nfsdict.TransferReport)
+    assert_type(d.copy_from(other).written, int)
+    d.copy_from({"a": 1}, keep_existing=True)
+    d.copy_from(shelf)
+    d.copy_from([("a", 1)])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    d.import_from("x.tar")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

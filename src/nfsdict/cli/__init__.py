@@ -10,15 +10,16 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from ..errors import text_of
-from . import coordination, doctor, entries, upkeep
+from . import coordination, doctor, entries, transfer, upkeep
 from .output import ERROR, complain, discard_output, tell
-from .stores import AUTO
+from .stores import NAMING, add_store
 
 EPILOG = """\
 exit status:
   0  done
   1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
-     index contradicts; work: a COMMAND failed; demo: a mismatch
+     index contradicts; export, import, copy, migrate: entries that were left out; work: a
+     COMMAND failed; demo: a mismatch
   N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
 
@@ -68,19 +69,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     store = argparse.ArgumentParser(add_help=False)
-    store.add_argument("name", metavar="NAME", help="the store's name below the base directory")
-    store.add_argument(
-        "--base-dir",
-        metavar="DIR",
-        help="where stores are kept (default: the user's data directory, as for NfsDict)",
-    )
-    store.add_argument(
-        "--serializer",
-        metavar="auto|pickle|json|bytes|buffers",
-        default=AUTO,
-        help="how the store's values are written (default: %(default)s, found from its files; "
-        "pickle for a new store)",
-    )
+    add_store(store)
 
     def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
         added = commands.add_parser(
@@ -88,13 +77,13 @@ def parser() -> argparse.ArgumentParser:
             parents=list(over),
             help=text.partition(".")[0],
             description=text,
-            epilog=EPILOG,
+            epilog=f"{NAMING}\n{EPILOG}" if store in over else EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, upkeep, coordination, doctor):
+    for group in (entries, upkeep, transfer, coordination, doctor):
         group.add_commands(command)
 
     added = command(

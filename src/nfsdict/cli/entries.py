@@ -12,7 +12,7 @@ from typing import Any
 from .. import CorruptValueError, NfsDictError
 from ..errors import described
 from .output import DONE, emit, emit_json, encode, no_such_key
-from .stores import chosen, reading, writing
+from .stores import chosen, kind_of, reading, writing
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -92,9 +92,10 @@ def set_value(arguments: argparse.Namespace) -> int:
 
 def as_value(data: bytes, serializer: Any) -> Any:
     """Bytes as a value that `get` turns into these bytes again: text, if need be."""
-    if serializer == "bytes":
+    kind = kind_of(serializer)
+    if kind == "bytes":
         return data
-    if serializer == "json":
+    if kind == "json":
         return data.decode()  # JSON has only text: other bytes than UTF-8 are an error
     # Bytes that aren't UTF-8 become lone surrogates, as in the program's arguments.
     return data.decode("utf-8", "surrogateescape")
@@ -102,7 +103,7 @@ def as_value(data: bytes, serializer: Any) -> Any:
 
 def check_key(key: str, serializer: Any) -> None:
     """ValueError if the key is no text, in a store of JSON."""
-    if serializer == "json":
+    if kind_of(serializer) == "json":
         os.fsencode(key).decode()
 
 
@@ -112,8 +113,7 @@ def no_json(constant: str) -> Any:
 
 
 def delete(arguments: argparse.Namespace) -> int:
-    reading(arguments)
-    with writing(arguments) as store:
+    with writing(arguments, create=False) as store:
         try:
             del store[arguments.key]
         except CorruptValueError:
