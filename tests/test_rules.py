@@ -24,11 +24,12 @@ _ORDER = """
     mapping upkeep.methods following once dictlike
     upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
     upkeep.archive upkeep.migrate
-    coordination.methods aio coordination.claims
+    coordination.methods aio coordination.async_once coordination.claims
     coordination.memoize coordination.coroutines coordination.off_loop coordination.memo
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
-    coordination.compute coordination.leases coordination.turns coordination.holding
+    coordination.compute coordination.leases coordination.lease_watch coordination.turns
+    coordination.holding
     coordination
     repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.infos
     upkeep.repair upkeep.verify upkeep.stats upkeep trust kinds

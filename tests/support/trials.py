@@ -54,9 +54,11 @@ def work_with_two_killed(
         outputs[victim] += [_line(started[victim]) for _ in range(after)]
         started[victim].kill()
     for number, process in enumerate(started):
-        output, errors = process.communicate(timeout=seconds)
+        assert process.stdout is not None
+        output = process.stdout.read()  # ``communicate`` wouldn't get what is read ahead
         whole, _, _ = output.rpartition("\n")  # the last word of a killed one may be torn
         outputs[number] += whole.splitlines()
+        _, errors = process.communicate(timeout=seconds)
         assert number < 2 or (process.returncode == 0 and len(outputs[number]) == TRIALS), errors
     told = [line.split() for output in outputs for line in output]
     done = {int(number): float(x) for number, x in told}
