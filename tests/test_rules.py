@@ -16,7 +16,7 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli cli.coordination cli.doctor cli.entries cli.transfer cli.upkeep
-    cli.stores cli.files cli.output demo
+    cli.stores cli.files cli.telling cli.output demo
     __init__
     integrations.joblib integrations.optuna integrations
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
@@ -42,7 +42,7 @@ _ORDER = """
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
-    arguments views progress parallel background batches locks errors layout
+    arguments views progress parallel background batches logs counters locks errors layout
     core _core _pure backend
 """
 ORDER = _ORDER.split()

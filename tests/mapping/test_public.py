@@ -29,6 +29,7 @@ PUBLIC = [
     "NfsDictError",
     "PackReport",
     "Packing",
+    "ProgressUpdate",
     "ReadOnlyError",
     "RepairReport",
     "Serializer",

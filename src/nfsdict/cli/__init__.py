@@ -13,6 +13,8 @@ from ..errors import text_of
 from . import coordination, doctor, entries, transfer, upkeep
 from .output import ERROR, complain, discard_output, tell
 from .stores import NAMING, add_store
+from .telling import logged
+from .telling import options as telling_options
 
 EPILOG = """\
 exit status:
@@ -38,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:
         return ERROR if sys.stderr is None else complain("standard output is closed")
     try:
-        with warnings.catch_warnings():
+        with logged(arguments.verbose), warnings.catch_warnings():
             warnings.showwarning = tell
             status: int = arguments.run(arguments)
         sys.stdout.flush()
@@ -71,10 +73,12 @@ def parser() -> argparse.ArgumentParser:
     store = argparse.ArgumentParser(add_help=False)
     add_store(store)
 
+    telling = telling_options()
+
     def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
         added = commands.add_parser(
             name,
-            parents=list(over),
+            parents=[*over, telling],
             help=text.partition(".")[0],
             description=text,
             epilog=f"{NAMING}\n{EPILOG}" if store in over else EPILOG,

@@ -1,4 +1,4 @@
-"""What a contender has seen of the leases of others, and which of them it may take for dead."""
+"""Lease watch: what a contender has seen of lease files, and so which of them are dead."""
 
 from __future__ import annotations
 
@@ -43,6 +43,13 @@ class Watch:
         """The next one of this key, ``mine`` left out."""
         of_key = (one for one in self._seen if one.hexdigest == hexdigest and one != mine)
         return 1 + max((one.generation for one in of_key), default=0)
+
+    def taken_over(self, mine: LeaseName) -> bool:
+        """Whether another one of this key, which is dead, was held until its holder died."""
+        return any(
+            lease != mine and lease.hexdigest == mine.hexdigest and lease.duration_ms > 0
+            for lease in self._seen
+        )
 
     def sweep(self, mine: LeaseName) -> None:
         """Remove the files of all others of this key, which are dead."""

@@ -26,6 +26,7 @@ late hits the file of a later holder, so here each name has a random part.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 import weakref
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+log = logging.getLogger("nfsdict")
 
 _SHORTEST, _LONGEST = 0.01, 1.0  # seconds between two looks
 _LONGER = 1.5
@@ -152,6 +155,7 @@ class Leases:
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._files = storage.leases
+        self._place = storage.directory
         self._renewer = Renewer()
 
     def acquire(
@@ -177,7 +181,7 @@ class Leases:
 
     def turn(self, key: str) -> Turn:
         """Of all who wait for this lease on this host, the one that has the turn looks for all."""
-        return Turn(this_process()[0], self._storage.directory, key)
+        return Turn(this_process()[0], self._place, key)
 
     def attempts(
         self,
@@ -198,6 +202,8 @@ class Leases:
         watch = Watch(self._files, digest(key))
         waits = pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
+        if rivals:
+            log.info("%s: waiting for the lease of %r", self._place, key)
         while True:
             if not rivals:
                 lease = self._contend(key, duration, watch)
@@ -252,6 +258,9 @@ class Leases:
             alone = _is_alone(name, watch) and hold.held
             missed = alone and name.generation < watch.generation(name.hexdigest, name)
             if alone and not missed:
+                if watch.taken_over(name):
+                    self._storage.counters.lease_takeovers += 1
+                    log.info("%s: took over the lease of %r, whose holder died", self._place, key)
                 with suppress(OSError):  # they are dead, and others see that, too
                     watch.sweep(name)
                 lease = Lease(key, hold, self._renewer)
