@@ -19,15 +19,15 @@ _ORDER = """
     cli.transfer cli.upkeep cli.stores cli.files cli.telling cli.output demo
     upkeep.report.page upkeep.report.plots upkeep.report.facts upkeep.report
     __init__
-    integrations.zarr integrations
+    integrations.joblib integrations.optuna integrations.zarr integrations
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
     mapping upkeep.methods following once dictlike
     upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
     upkeep.archive upkeep.migrate
     upkeep.prune upkeep.limits upkeep.oldest upkeep.prefixed
-    coordination.methods coordination.claims
-    coordination.memoize coordination.coroutines coordination.memo
+    coordination.methods aio coordination.async_once coordination.claims
+    coordination.memoize coordination.coroutines coordination.off_loop coordination.memo
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
     coordination.compute coordination.live coordination.leases coordination.lease_watch
@@ -43,7 +43,7 @@ _ORDER = """
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
-    arguments views progress parallel batches logs counters locks errors layout
+    arguments views progress parallel background batches logs counters locks errors layout
     core _core _pure backend
 """
 ORDER = _ORDER.split()

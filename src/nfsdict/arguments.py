@@ -7,7 +7,13 @@ import re
 import threading
 from pathlib import PurePath
 
-from platformdirs import user_data_dir
+
+def user_data_dir(name: str) -> str:
+    """The user's data directory for a program of this name."""
+    from platformdirs import user_data_dir  # takes long, and most callers name a directory
+
+    return user_data_dir(name)
+
 
 BASE_DIR = "NFSDICT_BASE_DIR"
 """the environment variable that says where stores are, if the caller doesn't"""

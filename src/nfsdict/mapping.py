@@ -21,6 +21,7 @@ from .arguments import (
     checked_workers,
     plain,
 )
+from .background import Background
 from .bulk import Bulk
 from .coordination.claims import Claims
 from .coordination.compute import ComputeOnce
@@ -245,6 +246,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         )
         self._infos = Infos(self._state, self._storage, self._entries, workers)
         self._watching = Watching(self._scanner, self._state)
+        self._background = Background(workers)
         with Operation(self._storage, "open"):
             if read_only or not create:
                 try:

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator
-from contextlib import suppress
+from contextlib import closing, suppress
 
 from .errors import described
 from .parallel import start
@@ -97,28 +97,43 @@ class Watching:
 
     def watch(self, owner: object, interval: float) -> Generator[set[str], None, None]:
         """See ``NfsDict.watch``. ``owner``: the dictionary, which lives as long as its watch."""
-        changes = self._changes(owner, interval, self._span)
-        next(changes)  # from here on it gathers news
+        looks, span = self.looks(owner)
+        changes = self._changes(looks, interval, span)
+        next(changes)
         return changes
 
     def _changes(
-        self, owner: object, interval: float, span: _Span
+        self, looks: Generator[set[str], None, None], interval: float, span: _Span
     ) -> Generator[set[str], None, None]:
-        news: set[str] = set()
-        try:
-            self._state.news.begin_watch(news)
+        with closing(looks):
             yield set()
-            due, failing = time.monotonic(), False
+            due = time.monotonic()
             while not span.ended.wait(due - time.monotonic()):
                 due = time.monotonic() + interval
-                if self._scanner.barred:
-                    yield set()
-                    continue
-                failing = span.look(self._scanner, failing, OSError)
-                with self._state.locks.guard:
-                    changed = self._state.news.take_from(news)
-                if changed:
+                changed = next(looks)
+                if changed or self._scanner.barred:
                     yield changed
+
+    def looks(self, owner: object) -> tuple[Generator[set[str], None, None], _Span]:
+        """A watch that waits for nothing: each ``next`` looks, and gives what has changed, if
+        anything. With the span at whose end it is to be closed."""
+        looks, span = self._looks(owner, self._span), self._span
+        next(looks)  # from here on it gathers news
+        return looks, span
+
+    def _looks(self, owner: object, span: _Span) -> Generator[set[str], None, None]:
+        news: set[str] = set()
+        failing = False
+        changed: set[str] = set()
+        try:
+            self._state.news.begin_watch(news)
+            while True:
+                yield changed
+                changed = set()
+                if not self._scanner.barred:
+                    failing = span.look(self._scanner, failing, OSError)
+                    with self._state.locks.guard:
+                        changed = self._state.news.take_from(news)
         finally:
             self._state.news.end_watch(news)
 

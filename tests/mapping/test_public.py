@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import inspect
+import os
 import pkgutil
 import pydoc
 import subprocess
@@ -119,13 +120,45 @@ def test_every_module_is_imported_alone(package):
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+# None of these for ``import nfsdict``: what the extras bring, and what takes long.
+LATER = [
+    *("tqdm", "numpy", "pandas", "optuna", "joblib", "zarr", "backports.zstd", "lz4"),
+    *("asyncio", "argparse", "platformdirs", "tempfile", "shutil", "socket"),
+]
+
+
 def test_importing_it_imports_nothing_large(nfsdict):
-    code = (
-        "import sys, nfsdict; "
-        "print([name for name in ('tqdm', 'argparse', 'numpy', 'asyncio') if name in sys.modules])"
-    )
+    code = f"import sys, nfsdict; print([name for name in {LATER} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def processor_seconds(code):
+    """What a new process with bytecode at hand computes to run this."""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+# What it takes of Python's own library, whatever it is.
+RESTS_ON = (
+    "import dataclasses, hashlib, json, logging, pathlib, pickle, pickletools, random, typing"
+)
+
+
+@pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy starts in another way")
+def test_importing_it_takes_little_more_than_what_it_rests_on(nfsdict, tmp_path, monkeypatch):
+    """As a ratio, and the least of some runs: other processes can only add to what each takes."""
+    monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
+    monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+    programs = ["pass", RESTS_ON, "import nfsdict"]
+    for program in programs:
+        processor_seconds(program)
+    runs = [[processor_seconds(program) for program in programs] for _ in range(7)]
+    python, library, package = map(min, zip(*runs))
+    assert package - python <= 2.4 * (library - python), (python, library, package)
 
 
 @pytest.mark.parametrize("name", ["get", "setdefault", "pop", "update", "add"])

@@ -16,6 +16,7 @@ from typing_extensions import assert_type
 
 import nfsdict
 from nfsdict import NfsDict
+from nfsdict.aio import AsyncNfsDict
 
 
 class Vectors:
@@ -188,6 +189,29 @@ async def memoizing_coroutines(d: NfsDict[Any]) -> None:
     assert_type(fetch.cache_key("x"), str)
     await fetch.put(b"", "x")
     await fetch.cache_clear()
+
+
+async def awaiting(d: NfsDict[int]) -> None:
+    async def five() -> int:
+        return 5
+
+    a = d.aio
+    assert_type(a, AsyncNfsDict[int])
+    assert_type(AsyncNfsDict(d), AsyncNfsDict[int])
+    assert_type(await a.get("k"), "int | None")
+    assert_type(await a.get("k", "x"), "int | str")
+    assert_type(await a.pop("k"), int)
+    assert_type(await a.wait_for("k"), int)
+    assert_type(await a.add("k", 1), bool)
+    assert_type(await a.refresh(), set[str])
+    assert_type(await a.get_or_create("k", five), int)
+    assert_type(await a.get_or_create("k", lambda: 5, timeout=1), int)
+    await a.update({"k": 1}, m=2)
+    async with a.lease("k") as lease:
+        assert_type(lease, nfsdict.Lease)
+    async for keys in a.watch(2):
+        assert_type(keys, set[str])
+    await a.set("k", "x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 class Trainer:

@@ -61,7 +61,7 @@ class _Flight:
                 raise TimeoutError(f"{key!r:.200} was not made in time")
 
 
-class _Sought:
+class Sought:
     """The entry that a call looks for."""
 
     def __init__(self, once: ComputeOnce, store: Store, key: str, max_age: float | None) -> None:
@@ -89,6 +89,10 @@ class _Sought:
             return False
         self.value = value
         return True
+
+    def find(self) -> bool:
+        """Whether there is such a value, known here or as the server has it."""
+        return self.look(fresh=False) or (self.old is not MISSING and self.look(fresh=True))
 
 
 class ComputeOnce:
@@ -127,8 +131,14 @@ class ComputeOnce:
 
     def known(self, store: Store, key: str, max_age: float | None) -> Any:
         """The value, unless it is older than ``max_age``, damaged or missing: then MISSING."""
-        sought = _Sought(self, store, key, max_age)
+        sought = Sought(self, store, key, max_age)
         return sought.value if sought.look(fresh=False) else MISSING
+
+    def sought(self, store: Store, key: str, max_age: float | None) -> Sought:
+        """The entry that ``get_or_create`` looks for. ``key`` is an exact ``str``."""
+        if max_age is not None:
+            max_age = checked_seconds("max_age", max_age, 0)
+        return Sought(self, store, key, max_age)
 
     def get_or_create(
         self,
@@ -143,10 +153,8 @@ class ComputeOnce:
         """See ``NfsDict.get_or_create``. ``key`` is an exact ``str``."""
         lease = checked_seconds("lease", lease)
         end = _deadline(timeout)
-        if max_age is not None:
-            max_age = checked_seconds("max_age", max_age, 0)
-        sought = _Sought(self, store, key, max_age)
-        if sought.look(fresh=False) or (sought.old is not MISSING and sought.look(fresh=True)):
+        sought = self.sought(store, key, max_age)
+        if sought.find():
             return sought.value
         store._writable()
         old = sought.old if stale else MISSING
@@ -188,7 +196,7 @@ class ComputeOnce:
     def _create(
         self,
         store: Store,
-        sought: _Sought,
+        sought: Sought,
         creator: Callable[[], Any],
         duration: float,
         end: float | None,
@@ -211,19 +219,25 @@ class ComputeOnce:
             return MISSING
         if lease is None:
             return sought.value
+        return self.make(store, sought, lease, creator)
+
+    def make(self, store: Store, sought: Sought, lease: Lease, creator: Callable[[], Any]) -> Any:
+        """The value that others have written before this lease was held, or else the creator's.
+        Releases the lease."""
         try:
-            if found():
+            if sought.look(fresh=True):
                 return sought.value
             with Operation(self._storage, "the creator of", f"{sought.key!r:.200}"):
-                value = self._freeze(creator())
-            return self._publish(store, sought, value, lease)
+                value = creator()
+            return self.publish(store, sought, value, lease)
         finally:
             # The value is there. If the lease stays, others only wait for longer.
             with suppress(OSError):
                 lease.release()
 
-    def _publish(self, store: Store, sought: _Sought, value: Any, lease: Lease) -> Any:
+    def publish(self, store: Store, sought: Sought, value: Any, lease: Lease) -> Any:
         """Write the value. If another one was written, as the lease was lost, that one instead."""
+        value = self._freeze(value)
         while True:
             if sought.damaged or sought.old is not MISSING:
                 if lease.held or not sought.look(fresh=True):

@@ -15,11 +15,11 @@ import functools
 import threading
 import weakref
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
 from typing import Any
 
 from ..core import MISSING
 from .memo import Memo
+from .off_loop import read
 
 # After so many seconds a thread looks whether the event loop that it waits for was closed.
 _LOOK = 1.0
@@ -139,32 +139,15 @@ async def _in_thread(call: Callable[[], Any], creator: _OnLoop | None = None) ->
     If this is cancelled, so is the creator, if it runs. The thread ends by itself; as a daemon it
     doesn't keep the process from ending.
     """
-    loop = asyncio.get_running_loop()
-    done: asyncio.Future[tuple[Any, BaseException | None]] = loop.create_future()
-    context = contextvars.copy_context()
-
-    def settle(value: Any, error: BaseException | None) -> None:
-        if not done.done():
-            done.set_result((value, error))  # set_exception doesn't take each one
-
-    def run() -> None:
-        value, failed = None, None
-        try:
-            value = context.run(call)
-        except BaseException as error:
-            failed = error
-        with suppress(RuntimeError):  # the loop is closed, so nobody waits
-            loop.call_soon_threadsafe(settle, value, failed)
-
-    threading.Thread(target=run, name="nfsdict-memoize", daemon=True).start()
     try:
-        value, error = await done
+        return await read(call, _start)
     except asyncio.CancelledError:
         if creator is not None:
             creator.cancel()
         raise
-    if isinstance(error, concurrent.futures.CancelledError):
-        raise asyncio.CancelledError
-    if error is not None:
-        raise error
-    return value
+    except concurrent.futures.CancelledError:
+        raise asyncio.CancelledError from None
+
+
+def _start(run: Callable[[], None]) -> None:
+    threading.Thread(target=run, name="nfsdict-memoize", daemon=True).start()

@@ -30,7 +30,7 @@ import logging
 import random
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
@@ -169,22 +169,36 @@ class Leases:
 
         ``unless`` is called after each pause: None, without a lease, if it returns True.
         """
+        with self.turn(key) as turn:
+            attempts = self.attempts(key, duration, timeout, unless)
+            while True:
+                try:
+                    pause, patience = next(attempts)
+                except StopIteration as ended:
+                    return ended.value  # type: ignore[no-any-return]
+                time.sleep(pause)
+                turn.await_(patience)
+
+    def turn(self, key: str) -> Turn:
+        """Of all who wait for this lease on this host, the one that has the turn looks for all."""
+        return Turn(this_process()[0], self._place, key)
+
+    def attempts(
+        self,
+        key: str,
+        duration: float,
+        timeout: float | None = None,
+        unless: Callable[[], bool] | None = None,
+    ) -> Generator[tuple[float, float], None, Lease | None]:
+        """``acquire`` for one who waits in another way: it asks the server when it is resumed, and
+        returns what ``acquire`` does. Nothing is held while it isn't running.
+
+        Yields for how many seconds to pause, and for how many more to wait for the turn.
+        """
         duration = checked_seconds("duration", duration)
         if timeout is not None:
             timeout = checked_seconds("timeout", timeout, 0)
         end = None if timeout is None else time.monotonic() + timeout
-        with Turn(this_process()[0], self._place, key) as turn:
-            return self._wait(key, duration, end, unless, turn)
-
-    def _wait(
-        self,
-        key: str,
-        duration: float,
-        end: float | None,
-        unless: Callable[[], bool] | None,
-        turn: Turn,
-    ) -> Lease | None:
-        """``acquire``; of all who wait on this host, the one that has the turn looks for all."""
         watch = Watch(self._files, digest(key))
         waits = pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
@@ -195,15 +209,13 @@ class Leases:
                 lease = self._contend(key, duration, watch)
                 if lease is not None:
                     return lease
-            if end is not None and time.monotonic() >= end:
+            left = _SELDOM if end is None else end - time.monotonic()
+            if left <= 0:
                 raise TimeoutError(f"the lease of {key!r:.200} was not to be had in time")
-            pause = next(waits)
+            pause = min(next(waits), left)
             if rivals:
                 pause = min(pause, max(watch.next_death(rivals), _SHORTEST))
-            if end is not None:
-                pause = min(pause, max(end - time.monotonic(), 0.0))
-            time.sleep(pause)
-            turn.await_(_SELDOM if end is None else min(_SELDOM, end - time.monotonic()))
+            yield pause, min(_SELDOM, left - pause)
             before, rivals = rivals, watch.look()
             if before != rivals:
                 waits = pauses()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from ..aio import AsyncNfsDict
     from .memoize import Memoize
 
     V = TypeVar("V", default=Any)
@@ -38,6 +39,13 @@ class Coordination(Generic[V]):
     @property
     def _store(self) -> Store:
         return cast(Store, self)
+
+    @property
+    def aio(self) -> AsyncNfsDict[V]:
+        """This dictionary's methods as coroutines: see ``nfsdict.aio.AsyncNfsDict``."""
+        from ..aio import AsyncNfsDict  # asyncio is large
+
+        return AsyncNfsDict(cast(Any, self))
 
     @told("lease")
     def lease(self, key: str, duration: float = 60.0, *, timeout: float | None = None) -> Lease:

@@ -14,6 +14,7 @@ import random
 import sys
 import time
 import weakref
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,10 +56,15 @@ class Turn:
 
     def await_(self, seconds: float) -> None:
         """Wait until this one has the turn, at most for so long."""
+        for pause in self.pauses(seconds):
+            time.sleep(pause)
+
+    def pauses(self, seconds: float) -> Iterator[float]:
+        """``await_`` for one who sleeps in another way: seconds to sleep before it asks again."""
         end = time.monotonic() + seconds
         pause = _SHORTEST
         while not self.taken() and time.monotonic() < end:
-            time.sleep(random.uniform(0.5, 1.0) * pause)
+            yield random.uniform(0.5, 1.0) * pause
             pause = min(1.5 * pause, _LONGEST)
 
     def pass_on(self) -> None:
