@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
-from ..errors import text_of
-from . import coordination, doctor, entries, upkeep
-from .output import ERROR, complain, discard_output, tell
+from . import coordination, doctor, edit, entries, listing, upkeep, watch
+from .output import ERROR, complain, finish_output
 from .stores import AUTO
+from .telling import Telling
+
+ASKED = "_ARGCOMPLETE"  # set in the environment when a shell asks for completions
 
 EPILOG = """\
 exit status:
   0  done
-  1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
-     index contradicts; work: a COMMAND failed; demo: a mismatch
+  1  get, del, edit, path: no such key; verify, repair: files that can't be read;
+     verify: files that the index contradicts; work: a COMMAND failed; demo: a mismatch
   N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
 
@@ -33,25 +35,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     Errors are printed on standard error, in one line. If the reader of the output goes away, as in
     `nfsdict ls NAME | head`, the command ends silently with status 141, as SIGPIPE would end it.
     """
-    arguments = parser().parse_args(argv)
+    commands = parser()
+    if ASKED in os.environ:
+        from .completion import complete  # which a shell asks for: the extra `completion`
+
+        complete(commands)
+    arguments = commands.parse_args(argv)
     if sys.stdout is None:
         return ERROR if sys.stderr is None else complain("standard output is closed")
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = tell
+    with Telling() as telling:
+        try:
             status: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        discard_output()
-        return 128 + 13
-    except KeyboardInterrupt:
-        return 128 + 2
-    except OSError as error:
-        discard_output()  # the output may have failed, and would again at exit
-        return complain(error)
-    except (NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
-        return complain(text_of(error))
-    return status
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            return 128 + 13
+        except KeyboardInterrupt:
+            return 128 + 2
+        except (OSError, NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
+            return telling.error(error)
+        finally:
+            finish_output()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -94,7 +98,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, upkeep, coordination, doctor):
+    for group in (listing, entries, edit, watch, upkeep, coordination, doctor):
         group.add_commands(command)
 
     added = command(
