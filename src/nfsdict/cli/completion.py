@@ -8,6 +8,7 @@ process.
 from __future__ import annotations
 
 import argparse
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,9 @@ import argcomplete
 from argcomplete.completers import DirectoriesCompleter
 
 from .. import UntrustedPickleWarning
+from ..arguments import base_directory
 from ..serializers import KNOWN
+from ..storage.neighbours import is_store
 from .stores import AUTO, reading
 
 # So many seconds an answer takes at most: a server that is gone mustn't hang the shell.
@@ -32,7 +35,7 @@ def complete(parser: argparse.ArgumentParser) -> None:
         completer = _COMPLETERS.get(action.dest)
         if completer is not None:
             action.completer = completer  # type: ignore[attr-defined]
-    argcomplete.autocomplete(parser, always_complete_options="long")
+    argcomplete.autocomplete(parser, always_complete_options=False)
 
 
 def _actions(parser: argparse.ArgumentParser) -> Iterator[argparse.Action]:
@@ -84,7 +87,17 @@ def _keys(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> set[str]:
 
 
 def _stores(prefix: str, parsed_args: argparse.Namespace, **_: Any) -> set[str]:
-    raise NotImplementedError
+    """Stores, and other directories with a slash, as stores may be in those."""
+
+    def find() -> Iterator[str]:
+        above = os.path.dirname(prefix)
+        base = "" if prefix[:1] in ("/", ".", "~") else base_directory(parsed_args.base_dir)
+        for entry in os.scandir(os.path.join(base, os.path.expanduser(above))):
+            if entry.is_dir() and not entry.name.startswith("."):
+                store = os.path.join(above, entry.name)
+                yield store if is_store(entry.path) else f"{store}/"
+
+    return promptly(find)
 
 
 def _serializers(**_: Any) -> list[str]:

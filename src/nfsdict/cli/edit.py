@@ -155,7 +155,7 @@ def _edited(draft: Path, form: _Form) -> bytes:
             if not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise
             complain(f"{error}. Edit again? [Y/n]")
-            if sys.stdin.readline().strip().lower() not in ("", "y", "yes"):
+            if sys.stdin.readline().lower() not in ("\n", "y\n", "yes\n"):
                 raise
 
 
