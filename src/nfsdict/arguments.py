@@ -9,20 +9,35 @@ from pathlib import PurePath
 
 from platformdirs import user_data_dir
 
+BASE_DIR = "NFSDICT_BASE_DIR"
+"""the environment variable that says where stores are, if the caller doesn't"""
+
 
 def base_directory(base_dir: str | os.PathLike[str] | None) -> str:
-    """The directory that holds stores: absolute, ``~`` expanded."""
-    base = os.fspath(user_data_dir("nfsdict") if base_dir is None else base_dir)
-    if not isinstance(base, str):
-        raise TypeError(f"base_dir is a path in text, not {type(base).__name__}")
-    return os.path.abspath(os.path.expanduser(base))
+    """The directory that holds stores: absolute, ``~`` expanded.
+
+    None: what the environment says, or else the user's data directory."""
+    if base_dir is None:
+        base_dir = os.environ.get(BASE_DIR) or user_data_dir("nfsdict")
+    return _absolute(base_dir, "base_dir")
 
 
-def store_directory(
-    name: str | os.PathLike[str], base_dir: str | os.PathLike[str] | None = None
-) -> str:
-    """The directory of the store that ``NfsDict`` opens for these arguments."""
-    return os.path.join(base_directory(base_dir), checked_name(name))
+def base_and_name(path: str | os.PathLike[str]) -> tuple[str, str]:
+    """``base_dir`` and ``name`` of the store whose directory has this path; ``~`` is expanded.
+
+    ValueError if it is the root of a file system, or can't be a path.
+    """
+    base, name = os.path.split(_absolute(path, "path"))
+    if not os.fspath(path) or not name:
+        raise ValueError(f"path must be that of a store's directory, not {os.fspath(path)!r}")
+    return base, checked_name(name)
+
+
+def _absolute(path: str | os.PathLike[str], argument: str) -> str:
+    text = os.fspath(path)
+    if not isinstance(text, str):
+        raise TypeError(f"{argument} is a path in text, not {type(text).__name__}")
+    return os.path.abspath(os.path.expanduser(text))
 
 
 def checked_name(name: str | os.PathLike[str]) -> str:

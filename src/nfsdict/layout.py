@@ -26,6 +26,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 SHARDS = [f"{number:02x}" for number in range(256)]
+_SHARD_NAMES = frozenset(SHARDS)
 _DIGEST = 64  # hexadecimal digits of a SHA-256
 _RANDOM = 12  # random bytes in names that must be unique
 
@@ -150,10 +151,18 @@ def lease_of(name: str) -> tuple[LeaseName, int | None] | None:
 
 # --- index -------------------------------------------------------------------------------------
 
+_INDEX = "_index.nfsdict-"
+
 
 def is_index_file(name: str) -> bool:
     """Whether a file beside the shards has the name of an index file, of any serializer."""
     return name.startswith("_")
+
+
+def is_of_store(name: str) -> bool:
+    """Whether a name in a directory is one that only stores have: a shard's, or that of a file of
+    the index, of a lease or of a write."""
+    return name in _SHARD_NAMES or name.startswith((_INDEX, TEMPORARY))
 
 
 class IndexPaths:
@@ -163,7 +172,7 @@ class IndexPaths:
         kind = extension[1:]
         self._directory = directory
         self._pack = f"_pack.nfsdict-{kind}-"
-        self.manifest = f"{directory}/_index.nfsdict-{kind}"
+        self.manifest = f"{directory}/{_INDEX}{kind}"
         self.claim = f"{directory}/{_CLAIM}index-{kind}"
         self.pack_claim = f"{directory}/{_CLAIM}pack-{kind}"
         self.legacy_index = f"{directory}/_index{extension}"

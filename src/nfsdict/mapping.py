@@ -6,12 +6,13 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Iterable, Iterator, MutableMapping
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
 from .arguments import (
+    base_and_name,
     base_directory,
     checked_cache_bytes,
     checked_mode,
@@ -26,6 +27,7 @@ from .coordination.compute import ComputeOnce
 from .coordination.leases import Leases
 from .coordination.methods import Coordination
 from .core import MISSING, ReadCache, digest
+from .dictlike import DictLike
 from .draw import Draw
 from .entries import Entries
 from .errors import BatchError, CorruptValueError, ReadOnlyError
@@ -37,6 +39,7 @@ from .kinds import Kinds
 from .loads import Loads
 from .locks import Locks
 from .one_key import OneKey
+from .options import Options
 from .progress import Progress
 from .read_ahead import ReadAhead
 from .repack import pack_loads
@@ -44,16 +47,16 @@ from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
 from .storage import Storage
+from .storage.neighbours import no_such_store
 from .taking import Taker
 from .trust import warn_of_mount, warn_of_writers
 from .upkeep.infos import Infos
 from .upkeep.methods import Upkeep
-from .views import Items, Values
 from .watching import Watching
 
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
-    from typing_extensions import Self, TypeVar
+    from typing_extensions import Self, TypeVar, Unpack
 
     # Without an annotation, values have type Any.
     V = TypeVar("V", default=Any)
@@ -67,7 +70,7 @@ T = TypeVar("T")
 _RAISE: Any = object()
 
 
-class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMapping[str, V]):
+class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, DictLike[V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
     Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
@@ -79,13 +82,16 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
 
     Args:
         name: the store's directory, as a relative path below ``base_dir``.
-        base_dir: the directory that holds stores; None is
-            ``platformdirs.user_data_dir("nfsdict")``. A ``~`` at its beginning is a home directory.
+        base_dir: the directory that holds stores. A ``~`` at its beginning is a home directory.
+            None is what the environment variable ``NFSDICT_BASE_DIR`` says, or without that
+            ``platformdirs.user_data_dir("nfsdict")``.
         serializer: ``"pickle"``, ``"json"``, ``"bytes"``, ``"buffers"`` for arrays (see
             ``nfsdict.buffers``), or an object with ``extension``, ``dumps((key, value))`` and
             ``loads(data)``. Unpickling runs code: open pickles only where you trust everybody who
             can write (see ``UntrustedPickleWarning``), or ``signed``.
         lazy: open without listing; keys are listed when first needed, values read when accessed.
+        create: make the store if it isn't there. Without it a mistyped name is a FileNotFoundError,
+            which names stores that are there. So is a directory that has files and none of a store.
         progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
         read_only: write nothing, not even the index; the store must exist.
         durable: whether a change is on stable storage when the call returns (fsync of the file and
@@ -123,7 +129,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
             serializer; a number that is out of its range.
         NotADirectoryError: a file is in the way of the store's directory.
-        FileNotFoundError: ``read_only``, and there is no such store.
+        FileNotFoundError: ``read_only`` or not ``create``, and there is no such store.
         OSError: the system's own error. It is never turned into a KeyError, which means that the
             key has no file.
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
@@ -141,6 +147,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         serializer: AnySerializer = "pickle",
         lazy: bool = False,
         *,
+        create: bool = True,
         progress_bar: bool = False,
         read_only: bool = False,
         durable: bool = True,
@@ -162,6 +169,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         format = serializer_named(serializer)
         self._arguments = (name, base, serializer, lazy)
         self._options = {
+            "create": create,
             "progress_bar": progress_bar,
             "read_only": read_only,
             "durable": durable,
@@ -216,9 +224,12 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         )
         self._infos = Infos(self._state, self._storage, self._entries, workers)
         self._watching = Watching(self._scanner, self._state)
-        if read_only:
-            self._storage.check()
-        else:
+        if read_only or not create:
+            try:
+                self._storage.check(any_directory=create)
+            except FileNotFoundError:
+                raise no_such_store(base, name) from None
+        if not read_only:
             self._storage.create()
             weakref.finalize(self, self._writer.flush)
         warn_of_mount(self._storage)
@@ -229,6 +240,17 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             self._scanner.scan(telling=False)
         if refresh_every is not None:
             self._watching.refresh_every(self, refresh_every, begun)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], **options: Unpack[Options]) -> Self:
+        """The store whose directory has this path: ``NfsDict.open("/shared/project/results")``.
+
+        A ``~`` at its beginning is a home directory; a relative path is one below the current
+        directory. The options, and what is raised, are those of ``NfsDict``. A subclass whose
+        ``__init__`` doesn't take ``name`` and ``base_dir`` first has an ``open`` of its own.
+        """
+        base, name = base_and_name(path)
+        return cls(name, base, **options)
 
     # --- one key -------------------------------------------------------------------------------
 
@@ -355,6 +377,34 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             raise KeyError(key)
         return default
 
+    def popitem(self) -> tuple[str, V]:
+        """Remove and return some entry; of all callers on all hosts exactly one gets it.
+
+        The key is drawn at random from those known here, so that workers that call at once don't
+        all try for the same. Calls draw from one list of keys until it is used up. Before KeyError
+        is raised, as there is no entry, the store is scanned for keys that others added, which the
+        next ``refresh`` still reports. A damaged entry (logged) is skipped, and stays. Otherwise as
+        ``pop``.
+        """
+        for key in self._draw:
+            self._writable()
+            taking, undo = self._taker.begin(key)
+            try:
+                value = self._taker.take_entry(taking)
+                if value is not MISSING:
+                    return key, value  # if MISSING, another process was faster
+            except BaseException as error:
+                if taking.begun:  # as in pop
+                    try:
+                        undo.start()
+                    except BaseException:
+                        pass
+                    undo.wait()
+                    undo.finish()
+                if not isinstance(error, CorruptValueError):
+                    raise
+        raise KeyError(f"no entry in {self._storage.directory}")
+
     def __delitem__(self, key: str) -> None:
         if not self._may_exist(key):
             raise KeyError(key)
@@ -394,10 +444,6 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         failed = self._bulk.put_all(changed, len(pairs))
         if failed:
             raise BatchError(failed)
-
-    def __ior__(self, other: SupportsKeysAndGetItem[str, V] | Iterable[tuple[str, V]]) -> Self:
-        self.update(other)
-        return self
 
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
@@ -449,10 +495,6 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
         if not self._kinds.checked:
             self._kinds.check_serializer(any_known=bool(self._cache or len(self._state.index)))
 
-    def _list_once(self) -> None:
-        if not self._state.index.listed:
-            self._scanner.scan()
-
     def close(self) -> None:
         """Write the index, if that pays; end watches, and the thread of ``refresh_every``.
 
@@ -470,72 +512,12 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMappin
             pack_loads(self._scanner, self._state, self._loads)
             self._writer.flush()
 
-    # --- the rest of a mapping -------------------------------------------------------------------
-
-    def __iter__(self) -> Iterator[str]:
-        """Iterate over a copy of the keys, as lookups and other threads may change them.
-
-        A loop that looks up each key as it gets it reads values that aren't in memory from packs,
-        where these have them and the key's directory hasn't changed: a few reads in place of one
-        for each key. Such values are those of a moment within the loop. Likewise ``values`` and
-        ``items``.
-        """
-        return self._ahead.over(self._scanner.known_keys())
-
-    def __len__(self) -> int:
-        self._list_once()
-        return self._count()
-
-    def _count(self) -> int:
-        if self._locks.interrupted:
-            return len(self._cache)
-        with self._locks.guard:
-            return self._state.count()
-
-    def values(self) -> Values[V]:
-        """A view of the values. Iterating skips keys whose files are gone, or damaged (logged)."""
-        return Values(self)
-
-    def items(self) -> Items[V]:
-        """A view of (key, value) pairs. Iterating skips the same keys as for ``values``."""
-        return Items(self)
-
-    def popitem(self) -> tuple[str, V]:
-        """Remove and return some entry; of all callers on all hosts exactly one gets it.
-
-        The key is drawn at random from those known here, so that workers that call at once don't
-        all try for the same. Calls draw from one list of keys until it is used up. Before KeyError
-        is raised, as there is no entry, the store is scanned for keys that others added, which the
-        next ``refresh`` still reports. A damaged entry (logged) is skipped, and stays. Otherwise as
-        ``pop``.
-        """
-        for key in self._draw:
-            self._writable()
-            taking, undo = self._taker.begin(key)
-            try:
-                value = self._taker.take_entry(taking)
-                if value is not MISSING:
-                    return key, value  # if MISSING, another process was faster
-            except BaseException as error:
-                if taking.begun:  # as in pop
-                    try:
-                        undo.start()
-                    except BaseException:
-                        pass
-                    undo.wait()
-                    undo.finish()
-                if not isinstance(error, CorruptValueError):
-                    raise
-        raise KeyError(f"no entry in {self._storage.directory}")
+    # --- the dictionary itself -----------------------------------------------------------------
 
     @property
     def path(self) -> Path:
         """The store's directory."""
         return Path(self._storage.directory)
-
-    def __repr__(self) -> str:
-        keys = f"{self._count()} keys" if self._state.index.listed else "not listed yet"
-        return f"NfsDict({self._storage.directory!r}, {keys})"
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _reopen, (type(self), self._arguments, self._options)

@@ -5,18 +5,12 @@ The table has a row for each command of the parser, so a new command without one
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import ctypes
 import errno
-import importlib
 import os
-import re
 import shlex
 import shutil
-import signal
-import stat
-import sys
 import tempfile
 from pathlib import Path
 from typing import NamedTuple

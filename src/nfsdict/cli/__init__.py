@@ -11,7 +11,7 @@ from typing import Any
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from . import coordination, doctor, edit, entries, listing, upkeep, watch
 from .output import ERROR, complain, finish_output
-from .stores import AUTO
+from .stores import AUTO, NAMING
 from .telling import Telling
 
 ASKED = "_ARGCOMPLETE"  # set in the environment when a shell asks for completions
@@ -72,18 +72,22 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     store = argparse.ArgumentParser(add_help=False)
-    store.add_argument("name", metavar="NAME", help="the store's name below the base directory")
-    store.add_argument(
-        "--base-dir",
-        metavar="DIR",
-        help="where stores are kept (default: the user's data directory, as for NfsDict)",
-    )
+    store.add_argument("name", metavar="NAME", help="the store: see below")
+    store.add_argument("--base-dir", metavar="DIR", help="where stores are kept: see below")
     store.add_argument(
         "--serializer",
-        metavar="auto|pickle|json|bytes|buffers",
+        metavar="NAME",
         default=AUTO,
-        help="how the store's values are written (default: %(default)s, found from its files; "
-        "pickle for a new store)",
+        help="how the store's values are written: pickle, json, bytes, buffers, or "
+        "MODULE:OBJECT for a serializer of your own, from where Python finds modules, or else the "
+        "current directory; a class or function is called for it (default: found from the "
+        "store's files; pickle for a new store)",
+    )
+    store.add_argument(
+        "--key-file",
+        metavar="FILE",
+        help="the values are signed with the key that is this file's content, to the last byte; "
+        "only its owner may be permitted to use the file",
     )
 
     def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
@@ -92,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
             parents=list(over),
             help=text.partition(".")[0],
             description=text,
-            epilog=EPILOG,
+            epilog=f"{NAMING}\n{EPILOG}" if store in over else EPILOG,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)

@@ -17,7 +17,7 @@ from .. import LeaseLostError, NfsDict, NfsDictError
 from ..coordination.claims import FAILED, Task
 from .entries import as_value, check_key
 from .output import DONE, NO, complain, emit, emit_json, encode, text_or_bytes
-from .stores import chosen, reading, writing
+from .stores import chosen, writing
 
 LONGEST = 5.0  # seconds between two looks with --wait
 
@@ -92,8 +92,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def leases(arguments: argparse.Namespace) -> int:
-    reading(arguments)
-    with writing(arguments) as store:
+    with writing(arguments, create=False) as store:
         found = store.leases()
     if arguments.json:
         emit_json([dataclasses.asdict(lease) for lease in found])
@@ -129,12 +128,11 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def work(arguments: argparse.Namespace) -> int:
-    reading(arguments)
     if shutil.which(arguments.argv[0]) is None:
         raise NfsDictError(f"no such command: {arguments.argv[0]!r}")
     signal.signal(signal.SIGTERM, _end)
     status, pause = DONE, 0.1
-    with writing(arguments) as store:
+    with writing(arguments, create=False) as store:
         while True:
             task = store.claim(arguments.lease, max_attempts=arguments.max_attempts)
             if task is not None:

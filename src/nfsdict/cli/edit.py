@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from .. import NfsDictError
 from .entries import no_json, value_of
 from .output import DONE, complain
-from .stores import reading, writing
+from .stores import writing
 from .telling import advised
 
 # So many seconds another process may hold the key's lease while the new value is to be written.
@@ -44,8 +44,9 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def edit(arguments: argparse.Namespace) -> int:
     key = arguments.key
-    form, before = _presented(value_of(reading(arguments), key))
-    with writing(arguments) as store, _draft(arguments, form, before) as draft:
+    store = writing(arguments, create=False)
+    form, before = _presented(value_of(store, key))
+    with store, _draft(arguments, form, before) as draft:
         text = _edited(draft, form)
         if not before.endswith(b"\n"):
             text = text[:-1] if text.endswith(b"\n") else text

@@ -14,7 +14,7 @@ from .. import BatchError, CorruptValueError, NfsDict, NfsDictError
 from ..errors import described
 from ..parallel import in_parallel
 from .output import DONE, NO, complain, emit, emit_json, encode
-from .stores import chosen, reading, writing
+from .stores import chosen, kind_of, reading, writing
 from .telling import NoSuchKeyError
 
 _WORKERS = 16  # as many as a dictionary's, by default
@@ -100,15 +100,18 @@ def set_value(arguments: argparse.Namespace) -> int:
         value = as_value(data, serializer)
     check_key(arguments.key, serializer)
     with writing(arguments) as store:
+        # Asked before, as that is an error if the store has values of another serializer alone.
+        _ = arguments.key in store
         store[arguments.key] = value
     return DONE
 
 
 def as_value(data: bytes, serializer: Any) -> Any:
     """Bytes as a value that `get` turns into these bytes again: text, if need be."""
-    if serializer == "bytes":
+    kind = kind_of(serializer)
+    if kind == "bytes":
         return data
-    if serializer == "json":
+    if kind == "json":
         return data.decode()  # JSON has only text: other bytes than UTF-8 are an error
     # Bytes that aren't UTF-8 become lone surrogates, as in the program's arguments.
     return data.decode("utf-8", "surrogateescape")
@@ -116,7 +119,7 @@ def as_value(data: bytes, serializer: Any) -> Any:
 
 def check_key(key: str, serializer: Any) -> None:
     """ValueError if the key is no text, in a store of JSON."""
-    if serializer == "json":
+    if kind_of(serializer) == "json":
         os.fsencode(key).decode()
 
 
@@ -131,13 +134,10 @@ def delete(arguments: argparse.Namespace) -> int:
         raise ValueError("name the keys to delete, or their --prefix")
     if prefix == "":
         raise ValueError("every key has an empty --prefix; nothing was deleted")
-    store = reading(arguments)
-    keys = list(dict.fromkeys(arguments.keys)) or [key for key in store if key.startswith(prefix)]
-    if dry_run:
-        done: list[bool | OSError] = [key in store for key in keys]
-    else:
-        with writing(arguments) as store:
-            done = list(in_parallel(partial(_deleted, store), keys, _WORKERS))
+    with reading(arguments) if dry_run else writing(arguments, create=False) as store:
+        act = store.__contains__ if dry_run else partial(_deleted, store)
+        keys = list(dict.fromkeys(arguments.keys)) or [k for k in store if k.startswith(prefix)]
+        done: list[bool | OSError] = list(in_parallel(act, keys, _WORKERS))
     if dry_run or prefix is not None:
         emit(f"{done.count(True)} {'would be ' if dry_run else ''}deleted\n".encode())
     failed = {key: error for key, error in zip(keys, done) if isinstance(error, OSError)}

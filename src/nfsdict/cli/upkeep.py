@@ -57,8 +57,7 @@ def verify(arguments: argparse.Namespace) -> int:
 
 
 def repair(arguments: argparse.Namespace) -> int:
-    reading(arguments)
-    with writing(arguments) as store:
+    with writing(arguments, create=False) as store:
         done = store.repair()
     found = dataclasses.asdict(done.report)
     done_here = {
@@ -71,7 +70,6 @@ def repair(arguments: argparse.Namespace) -> int:
 
 
 def pack(arguments: argparse.Namespace) -> int:
-    reading(arguments)
-    with writing(arguments) as store:
+    with writing(arguments, create=False) as store:
         show(store.pack()._asdict(), arguments)
     return DONE

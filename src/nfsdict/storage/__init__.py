@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+
+from ..errors import failure
 from .claims import Claims
 from .coherence import Coherence
 from .exclusive import Exclusive
 from .files import Files
 from .index_files import IndexFiles
 from .lease_files import LeaseFiles
+from .neighbours import may_be_store
 from .shards import Shards
 from .values import ValueFiles
 
@@ -44,10 +48,15 @@ class Storage:
         self.leases = LeaseFiles(self.rules, self.files)
         self.index = IndexFiles(self.rules, self.files, claims, extension)
 
-    def check(self) -> None:
-        """FileNotFoundError or NotADirectoryError unless the store's directory is there."""
+    def check(self, any_directory: bool = True) -> None:
+        """FileNotFoundError or NotADirectoryError unless the store's directory is there.
+
+        Without ``any_directory``, FileNotFoundError too if it has files, and none of a store.
+        """
         self.shards.find_root(whole_path=True)
         self.files.check_directory()
+        if not any_directory and not may_be_store(self.directory):
+            raise failure(errno.ENOENT, self.directory)
 
     def create(self) -> None:
         """Make the store's directory and its parents, unless they are there.
