@@ -23,6 +23,8 @@ exit status:
      verify: files that the index contradicts; work: a COMMAND failed; demo: a mismatch
   N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
+  130  Ctrl-C
+  141  the reader of the output has gone away
 
 A pickle can run any code when it is read. Open stores of pickles only where you
 trust everybody who can write to them; --serializer json or bytes reads no pickle.

@@ -42,7 +42,7 @@ class Telling(logging.Handler):
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._warnings = warnings.catch_warnings()
-        self._logged: object = None
+        self._logged: Any = None
 
     def __enter__(self) -> Telling:
         self._warnings.__enter__()
@@ -60,9 +60,9 @@ class Telling(logging.Handler):
         self._warnings.__exit__(kind, error, traceback)
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.args and isinstance(record.args, tuple) and isinstance(record.args[0], Exception):
+        if record.msg == "%s" and isinstance(record.args, tuple):  # an error, and nothing else
             [self._logged] = record.args
-            complain(advised(record.args[0]))
+            complain(advised(self._logged))
         else:
             complain(record.getMessage())
 
