@@ -35,7 +35,7 @@ _ORDER = """
     storage.neighbours storage.spool storage.exclusive storage.claims
     storage.shards storage.values storage.files storage.refusals storage.coherence
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
-    storage.mountstats storage.processes storage.clock
+    storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel batches locks errors layout
     core _core _pure backend

@@ -31,7 +31,7 @@ def lazy(nfsdict, tmp_path, lists):
 def test_counting_reads_nothing(lazy, reads):
     assert len(lazy) == 100 and bool(lazy)
     assert reads == []
-    assert repr(lazy).endswith("100 keys)")
+    assert repr(lazy).endswith(" 100 keys>")
 
 
 def test_counting_among_lookups(lazy):

@@ -214,6 +214,22 @@ def test_a_miss_revalidates_and_looks_again(traced):
     ]
 
 
+def test_an_info_asks_for_one_file_and_the_manifest(traced):
+    calls = traced("d['k'] = b'1'; d.info('k')" + MARK + "d.info('k')")
+    assert calls == [
+        "open /SHARD O_CLOEXEC|O_DIRECTORY|O_RDONLY",
+        "fstat /SHARD",
+        "close /SHARD",
+        "fstat /SHARD/FILE",
+        "open /_index.nfsdict-bin O_CLOEXEC|O_NOFOLLOW|O_NONBLOCK|O_RDONLY ENOENT",
+    ]
+
+
+def test_what_a_notebook_asks_makes_no_call(traced):
+    script = "d['k'] = b'1'" + MARK + "d.path_of('k'), repr(d), d._ipython_key_completions_()"
+    assert traced(script) == []
+
+
 # --- the kernel fails ------------------------
 
 WRITE = "writev" if hasattr(os, "writev") else "write"  # PyPy

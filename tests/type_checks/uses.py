@@ -42,6 +42,13 @@ def opening() -> None:
     NfsDict("x", serializer="yaml")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", serializer=5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     NfsDict("x", mode="660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert_type(NfsDict.open("/shared/x", create=False, serializer="json"), NfsDict[Any])
+    opened: NfsDict[int] = NfsDict.open(Path("~/x"), lazy=True, cache_bytes=5)
+    assert_type(opened, NfsDict[int])
+    assert_type(NfsDict[int].open("x"), NfsDict[int])
+    assert_type(Results.open("x"), Results)
+    NfsDict.open("x", base_dir="y")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    NfsDict.open("x", mode="660")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     nfsdict.signed("x", key=b"")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
@@ -60,6 +67,17 @@ def reading(d: NfsDict[int]) -> None:
     assert_type(d.wait_for("k"), int)
     d[5]  # type: ignore[index]  # pyright: ignore[reportArgumentType]
     d.get(5)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+def as_a_dict(d: NfsDict[int]) -> None:
+    assert_type(d | {"k": 5}, dict[str, int])
+    assert_type(d | {"k": "x"}, "dict[str, int | str]")
+    assert_type({"k": 5} | d, dict[str, int])
+    assert_type({"k": "x"} | d, "dict[str, int | str]")
+    assert_type(d | d, dict[str, int])
+    assert_type(d.copy(), dict[str, int])
+    assert_type(list(reversed(d)), list[str])
+    d | 5  # type: ignore[operator]  # pyright: ignore[reportOperatorIssue, reportUnusedExpression]
 
 
 def writing(d: NfsDict[int]) -> None:

@@ -22,24 +22,36 @@ class PackTables:
     def load(self) -> None:
         """Read the manifest, and the tables unless it is that of the last time."""
         manifest = None
-        with suppress(OSError):  # which ``load_manifest`` logs
+        with suppress(OSError):
             manifest = self._files.read_manifest()
         if manifest is not None and manifest == self._manifest:
             return
-        packs = PackStack(self._files)
-        packs.load_manifest()
-        self._shards = {shard: packs.shards(shard) for shard in SHARDS}
-        self._manifest = None if packs.empty else manifest
-        packs.close_packs()
+        shards = {}
+        if manifest is not None:
+            packs = PackStack(self._files)
+            packs.load_manifest()
+            shards = {shard: packs.shards(shard) for shard in SHARDS}
+            if packs.empty:
+                manifest = None  # it couldn't be used; perhaps it can the next time
+            packs.close_packs()
+        self._manifest, self._shards = manifest, shards
 
     def keys(self, shard: str) -> set[str]:
         """All keys of this shard that the packs name, those with tombstones too."""
-        return {key for said in self._shards[shard] for key in said.keys}
+        return {key for said in self._shards.get(shard, ()) for key in said.keys}
+
+    def has_value(self, shard: str, key: str, signature: bytes) -> bool:
+        """Whether the packs have the value of this key's file, if that has this signature."""
+        for said in reversed(self._shards.get(shard, ())):
+            if key in said.keys:
+                at = said.keys.index(key)
+                return said.signature(at) == signature and list(said.held())[at]
+        return False
 
     def packed(self, shard: str) -> dict[str, bytes]:
         """The signatures, by key, of the files of this shard whose values the packs have."""
         found: dict[str, bytes | None] = {}
-        for said in self._shards[shard]:
+        for said in self._shards.get(shard, ()):
             signatures = split_signatures(said.signatures)
             for key, signature, held in zip(said.keys, signatures, said.held()):
                 found[key] = signature if held else None

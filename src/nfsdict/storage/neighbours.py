@@ -43,15 +43,14 @@ def is_store(directory: str) -> bool:
 
 def no_such_store(base: str, name: str) -> FileNotFoundError:
     """The error for a store that isn't there. It names those that are, the most alike first."""
-    if not os.path.isdir(base):
-        told = f"no such store: there is no directory {base!r}"
+    found = stores_in(base, name)
+    if found:
+        and_more = " and more" if len(found) > _NAMED else ""
+        told = f"stores in {base!r}: {', '.join(map(repr, found[:_NAMED]))}{and_more}"
     else:
-        found = stores_in(base, name)
-        told = f"no such store, nor another one in {base!r}"
-        if found:
-            and_more = " and more" if len(found) > _NAMED else ""
-            told = f"no such store; there is {', '.join(map(repr, found[:_NAMED]))}{and_more}"
-    return FileNotFoundError(errno.ENOENT, told, os.path.join(base, name))
+        told = f"there is none in {base!r}" if os.path.isdir(base) else f"there is no {base!r}"
+    path = os.path.join(base, name)
+    return FileNotFoundError(errno.ENOENT, f"no such store; {told}", path)
 
 
 def stores_in(base: str, name: str) -> list[str]:

@@ -75,7 +75,7 @@ class Infos:
         if signature is None:
             return None
         self._tables.load()
-        packed = self._tables.packed(hexdigest[:2]).get(key) == signature
+        packed = self._tables.has_value(hexdigest[:2], key, signature)
         return self._info(Known(key, hexdigest, signature, packed))
 
     def all(self, prefix: str) -> Iterator[EntryInfo]:

@@ -1,0 +1,133 @@
+"""What a dict can do beside lookups, and how a dictionary is shown."""
+
+from __future__ import annotations
+
+import importlib
+from collections import ChainMap, Counter, OrderedDict, UserDict
+
+import pytest
+
+from support.layout import digest
+
+EVERY = pytest.mark.parametrize("options", [{}, {"lazy": True}, {"cache_bytes": 0}])
+
+
+@pytest.fixture
+def stored(opened):
+    """Opened anew, with two entries."""
+
+    def stored(**options):
+        opened().update(a=1, b=2)
+        return opened(**options)
+
+    return stored
+
+
+@EVERY
+def test_union_is_a_plain_dict(stored, opened, options):
+    d = stored(**options)
+    other = opened(name="other")
+    other.update(b=3, c=4)
+    for right in ({"b": 3, "c": 4}, other, UserDict(b=3, c=4), ChainMap({"b": 3, "c": 4})):
+        assert type(d | right) is dict
+        assert d | right == {"a": 1, "b": 3, "c": 4}
+    for left in ({"b": 3, "c": 4}, other, OrderedDict(b=3, c=4), Counter(b=3, c=4)):
+        assert type(left | d) is dict
+        assert left | d == {"a": 1, "b": 2, "c": 4}
+    assert list({"b": 3} | d) == ["b", "a"]
+    assert d == stored() == {"a": 1, "b": 2}
+
+
+@pytest.mark.parametrize("other", [5, None, [("a", 1)], "ab", {"a"}])
+def test_union_with_what_is_no_mapping(stored, other):
+    d = stored()
+    with pytest.raises(TypeError, match="unsupported operand"):
+        d | other
+    with pytest.raises(TypeError, match="unsupported operand"):
+        other | d
+
+
+def test_update_in_place(stored):
+    d = again = stored()
+    d |= {"b": 3}
+    d |= [("c", 4)]
+    d |= stored()
+    assert d is again
+    assert d == {"a": 1, "b": 2, "c": 4} == stored(read_only=True)
+
+
+@EVERY
+def test_a_copy_is_a_plain_dict(stored, options):
+    d = stored(**options)
+    copied = d.copy()
+    assert type(copied) is dict and copied == {"a": 1, "b": 2}
+    copied["c"] = 3
+    assert "c" not in d
+
+
+def test_what_is_gone_or_damaged_is_left_out(stored, opened, tmp_path):
+    d = stored(lazy=True)
+    assert len(d) == 2
+    del opened()["a"]
+    assert d.copy() == d | {} == {} | d == {"b": 2}
+    name = digest("b")
+    (tmp_path / "s" / name[:2] / f"{name}.pkl").write_bytes(b"damaged")
+    assert opened(lazy=True).copy() == {}
+
+
+@EVERY
+def test_reversed(stored, options):
+    d = stored(**options)
+    d.update({str(number): number for number in range(20)})
+    assert list(reversed(d)) == list(d)[::-1]
+    assert {key: d[key] for key in reversed(d)} == dict(d)
+    for key in reversed(d):
+        del d[key]
+    assert list(reversed(d)) == []
+
+
+def test_repr_says_where_and_how_much(nfsdict, opened, tmp_path, lists):
+    path = repr(str(tmp_path / "s"))
+    assert repr(opened()) == f"<NfsDict {path} 0 keys>"
+    d = opened(lazy=True)
+    del lists[:]
+    assert repr(d) == f"<NfsDict {path} not listed yet>"
+    d["k"] = 1
+    assert repr(d) == f"<NfsDict {path} not listed yet>"
+    assert lists == []
+    assert len(d) == 1
+    assert repr(d) == f"<NfsDict {path} 1 key>"
+    d["l"] = 1
+    assert repr(d) == f"<NfsDict {path} 2 keys>"
+
+    class Results(nfsdict.NfsDict):
+        pass
+
+    assert repr(Results("s", tmp_path)) == f"<Results {path} 2 keys>"
+
+
+def test_a_notebook_completes_what_is_listed(stored, lists, reads, monkeypatch):
+    d = stored(lazy=True)
+    del lists[:], reads[:]
+    assert d._ipython_key_completions_() is None
+    assert (lists, reads) == ([], [])
+    assert sorted(d) == sorted(d._ipython_key_completions_()) == ["a", "b"]
+    monkeypatch.setattr(importlib.import_module("nfsdict.dictlike"), "_COMPLETED", 1)
+    assert d._ipython_key_completions_() is None
+
+
+def test_within_another_call(opened):
+    """A value's ``__del__``, which runs inside an assignment, gets what is known."""
+    d = opened()
+    told = []
+
+    class Tells:
+        def __reduce__(self):
+            return int, (5,)
+
+        def __del__(self):
+            told.append((d.copy(), d | {"x": 1}, list(reversed(d)), repr(d)))
+
+    d["a"] = Tells()
+    d["a"] = 1
+    assert told == [({"a": 1}, {"a": 1, "x": 1}, ["a"], repr(d))]
