@@ -108,7 +108,7 @@ def test_a_tab_key_in_bash_completes_a_key(shell, stores):
             os.write(master, b"nfsdict get results alp\t")
             until(b"get results alpha ")
             os.write(master, b"\n")
-            until(b"\n1\r")
+            until(b"\r1\r")
         finally:
             bash.kill()
     os.close(master)
