@@ -10,9 +10,9 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from . import coordination, doctor, edit, entries, listing, upkeep, watch
+from .advice import Telling
 from .output import ERROR, complain, finish_output
 from .stores import AUTO, NAMING
-from .telling import Telling
 
 ASKED = "_ARGCOMPLETE"  # set in the environment when a shell asks for completions
 

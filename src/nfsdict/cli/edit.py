@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .. import NfsDictError
+from .advice import advised
 from .entries import no_json, value_of
 from .output import DONE, complain
 from .stores import writing
-from .telling import advised
 
 # So many seconds another process may hold the key's lease while the new value is to be written.
 _PATIENCE = 10.0

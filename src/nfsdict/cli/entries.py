@@ -13,9 +13,9 @@ from typing import Any
 from .. import BatchError, CorruptValueError, NfsDict, NfsDictError
 from ..errors import described
 from ..parallel import in_parallel
+from .advice import NoSuchKeyError
 from .output import DONE, NO, complain, emit, emit_json, encode
 from .stores import chosen, kind_of, reading, writing
-from .telling import NoSuchKeyError
 
 _WORKERS = 16  # as many as a dictionary's, by default
 
