@@ -37,6 +37,6 @@ def cli(nfsdict, tmp_path, capfdbinary, request):
                     patch.setattr(stream, "isatty", lambda: True)
             status = main([name, "--base-dir", str(tmp_path), *map(str, arguments)])
         out, err = capfdbinary.readouterr()
-        return Done(status, out, err.decode())
+        return Done(status, out, err.decode("utf-8", "surrogateescape"))
 
     return run
