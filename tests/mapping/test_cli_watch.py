@@ -62,9 +62,12 @@ def watching(nfsdict, tmp_path, monkeypatch):
         # Where the tests run in the background of a shell, SIGINT is ignored.
         before = signal.signal(signal.SIGINT, signal.default_int_handler)
         thread = threading.Thread(target=run)
-        thread.start()
+        late = threading.Timer(PATIENCE, interrupt)  # or else a command that doesn't end hangs
+        for one in (thread, late):
+            one.start()
         options = "--interval", "0.01", *options
         status = main(["watch", "s", "--base-dir", str(tmp_path), *options])
+        late.cancel()
         thread.join()
         signal.signal(signal.SIGINT, before)
         sys.stdout.close()
