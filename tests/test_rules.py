@@ -16,11 +16,13 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli cli.completion cli.coordination cli.doctor cli.edit cli.entries cli.listing
-    cli.upkeep cli.watch cli.stores cli.advice cli.output demo
+    cli.transfer cli.upkeep cli.watch cli.stores cli.files cli.advice cli.output demo
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
-    mapping upkeep.methods following dictlike
+    mapping upkeep.methods following once dictlike
+    upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
+    upkeep.archive upkeep.migrate
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls

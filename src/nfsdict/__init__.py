@@ -11,6 +11,7 @@ from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
 from .doctor.report import Diagnosis, Finding
 from .errors import (
+    ArchiveError,
     BatchError,
     CorruptValueError,
     LeaseLostError,
@@ -26,8 +27,10 @@ from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
 from .upkeep.infos import EntryInfo
+from .upkeep.reading import ExportReport
 from .upkeep.repair import RepairReport
 from .upkeep.verify import VerifyReport
+from .upkeep.writing import TransferReport
 
 if TYPE_CHECKING:
     from .doctor.examination import diagnose
@@ -38,10 +41,12 @@ __version__ = "1.0.0.dev0"
 
 __all__ = [
     "BACKEND",
+    "ArchiveError",
     "BatchError",
     "CorruptValueError",
     "Diagnosis",
     "EntryInfo",
+    "ExportReport",
     "Finding",
     "Lease",
     "LeaseInfo",
@@ -54,6 +59,7 @@ __all__ = [
     "RepairReport",
     "Serializer",
     "Task",
+    "TransferReport",
     "UncertainWriteError",
     "UnsafeMountWarning",
     "UntrustedPickleWarning",

@@ -26,7 +26,7 @@ log = logging.getLogger("nfsdict")
 
 # So many bytes are serialized before they are written together. If the serializer refuses a value,
 # nothing of its batch is written.
-_BATCH_BYTES = 64 << 20
+BATCH_BYTES = 64 << 20
 # From so many keys on small values are kept for a pack. Waiting for a tick of the server's clock,
 # up to 10 ms for each batch, doesn't show then.
 _LOAD = 2000
@@ -34,12 +34,13 @@ _LOAD = 2000
 _GROUP = 8192
 
 
-class _Item(NamedTuple):
+class Item(NamedTuple):
     """An entry that is to be written."""
 
     hexdigest: str
     key: str
     value: Any
+    """what is kept in memory; MISSING: the value is read when it is accessed"""
     data: Content
 
 
@@ -48,7 +49,7 @@ _Written = tuple[Union[bytes, OSError], Optional[LoadedEntry]]
 is more than the signature."""
 
 
-def _shard(item: _Item) -> str:
+def _shard(item: Item) -> str:
     return item.hexdigest[:2]
 
 
@@ -75,9 +76,8 @@ class Bulk:
     def put_all(self, pairs: Iterable[tuple[str, Any]], count: int) -> dict[str, OSError]:
         """Put these entries, so many, durable on return. Returns the keys that failed, with their
         errors."""
-        loads = count >= _LOAD and self._storage.values.may_prepare
         failed: dict[str, OSError] = {}
-        batch: list[_Item] = []
+        batch: list[Item] = []
         size = 0
         for key, value in pairs:
             try:
@@ -86,19 +86,21 @@ class Bulk:
             except Exception as error:
                 name_key(error, key)
                 raise
-            item = _Item(digest(key), key, value, data)
+            item = Item(digest(key), key, value, data)
             batch.append(item)
             size += size_of(item.data)
-            if size >= _BATCH_BYTES:
-                failed.update(self._write_batch(batch, loads))
+            if size >= BATCH_BYTES:
+                failed.update(self.put(batch, count))
                 batch, size = [], 0
-        failed.update(self._write_batch(batch, loads))
+        failed.update(self.put(batch, count))
         return failed
 
-    def _write_batch(self, batch: list[_Item], loads: bool) -> dict[str, OSError]:
+    def put(self, batch: list[Item], count: int) -> dict[str, OSError]:
+        """Put these entries, each key once, which are part of so many. Returns as ``put_all``."""
         # A shard's files are written together, so that its directory is fsynced once.
         batch.sort(key=_shard)
         failed: dict[str, OSError] = {}
+        loads = count >= _LOAD and self._storage.values.may_prepare
         if loads and any(size_of(item.data) <= PACKED for item in batch):
             for start in range(0, len(batch), _GROUP):
                 failed.update(self._load(batch[start : start + _GROUP]))
@@ -109,9 +111,9 @@ class Bulk:
             failed.update(part)
         return failed
 
-    def _load(self, group: Sequence[_Item]) -> dict[str, OSError]:
+    def _load(self, group: Sequence[Item]) -> dict[str, OSError]:
         """Write these items in two halves, so that the files can be told later by their signatures
-        (``LoadedEntry``), and keep the small ones for a pack. Returns as ``_write_batch``."""
+        (``LoadedEntry``), and keep the small ones for a pack. Returns as ``put``."""
         began = time.monotonic()
         load = Load()
         values = self._storage.values
@@ -119,13 +121,13 @@ class Bulk:
         made: list[Prepared] = []
         loaded: list[Loaded] = []
 
-        def prepare(items: Sequence[_Item]) -> Prepared:
+        def prepare(items: Sequence[Item]) -> Prepared:
             prepared = values.to_prepare((item.hexdigest, item.data) for item in items)
             made.append(prepared)  # first: an exception may come as soon as there are files
             values.prepare(prepared)
             return prepared
 
-        def publish(items: Sequence[_Item], prepared: Prepared) -> list[_Written]:
+        def publish(items: Sequence[Item], prepared: Prepared) -> list[_Written]:
             outcomes = values.publish(prepared)
             if not ticked:
                 return [(outcome, None) for outcome in outcomes]
@@ -138,7 +140,7 @@ class Bulk:
                 results.append((outcome, entry))
             return results
 
-        def write_half(half: tuple[Sequence[_Item], Prepared]) -> dict[str, OSError]:
+        def write_half(half: tuple[Sequence[Item], Prepared]) -> dict[str, OSError]:
             return self._write_chunk(half[0], lambda items: publish(items, half[1]))
 
         parts = chunks(group, self._workers, _shard)
@@ -176,12 +178,12 @@ class Bulk:
             log.info("can't learn the server's time: %s", error)
             return False
 
-    def _write(self, items: Sequence[_Item]) -> list[_Written]:
+    def _write(self, items: Sequence[Item]) -> list[_Written]:
         pairs = ((item.hexdigest, item.data) for item in items)
         return [(outcome, None) for outcome in self._storage.values.write(pairs)]
 
     def _write_chunk(
-        self, items: Sequence[_Item], write: Callable[[Sequence[_Item]], list[_Written]]
+        self, items: Sequence[Item], write: Callable[[Sequence[Item]], list[_Written]]
     ) -> dict[str, OSError]:
         replaced: list[Any] = []  # dropped after all locks are released
         if not self._state.has_all(item.key for item in items):
@@ -194,8 +196,8 @@ class Bulk:
 
     def _write_items(
         self,
-        items: Sequence[_Item],
-        write: Callable[[Sequence[_Item]], list[_Written]],
+        items: Sequence[Item],
+        write: Callable[[Sequence[Item]], list[_Written]],
         replaced: list[Any],
     ) -> dict[str, OSError]:
         failed: dict[str, OSError] = {}

@@ -101,11 +101,11 @@ class DictLike(MutableMapping[str, V]):
             keys = "1 key" if count == 1 else f"{count} keys"
         return f"<{type(self).__name__} {self._storage.directory!r} {keys}>"
 
-    def _ipython_key_completions_(self) -> list[str] | None:
-        """The keys that IPython and Jupyter offer after ``d["``. None, and nothing is listed for
-        it, if that wasn't done yet, or if there are more than 10,000."""
+    def _ipython_key_completions_(self) -> list[str]:
+        """The keys that IPython and Jupyter offer after ``d["``: none if they are more than 10,000,
+        or weren't listed yet; nothing is listed for this."""
         if not self._state.index.listed or self._count() > _COMPLETED:
-            return None
+            return []  # for None, IPython prints a traceback
         return self._scanner.known_keys()
 
 

@@ -10,7 +10,7 @@ from .builtin_serializer import Damaged, Foreign
 from .content import Content, Data, fingerprint
 from .core import digest
 from .errors import CorruptValueError, described
-from .layout import same_but_for_ctime
+from .layout import UNKNOWN, same_but_for_ctime
 from .locks import decoding
 from .serializers import Serializer
 from .storage.files import Found
@@ -99,6 +99,13 @@ class Entries:
         except CorruptValueError as error:
             self._report(error)
             raise
+
+    def load_foreign(self, hexdigest: str, data: bytes) -> Entry:
+        """The entry of this digest that these bytes hold, which come from outside of the store.
+
+        Raises as ``find_entry``; damage isn't logged. SystemExit of a value's code is a
+        RuntimeError."""
+        return contained(self._load, hexdigest, (data, UNKNOWN))
 
     def read_entries(
         self, hexdigests: Sequence[str], keep: Callable[[str, Entry | Exception | None], T]

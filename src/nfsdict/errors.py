@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping
 
 __all__ = [
+    "ArchiveError",
     "BatchError",
     "CorruptValueError",
     "LeaseLostError",
@@ -82,6 +83,13 @@ class ReadOnlyError(NfsDictError, PermissionError):
     """A change was requested of a dictionary that was opened with ``read_only=True``.
 
     ``errno`` is EROFS, ``filename`` the store's directory.
+    """
+
+
+class ArchiveError(NfsDictError, ValueError):
+    """What ``import_from`` was given isn't whole, or no export of such a store.
+
+    The text says what is wrong, and how many entries were taken over before that was seen.
     """
 
 

@@ -30,7 +30,7 @@ from .core import MISSING, ReadCache, digest
 from .dictlike import DictLike
 from .draw import Draw
 from .entries import Entries
-from .errors import BatchError, CorruptValueError, ReadOnlyError
+from .errors import BatchError, ReadOnlyError
 from .following import Following
 from .index.memory import Index
 from .index.writer import IndexWriter
@@ -38,6 +38,7 @@ from .interrupting import Interrupting
 from .kinds import Kinds
 from .loads import Loads
 from .locks import Locks
+from .once import Once
 from .one_key import OneKey
 from .options import Options
 from .progress import Progress
@@ -67,10 +68,8 @@ else:
 
 T = TypeVar("T")
 
-_RAISE: Any = object()
 
-
-class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, DictLike[V]):
+class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], DictLike[V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
     Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
@@ -193,13 +192,14 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, DictLike[V]):
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
         self._loads = Loads(directory, self._locks)
+        self._progress = Progress(name, progress_bar)
         self._scanner = Scanner(
             self._state,
             self._writer,
             self._storage,
             self._entries,
             self._kinds,
-            Progress(name, progress_bar),
+            self._progress,
             self._loads,
             may_probe_clock=not read_only,
             workers=workers,
@@ -300,110 +300,6 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, DictLike[V]):
                 replaced = replaced, self._state.invalidate_if_uncertain(hexdigest, key, error)
                 raise
         del replaced
-
-    def add(self, key: str, value: V) -> bool:
-        """Create the entry and return True; if it exists, change nothing and return False.
-
-        Of any number of callers on any hosts exactly one gets True, even if a reply of the server
-        is lost. Where the file system refuses hard links, the call can overwrite what another
-        process assigns meanwhile, and an ``add`` that stands still for over 10 minutes may win
-        beside another. Raises what an assignment raises.
-        """
-        key = self._changing(key)
-        value = self._entries.freeze(value)
-        return self._one_key.add(key, value, self._entries.dumps((key, value)))
-
-    @overload
-    def setdefault(self: NfsDict[T | None], key: str, default: None = None) -> T | None: ...
-    @overload
-    def setdefault(self, key: str, default: V) -> V: ...
-
-    def setdefault(self, key: str, default: Any = None) -> Any:
-        """The entry's value. If there is no entry, create it with ``default``, as ``add`` does."""
-        # With ``fresh`` unless cached: the client may still open a file that another host has
-        # removed, and this call must create the entry then.
-        value = self.get(key, MISSING, fresh=self._cache.get(key, MISSING) is MISSING)
-        if value is MISSING:
-            default = self._entries.freeze(default)
-        while value is MISSING:
-            if self.add(key, default):
-                return default
-            value = self.get(key, MISSING, fresh=True)
-        return value
-
-    @overload
-    def pop(self, key: str) -> V: ...
-    @overload
-    def pop(self, key: str, default: V) -> V: ...
-    @overload
-    def pop(self, key: str, default: T) -> V | T: ...
-
-    def pop(self, key: str, default: Any = _RAISE) -> Any:
-        """Remove the entry and return its value: of all callers on all hosts exactly one gets it.
-
-        If there is no entry: ``default``, or KeyError without one. The value is read and decoded
-        before the entry is removed. If that or the removal fails, the entry stays and the error is
-        raised, even with a ``default``. An entry that took its place between the two is decoded
-        when it is removed already: if that fails it is put back, unless the key has got a newer one
-        meanwhile. After any other exception, such as KeyboardInterrupt or one that a signal
-        handler raises, the entry is put back under its key before the exception goes on.
-
-        If the process is killed during the call, or the server is lost (UncertainWriteError), the
-        entry can be left under a private name; ``repair`` gives it back. If this process stands
-        still for so long that another one's ``repair`` gives the entry back, it gets
-        UncertainWriteError. Where the file system has neither hard links nor a rename that replaces
-        nothing, giving back, here and in ``repair``, can overwrite what another process assigns
-        meanwhile.
-        """
-        if self._may_exist(key):
-            key = self._changing(key)
-            taking, undo = self._taker.begin(key)
-            try:
-                value = self._taker.take_entry(taking)
-                if value is not MISSING:
-                    return value
-            except BaseException:
-                if taking.begun:
-                    # Nothing can raise before the thread is started; see ``Undo``.
-                    try:
-                        undo.start()
-                    except BaseException:
-                        pass
-                    undo.wait()
-                    undo.finish()
-                raise
-            self._check_serializer()
-        if default is _RAISE:
-            raise KeyError(key)
-        return default
-
-    def popitem(self) -> tuple[str, V]:
-        """Remove and return some entry; of all callers on all hosts exactly one gets it.
-
-        The key is drawn at random from those known here, so that workers that call at once don't
-        all try for the same. Calls draw from one list of keys until it is used up. Before KeyError
-        is raised, as there is no entry, the store is scanned for keys that others added, which the
-        next ``refresh`` still reports. A damaged entry (logged) is skipped, and stays. Otherwise as
-        ``pop``.
-        """
-        for key in self._draw:
-            self._writable()
-            taking, undo = self._taker.begin(key)
-            try:
-                value = self._taker.take_entry(taking)
-                if value is not MISSING:
-                    return key, value  # if MISSING, another process was faster
-            except BaseException as error:
-                if taking.begun:  # as in pop
-                    try:
-                        undo.start()
-                    except BaseException:
-                        pass
-                    undo.wait()
-                    undo.finish()
-                if not isinstance(error, CorruptValueError):
-                    raise
-        raise KeyError(f"no entry in {self._storage.directory}")
 
     def __delitem__(self, key: str) -> None:
         if not self._may_exist(key):

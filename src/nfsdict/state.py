@@ -313,6 +313,11 @@ class StoreState:
         with self.locks.state:
             return self.index.shard(shard).entries()
 
+    def snapshot(self) -> dict[str, ShardIndex]:
+        """What is known of each shard now, whatever is noted later."""
+        with self.locks.state:
+            return {shard: self.index.shard(shard).copy() for shard in SHARDS}
+
     def count(self) -> int:
         """How many keys are known."""
         with self.locks.state:

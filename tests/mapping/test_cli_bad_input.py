@@ -12,6 +12,7 @@ import errno
 import hashlib
 import importlib
 import os
+import pickle
 import re
 import shlex
 import shutil
@@ -39,25 +40,30 @@ from support import aging
 #
 # 130 is that of a command that goes on until it is interrupted. A hyphen: the fault can't be there,
 # or has its tests elsewhere: those of the demo are in test_demo.py, of the doctor in
-# test_doctor.py. STORE is the store that has the fault, NEW a directory to be made beside it.
+# test_doctor.py. STORE is the store that has the fault, NEW a file or directory to be made beside
+# it; ARCHIVE is an export, and PICKLES a folder, with an entry for k.
 TABLE = """
-arguments                    well  missing  wrong  ro   full  no-read  no-write  damaged  closed
-ls STORE                     0     2        2      0    0     2        0         0        141
-get STORE k                  0     2        2      0    0     2        0         2        141
-set STORE k new              0     0        2      2    2     2        2         0        0
-del STORE k                  0     2        2      2    0     2        2         0        0
-edit STORE k                 0     2        2      2    2     2        2         2        0
-path STORE k                 0     2        2      0    0     2        0         0        141
-watch STORE --interval 0.01  130   2        2      130  130   2        130       130      141
-stats STORE                  0     2        2      0    0     2        0         0        141
-verify STORE                 0     2        2      0    0     2        0         1        141
-repair STORE                 0     2        2      2    0     2        2         0        141
-pack STORE                   0     2        2      2    2     2        2         0        141
-leases STORE --json          0     2        0      0    0     2        0         0        141
-run STORE k -- echo new      0     0        2      0    0     2        0         0        141
-work STORE -- true           0     2        2      2    0     2        2         0        0
-demo NEW                     -     -        -      2    -     -        -         -        -
-doctor NEW                   -     -        -      -    -     -        -         -        -
+arguments                     well missing wrong ro  full no-read no-write damaged closed
+ls STORE                      0    2       2     0   0    2       0        0       141
+get STORE k                   0    2       2     0   0    2       0        2       141
+set STORE k new               0    0       2     2   2    2       2        0       0
+del STORE k                   0    2       2     2   0    2       2        0       0
+edit STORE k                  0    2       2     2   2    2       2        2       0
+path STORE k                  0    2       2     0   0    2       0        0       141
+watch STORE --interval 0.01   130  2       2     130 130  2       130      130     141
+stats STORE                   0    2       2     0   0    2       0        0       141
+verify STORE                  0    2       2     0   0    2       0        1       141
+repair STORE                  0    2       2     2   0    2       2        0       141
+pack STORE                    0    2       2     2   2    2       2        0       141
+export STORE NEW              0    2       2     2   2    2       2        1       141
+import ARCHIVE STORE          0    0       2     2   2    2       2        0       141
+copy STORE NEW                0    2       2     2   2    2       2        1       141
+migrate pickles PICKLES STORE 0    0       2     2   2    2       2        0       141
+leases STORE --json           0    2       0     0   0    2       0        0       141
+run STORE k -- echo new       0    0       2     0   0    2       0        0       141
+work STORE -- true            0    2       2     2   0    2       2        0       0
+demo NEW                      -    -       -     2   -    -       -        -       -
+doctor NEW                    -    -       -     -   -    -       -        -       -
 """
 
 TOLD = {
@@ -74,6 +80,8 @@ MS_RDONLY, MS_REMOUNT, MNT_DETACH = 1, 0x20, 2
 BEFORE = {"k": [1], "other": "value", "another": 2}
 # Which entries a command may change, if not k alone.
 ABOUT = {"work": set(BEFORE)}
+# Where the option isn't --serializer.
+SERIALIZER = {"copy": "--from-serializer"}
 
 
 class Row(NamedTuple):
@@ -206,7 +214,23 @@ FAULTS = {
 
 
 @pytest.fixture
-def command(nfsdict, disk, capfdbinary, monkeypatch):
+def source(nfsdict):
+    """What commands take entries from, for any user to read."""
+    with tempfile.TemporaryDirectory() as path:
+        source = Path(path)
+        (source / "pickles").mkdir()
+        (source / "pickles" / "k.pkl").write_bytes(pickle.dumps([2]))
+        d = nfsdict.NfsDict("exported", source)
+        d["k"] = [2]
+        with open(source / "k.tar", "wb") as file:
+            d.export_to(file)
+        for one in (source, source / "pickles"):
+            one.chmod(0o755)
+        yield source
+
+
+@pytest.fixture
+def command(nfsdict, disk, source, capfdbinary, monkeypatch):
     """Run the command of this name as its row says; its exit status, and what it printed."""
     main = importlib.import_module("nfsdict.cli").main
     edit = importlib.import_module("nfsdict.cli.edit")
@@ -215,7 +239,9 @@ def command(nfsdict, disk, capfdbinary, monkeypatch):
     monkeypatch.setenv("NFSDICT_BASE_DIR", str(disk))
 
     def run(name, store="s", *options, ends=True):
-        places = {"STORE": store, "NEW": str(disk / "new")}
+        new = disk / "new"
+        places = {"STORE": store, "NEW": str(new), "ARCHIVE": str(source / "k.tar")}
+        places["PICKLES"] = str(source / "pickles")
         arguments = [places.get(one, one) for one in ROWS[name].arguments]
         capfdbinary.readouterr()
         with contextlib.ExitStack() as around:
@@ -335,7 +361,7 @@ def test_a_store_that_is_not_there(nfsdict, command, store, name, fault):
 @pytest.mark.parametrize(("name", "fault"), cells("wrong"))
 def test_a_wrong_serializer(nfsdict, command, store, name, fault):
     status = ROWS[name].status[fault]
-    done = command(name, "s", "--serializer", "json")
+    done = command(name, "s", SERIALIZER.get(name, "--serializer"), "json")
     check_what_was_told(done, status, fault)
     check_that_nothing_is_lost(nfsdict, store, name, status)
     assert [*store.glob("*/*.json")] == []

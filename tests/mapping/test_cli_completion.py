@@ -69,6 +69,7 @@ def test_bash_is_offered_commands_options_stores_and_keys(shell, stores):
         f"nfsdict edit {stores}/re": {f"{stores}/results "},
         f"nfsdict edit {stores}/results al": {"alpha "},
         "nfsdict get lab/inner --serializer ": {"auto", "buffers", "bytes", "json", "pickle"},
+        "nfsdict copy re": {"results "},
         "nfsdict get nothing ": set(),
     }
     script = [f". {shlex.quote(str(rc))}"]

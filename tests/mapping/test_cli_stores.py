@@ -206,7 +206,8 @@ def test_what_is_no_serializer(command, own, here, tmp_path, name, told):
 
 def test_the_current_directory_takes_no_librarys_place(nfsdict, own, here):
     """As the installed command runs: its own directory is on the path, not the current one."""
-    (here / "json.py").write_text("raise SystemExit('the wrong json')")
+    (here / "own.py").write_text(f"import colorsys\n{OWN}")
+    (here / "colorsys.py").write_text("raise SystemExit('not the library')")
     run = "import sys; sys.path.remove(''); from nfsdict.cli import main; sys.exit(main())"
     arguments = ["set", "./s", "k", "v", "--serializer", "own:Lines"]
     env = {**os.environ, "NFSDICT_BACKEND": nfsdict.BACKEND}

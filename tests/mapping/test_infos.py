@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
+import time
 from datetime import datetime, timedelta, timezone
 
 import pytest
 
 from support.aging import age
+from support.forks import forking, in_child
 from support.index_layout import TWINS, WANTED, open_, plain_write
 from support.layout import digest, value_file
 from support.planted import Ran, evil
@@ -211,12 +214,10 @@ def test_shard_by_shard(nfsdict, tmp_path, lists):
 
 
 def test_a_loop_left_early_ends_its_threads(nfsdict, tmp_path, monkeypatch):
-    threading = importlib.import_module("threading")
     shards = importlib.import_module("nfsdict.storage.shards").Shards
     original = shards.list
     d = open_(nfsdict, tmp_path, workers=4)
     d.update(dict.fromkeys(map(str, range(500)), 0))
-    time = importlib.import_module("time")
     monkeypatch.setattr(shards, "list", lambda *args: time.sleep(0.003) or original(*args))
     before = threading.active_count()
     infos = d.infos()
@@ -247,3 +248,20 @@ def test_many_infos_read_the_index_once(nfsdict, store, monkeypatch):
     for _ in range(3):
         assert [d.info(key).packed for key in STORED] == [True, True, True, False]
     assert len(opened) == 1
+
+
+@forking
+def test_within_another_call(nfsdict, store, monkeypatch):
+    """In a signal handler that has interrupted a call which holds locks; or the child's alarm ends
+    it. Threads list the shards, as they wait."""
+    shards = importlib.import_module("nfsdict.storage.shards").Shards
+    original = shards.list
+    monkeypatch.setattr(shards, "list", lambda *args: time.sleep(0.003) or original(*args))
+    d = open_(nfsdict, store, workers=4)
+
+    def ask():
+        with d._locks.guard, d._locks.state:
+            assert {info.key for info in d.infos()} == STORED.keys()
+            assert d.info("a").packed
+
+    assert in_child(ask) == 0

@@ -199,3 +199,30 @@ peak(lambda: bounded.repair())
     for most, after in peaks(script, tmp_path):
         assert most < OF_ALL
         assert after < OF_ALL
+
+
+def test_a_transfer_holds_a_batch(nfsdict, tmp_path):
+    """64 MiB of what is written, and what is read ahead."""
+    script = """
+import os
+def opened(name, **options):
+    return nfsdict.NfsDict(name, base, "bytes", durable=False, **options)
+d = opened("s", cache_bytes=0)
+for number in range(160):
+    d[str(number)] = os.urandom(MIB)
+with open("/dev/null", "wb") as null:
+    peak(lambda: d.export_to(null))
+with open(base + "/archive", "wb") as file:
+    d.export_to(file)
+t = opened("t")
+with open(base + "/archive", "rb") as file:
+    peak(lambda: t.import_from(file))
+    file.seek(0)
+    peak(lambda: t.import_from(file))
+peak(lambda: opened("u").copy_from(d))
+"""
+    export, *others = peaks(script, tmp_path)
+    assert export[0] < 24 + SLACK
+    for most, after in others:
+        assert most < 64 + 24 + 2 * SLACK
+        assert after < SLACK

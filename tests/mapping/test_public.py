@@ -14,10 +14,12 @@ import pytest
 
 PUBLIC = [
     "BACKEND",
+    "ArchiveError",
     "BatchError",
     "CorruptValueError",
     "Diagnosis",
     "EntryInfo",
+    "ExportReport",
     "Finding",
     "Lease",
     "LeaseInfo",
@@ -30,6 +32,7 @@ PUBLIC = [
     "RepairReport",
     "Serializer",
     "Task",
+    "TransferReport",
     "UncertainWriteError",
     "UnsafeMountWarning",
     "UntrustedPickleWarning",
@@ -68,6 +71,7 @@ def test_typed(nfsdict):
         ("ReadOnlyError", (PermissionError,)),
         ("UncertainWriteError", (OSError,)),
         ("BatchError", (OSError,)),
+        ("ArchiveError", (ValueError,)),
     ],
 )
 def test_errors(nfsdict, error, bases):

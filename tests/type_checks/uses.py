@@ -6,6 +6,8 @@ What is wrong use is marked as an error to be ignored, and an unneeded mark is a
 from __future__ import annotations
 
 import pickle
+import shelve
+import sys
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -200,3 +202,16 @@ def memoized_methods(trainer: Trainer) -> None:
     assert_type(trainer.train(0.1), int)
     assert_type(Trainer.train.peek(trainer, 0.1), int)
     trainer.train("x")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+def transfers(d: NfsDict[int], other: NfsDict[str], path: Path, shelf: shelve.Shelf[int]) -> None:
+    with path.open("wb") as written:
+        assert_type(d.export_to(written), nfsdict.ExportReport)
+    assert_type(d.export_to(sys.stdout.buffer, jsonl=True).failed, dict[str, str])
+    with path.open("rb") as read:
+        assert_type(d.import_from(read, keep_existing=True), nfsdict.TransferReport)
+    assert_type(d.copy_from(other).written, int)
+    d.copy_from({"a": 1}, keep_existing=True)
+    d.copy_from(shelf)
+    d.copy_from([("a", 1)])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    d.import_from("x.tar")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
-from . import coordination, doctor, edit, entries, listing, upkeep, watch
+from . import coordination, doctor, edit, entries, listing, transfer, upkeep, watch
 from .advice import Telling
 from .output import ERROR, complain, finish_output
-from .stores import AUTO, NAMING
+from .stores import NAMING, add_store
 
 ASKED = "_ARGCOMPLETE"  # set in the environment when a shell asks for completions
 
@@ -20,7 +20,8 @@ EPILOG = """\
 exit status:
   0  done
   1  get, del, edit, path: no such key; verify, repair: files that can't be read;
-     verify: files that the index contradicts; work: a COMMAND failed; demo: a mismatch
+     verify: files that the index contradicts; export, import, copy, migrate: entries
+     that were left out; work: a COMMAND failed; demo: a mismatch
   N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
   130  Ctrl-C
@@ -74,23 +75,7 @@ def parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
 
     store = argparse.ArgumentParser(add_help=False)
-    store.add_argument("name", metavar="NAME", help="the store: see below")
-    store.add_argument("--base-dir", metavar="DIR", help="where stores are kept: see below")
-    store.add_argument(
-        "--serializer",
-        metavar="NAME",
-        default=AUTO,
-        help="how the store's values are written: pickle, json, bytes, buffers, or "
-        "MODULE:OBJECT for a serializer of your own, from where Python finds modules, or else the "
-        "current directory; a class or function is called for it (default: found from the "
-        "store's files; pickle for a new store)",
-    )
-    store.add_argument(
-        "--key-file",
-        metavar="FILE",
-        help="the values are signed with the key that is this file's content, to the last byte; "
-        "only its owner may be permitted to use the file",
-    )
+    add_store(store)
 
     def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
         added = commands.add_parser(
@@ -104,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (listing, entries, edit, watch, upkeep, coordination, doctor):
+    for group in (listing, entries, edit, watch, upkeep, transfer, coordination, doctor):
         group.add_commands(command)
 
     added = command(

@@ -106,10 +106,13 @@ def _serializers(**_: Any) -> list[str]:
 
 _COMPLETERS: dict[str, Callable[..., Iterable[str]]] = {
     "name": _stores,
+    "source": _stores,
     "key": _keys,
     "keys": _keys,
     "prefix": _keys,
     "serializer": _serializers,
+    "from_serializer": _serializers,
+    "to_serializer": _serializers,
     "base_dir": DirectoriesCompleter(),
     "directory": DirectoriesCompleter(),
 }

@@ -26,6 +26,40 @@ or else of the environment variable NFSDICT_BASE_DIR, or else the user's data di
 """
 
 
+def add_store(parser: argparse.ArgumentParser, name: str = "NAME") -> None:
+    """Add the arguments that say which store it is, and how it is written."""
+    parser.add_argument("name", metavar=name, help="the store: see below")
+    parser.add_argument("--base-dir", metavar="DIR", help="where stores are kept: see below")
+    add_serializer(parser)
+
+
+def add_serializer(parser: argparse.ArgumentParser, of: str = "") -> None:
+    """Add the options ``--serializer`` and ``--key-file``, with this text before their names."""
+    parser.add_argument(
+        f"--{of}serializer",
+        metavar="NAME",
+        default=AUTO,
+        help="how the store's values are written: pickle, json, bytes, buffers, or "
+        "MODULE:OBJECT for a serializer of your own, from where Python finds modules, or else the "
+        "current directory; a class or function is called for it (default: found from the "
+        "store's files; pickle for a new store)",
+    )
+    parser.add_argument(
+        f"--{of}key-file",
+        metavar="FILE",
+        help="the values are signed with the key that is this file's content, to the last byte; "
+        "only its owner may be permitted to use the file",
+    )
+
+
+def is_empty(arguments: argparse.Namespace) -> bool:
+    """Whether the store isn't there, or has no entry."""
+    try:
+        return not kinds_in(os.path.join(*base_and_name_of(arguments)))
+    except FileNotFoundError:
+        return True
+
+
 def reading(arguments: argparse.Namespace) -> NfsDict[Any]:
     """The store, opened read-only; FileNotFoundError if there is none."""
     return _opened(arguments, create=False, read_only=True)

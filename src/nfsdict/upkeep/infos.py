@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -14,6 +14,7 @@ from ..batches import batches
 from ..core import digest
 from ..entries import Entries, Entry
 from ..errors import CorruptValueError, described
+from ..index.shard import ShardIndex
 from ..index.tables import PackTables
 from ..layout import UNKNOWN, file_size, mtime_of
 from ..parallel import in_parallel
@@ -80,50 +81,47 @@ class Infos:
 
     def all(self, prefix: str) -> Iterator[EntryInfo]:
         """See ``NfsDict.infos``."""
-        for shard in self.shards():
-            for one in shard:
-                if one.key.startswith(prefix):
-                    yield self._info(one)
+        with closing(self.shards()) as shards:
+            for shard in shards:
+                for one in shard:
+                    if one.key.startswith(prefix):
+                        yield self._info(one)
 
-    def shards(self) -> Iterator[list[Known]]:
+    def shards(self) -> Generator[list[Known], None, None]:
         """What is in the store, in lists, each of entries of one shard. OSError if a directory
         can't be listed."""
         self._storage.shards.find_root(whole_path=True)
         self._tables.load()
+        known: dict[str, ShardIndex] = {}
+        if not self._state.locks.interrupted:
+            with self._state.locks.guard:
+                known = self._state.snapshot()
         present = self._storage.shards.present()
-        with closing(in_parallel(self._list, present, self._workers)) as listed:
+        listings = in_parallel(lambda shard: self._list(shard, known), present, self._workers)
+        with closing(listings):
             pieces = (
                 (shard if number == 0 else _Listed([], shard.unknown), names, size)
-                for shard in listed
+                for shard in listings
                 for number, (names, size) in enumerate(_batches(shard))
             )
-            read = in_parallel(self._read, pieces, self._workers, size=lambda piece: piece[2])
-            with closing(read):
-                yield from read
+            yield from in_parallel(self._read, pieces, self._workers, size=lambda piece: piece[2])
 
-    def _list(self, shard: str) -> _Listed:
-        signatures = self._storage.shards.list(shard).signatures
-        keys = self._known_keys(shard)
+    def _list(self, shard: str, known: dict[str, ShardIndex]) -> _Listed:
+        # A digest has one key, however old it is what the packs or this dictionary know.
+        names = self._tables.keys(shard)
+        if shard in known:
+            names.update(known[shard].names())
+        keys = {digest(key): key for key in names}
         packed = self._tables.packed(shard)
         found = _Listed([], {})
-        for hexdigest, signature in signatures.items():
+        for hexdigest, signature in self._storage.shards.list(shard).signatures.items():
             key = keys.get(hexdigest)
             if key is None or signature == UNKNOWN:  # lstat failed
                 found.unknown[hexdigest] = signature
             else:
-                known = Known(key, hexdigest, signature, packed.get(key) == signature)
-                found.known.append(known)
+                one = Known(key, hexdigest, signature, packed.get(key) == signature)
+                found.known.append(one)
         return found
-
-    def _known_keys(self, shard: str) -> dict[str, str]:
-        """The keys of this shard that the packs or this dictionary know, by digest. A digest has
-        one key, however old that knowledge is."""
-        keys = {digest(key): key for key in self._tables.keys(shard)}
-        if not self._state.locks.interrupted:
-            with self._state.locks.guard:
-                known = self._state.entries(shard)
-            keys.update((hexdigest, entry.key) for hexdigest, entry in known.items())
-        return keys
 
     def _read(self, piece: tuple[_Listed, list[str], int]) -> list[Known]:
         """What is known of the shard, and these files of it read for their keys."""

@@ -20,11 +20,12 @@ from ..scan import Scanner
 from ..state import StoreState
 from ..storage import Storage
 from .infos import EntryInfo, Infos
+from .moving import Moving
 from .repair import RepairReport, repair
 from .verify import VerifyReport, verify
 
 
-class Upkeep:
+class Upkeep(Moving):
     """Base class of ``NfsDict``, which sets the attributes."""
 
     _entries: Entries

@@ -1,0 +1,41 @@
+"""Files that a command writes outside of stores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO
+
+from ..errors import failure
+from ..layout import temporary_name
+
+
+@contextmanager
+def whole_file(path: str) -> Iterator[IO[bytes]]:
+    """A binary file that gets its name when the block ends, replacing what has it, or never.
+
+    It is written beside that, as ``.nfsdict-…``, and removed after an exception; a process that is
+    killed leaves it. If the path is a device or a pipe it is written itself. A link is followed.
+    """
+    target = os.path.realpath(path)
+    temporary = os.path.join(os.path.dirname(target), temporary_name())
+    try:
+        if os.path.exists(target) and not os.path.isfile(target):
+            with open(target, "wb") as file:
+                yield file
+            return
+        try:
+            with open(temporary, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+    except OSError as error:
+        if error.filename in (None, temporary):  # of a write no error names the file
+            raise failure(error.errno or 0, path) from error
+        raise

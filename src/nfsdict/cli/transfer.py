@@ -1,0 +1,195 @@
+"""Commands that move entries: export, import, copy, migrate."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
+
+from .. import ExportReport, NfsDictError, TransferReport
+from ..serializers import KNOWN, AnySerializer
+from ..upkeep.migrate import KINDS, Foreign
+from .files import whole_file
+from .output import DONE, NO, complain, show
+from .stores import (
+    AUTO,
+    NAMING,
+    add_serializer,
+    add_store,
+    chosen,
+    is_empty,
+    reading,
+    writing,
+)
+
+if TYPE_CHECKING:
+    from ..upkeep.archive import Archive
+
+_PRINTS = (
+    "Prints how many entries were written, were there with the same content, were kept,\n"
+    "and which were left out."
+)
+_AGAIN = "Interrupted, it can be run again: what is the same isn't written anew."
+
+
+def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
+    added = command(
+        "export",
+        export,
+        "Write all entries into a tar, while others go on writing.\n\n"
+        "Its last member says how many they are and their digest, so that import sees whether\n"
+        "it is whole. FILE gets its name when it is. `tar -x` in an empty directory makes a\n"
+        "store of it. Entries that can't be read here are left out, and named.",
+    )
+    added.add_argument("file", metavar="FILE", help="- writes to standard output")
+    added.add_argument(
+        "--jsonl",
+        action="store_true",
+        help='write lines {"key": …, "value": …} instead; for stores of JSON',
+    )
+    added.add_argument("--json", action="store_true", help="the counts as one JSON object")
+
+    added = command(
+        "import",
+        import_,
+        "Take over the entries of an archive that export has written.\n\n"
+        "The store is made if it is not there, with the serializer of the archive. From a file\n"
+        "that is cut short or damaged nothing is taken; from standard input what comes before,\n"
+        f"and it says how many entries that were. {_AGAIN}\n{_PRINTS}\n\n{NAMING}",
+        over=(),
+    )
+    added.add_argument("file", metavar="FILE", help="- reads standard input")
+    add_store(added)
+    _add_options(added)
+    added.add_argument(
+        "--jsonl",
+        action="store_true",
+        help='read lines {"key": …, "value": …} instead; for stores of JSON',
+    )
+
+    added = command(
+        "copy",
+        copy,
+        "Copy the entries of one store into another, while others go on writing.\n\n"
+        "DST is made if it is not there, with the serializer and the key of SRC unless other\n"
+        f"ones are named. {_AGAIN}\n{_PRINTS}\n\n{NAMING}",
+        over=(),
+    )
+    added.add_argument("source", metavar="SRC", help="a store: see below")
+    added.add_argument("name", metavar="DST", help="a store: see below")
+    added.add_argument("--base-dir", metavar="DIR", help="where stores are kept: see below")
+    add_serializer(added, "from-")
+    add_serializer(added, "to-")
+    _add_options(added)
+
+    added = command(
+        "migrate",
+        migrate,
+        "Copy what another program has kept into a store.\n\n"
+        "PATH is what shelve.open gets, a directory of diskcache, a file of sqlitedict, the\n"
+        "directory of a joblib.Memory, or a folder of pickles. Keys that aren't text become\n"
+        "their repr; those of sqlitedict with several tables are TABLE/KEY, of joblib\n"
+        "MODULE/FUNCTION/HASH, of pickles the path in the folder without .pkl or .pickle.\n"
+        f"Reading them runs code, if they are pickles. {_AGAIN}\n{_PRINTS}\n\n{NAMING}",
+        over=(),
+    )
+    added.add_argument("kind", metavar="KIND", choices=list(KINDS), help="|".join(KINDS))
+    added.add_argument("path", metavar="PATH")
+    add_store(added)
+    _add_options(added)
+
+
+def _add_options(added: argparse.ArgumentParser) -> None:
+    """What all commands have that write into a store."""
+    added.add_argument(
+        "--keep-existing", action="store_true", help="leave keys alone that have an entry"
+    )
+    added.add_argument("--json", action="store_true", help="the counts as one JSON object")
+
+
+def export(arguments: argparse.Namespace) -> int:
+    store = reading(arguments)
+    if arguments.file == "-":
+        if sys.stdout.isatty() and not arguments.jsonl:
+            raise NfsDictError("no archive is written to a terminal: name a file, or pipe it on")
+        report = store.export_to(sys.stdout.buffer, jsonl=arguments.jsonl)
+    else:
+        with whole_file(arguments.file) as file:
+            report = store.export_to(file, jsonl=arguments.jsonl)
+    return _told(report, arguments, quiet=arguments.file == "-")
+
+
+def import_(arguments: argparse.Namespace) -> int:
+    with _opened(arguments.file) as file:
+        given: IO[bytes] | Archive = file
+        if arguments.jsonl:
+            _default(arguments, "json")
+        else:
+            from ..upkeep.archive import Archive
+
+            given = Archive(file)
+            _default(arguments, _name_of(given.extension))
+        with writing(arguments) as store:
+            keep = arguments.keep_existing
+            report = store.import_from(given, keep_existing=keep, jsonl=arguments.jsonl)
+    return _told(report, arguments)
+
+
+def copy(arguments: argparse.Namespace) -> int:
+    of_source = argparse.Namespace(
+        name=arguments.source,
+        base_dir=arguments.base_dir,
+        serializer=arguments.from_serializer,
+        key_file=arguments.from_key_file,
+    )
+    source = reading(of_source)
+    arguments.serializer, arguments.key_file = arguments.to_serializer, arguments.to_key_file
+    if arguments.serializer == AUTO and arguments.key_file is None:
+        arguments.key_file = arguments.from_key_file
+        _default(arguments, chosen(of_source))
+    with writing(arguments) as store:
+        report = store.copy_from(source, keep_existing=arguments.keep_existing)
+    return _told(report, arguments)
+
+
+def migrate(arguments: argparse.Namespace) -> int:
+    source = Foreign(arguments.kind, arguments.path)
+    with writing(arguments) as store:
+        report = store.copy_from(source, keep_existing=arguments.keep_existing)
+    return _told(report, arguments)
+
+
+@contextmanager
+def _opened(path: str) -> Iterator[IO[bytes]]:
+    if path == "-":
+        yield sys.stdin.buffer
+    else:
+        with open(path, "rb") as file:
+            yield file
+
+
+def _default(arguments: argparse.Namespace, serializer: AnySerializer) -> None:
+    """Let the store have this serializer if the user names none and it has no entry yet."""
+    if arguments.serializer == AUTO and is_empty(arguments):
+        arguments.serializer = serializer
+
+
+def _name_of(extension: str) -> Any:
+    """The name of the built-in serializer of this extension, signed or not. Of another one the
+    store is asked, and if need be the user."""
+    bare = extension[: -len(".signed")] if extension.endswith(".signed") else extension
+    return next((name for name, one in KNOWN.items() if one.extension == bare), AUTO)
+
+
+def _told(
+    report: ExportReport | TransferReport, arguments: argparse.Namespace, quiet: bool = False
+) -> int:
+    if not quiet:
+        show(dataclasses.asdict(report), arguments)
+    else:
+        for path, reason in report.failed.items():
+            complain(f"left out {path}: {reason}")
+    return NO if report.failed else DONE

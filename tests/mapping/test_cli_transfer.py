@@ -1,0 +1,260 @@
+"""The commands that move entries: what they print, their statuses, and what they leave."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+PAIRS = {f"k{number}": "x" * (number % 300) for number in range(100)}
+
+
+@pytest.fixture
+def command(package, tmp_path):
+    """Run the command in a process of its own, over stores below tmp_path."""
+
+    def run(name, *arguments, **options):
+        return subprocess.run(
+            [sys.executable, "-m", "nfsdict", name, "--base-dir", tmp_path, *arguments],
+            env={**os.environ, "NFSDICT_BACKEND": package.BACKEND},
+            **{"capture_output": True, **options},
+        )
+
+    return run
+
+
+@pytest.fixture
+def store(package, tmp_path):
+    def store(pairs, name="s", serializer="pickle"):
+        with package.NfsDict(name, tmp_path, serializer) as opened:
+            opened.update(pairs)
+        return opened
+
+    return store
+
+
+def output(done):
+    assert (done.returncode, done.stderr) == (0, b"")
+    return done.stdout
+
+
+def complaint(done, status=2):
+    assert (done.returncode, done.stdout) == (status, b""), done.stderr
+    line = done.stderr.decode()
+    assert line.startswith("nfsdict: ") and line.count("\n") == 1, line
+    return line
+
+
+def names(path):
+    return {file.name for file in path.iterdir()}
+
+
+@pytest.mark.parametrize("serializer", ["json", "bytes"])
+def test_export_and_import(package, command, store, tmp_path, serializer):
+    pairs = PAIRS if serializer == "json" else dict.fromkeys(PAIRS, b"")
+    store(pairs, serializer=serializer)
+    archive = tmp_path / "archive.tar"
+    archive.write_text("older")
+    assert b"entries  100\n" in output(command("export", "s", archive))
+    with tarfile.open(archive) as tar:
+        assert len(tar.getnames()) == 102
+    done = json.loads(output(command("import", archive, "t", "--json")))
+    assert done == {"written": 100, "same": 0, "kept": 0, "failed": {}}
+    assert dict(package.NfsDict("t", tmp_path, serializer)) == pairs
+    done = json.loads(output(command("import", archive, "t", "--json", "--keep-existing")))
+    assert done == {"written": 0, "same": 0, "kept": 100, "failed": {}}
+    assert names(tmp_path) == {"archive.tar", "s", "t"}
+
+
+def test_from_pipe_to_pipe(package, command, store, tmp_path):
+    store(PAIRS)
+    data = output(command("export", "s", "-"))
+    assert json.loads(output(command("import", "-", "t", "--json", input=data)))["written"] == 100
+    assert dict(package.NfsDict("t", tmp_path)) == PAIRS
+    line = complaint(command("import", "-", "u", input=data[:-2000]))
+    assert "cut short; 0 entries were taken over before that" in line
+
+
+def test_lines_of_json(package, command, store, tmp_path):
+    store({"a": [1], "b": None}, serializer="json")
+    data = output(command("export", "s", "-", "--jsonl"))
+    assert sorted(data.splitlines()) == [
+        b'{"key": "a", "value": [1]}',
+        b'{"key": "b", "value": null}',
+    ]
+    output(command("import", "-", "t", "--jsonl", input=data))
+    assert dict(package.NfsDict("t", tmp_path, "json")) == {"a": [1], "b": None}
+    store({"a": 1}, "pickles")
+    assert ".pkl files" in complaint(command("export", "pickles", "-", "--jsonl"))
+    assert ".pkl files" in complaint(command("import", "-", "pickles", "--jsonl", input=data))
+
+
+def test_what_was_left_out_is_named_and_status_1(command, store, tmp_path):
+    damaged = store({"a": 1, "b": 2}).path_of("b")
+    damaged.write_bytes(b"")
+    done = command("export", "s", tmp_path / "archive.tar", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout)["failed"] == {str(damaged): "the file is empty"}
+    done = command("export", "s", "-")
+    assert done.returncode == 1
+    assert f"left out {damaged}: the file is empty\n".encode() in done.stderr
+    assert json.loads(command("copy", "s", "t", "--json").stdout)["written"] == 1
+
+
+def test_copy(package, command, store, tmp_path):
+    store({"a": [1], "b": "text"})
+    copied = json.loads(output(command("copy", "s", "t", "--json")))
+    assert copied == {"written": 2, "same": 0, "kept": 0, "failed": {}}
+    copied = json.loads(output(command("copy", "s", "u", "--to-serializer", "json", "--json")))
+    assert copied == {"written": 2, "same": 0, "kept": 0, "failed": {}}
+    assert dict(package.NfsDict("u", tmp_path, "json")) == {"a": [1], "b": "text"}
+    store({"b": "mine"}, "t")
+    copied = json.loads(output(command("copy", "u", "t", "--json", "--keep-existing")))
+    assert copied == {"written": 0, "same": 0, "kept": 2, "failed": {}}
+    assert b"same     1\n" in output(command("copy", "u", "t"))
+    done = command("copy", "t", "v", "--to-serializer", "bytes")
+    assert done.returncode == 1 and b"failed   2\n" in done.stdout
+
+
+def test_signed_stores(package, command, store, tmp_path):
+    for name, key in (("key", b"1" * 16), ("other", b"2" * 16)):
+        (tmp_path / name).write_bytes(key)
+        (tmp_path / name).chmod(0o600)
+    signed = package.signed(key=b"1" * 16)
+    store(PAIRS, serializer=signed)
+    data = output(command("export", "s", "-", "--key-file", tmp_path / "key"))
+    key = ("--key-file", tmp_path / "key")
+    assert json.loads(output(command("import", "-", "t", *key, "--json", input=data)))[
+        "written"
+    ] == len(PAIRS)
+    other = ("--key-file", tmp_path / "other")
+    done = json.loads(command("import", "-", "u", *other, "--json", input=data).stdout)
+    assert len(done["failed"]) == len(PAIRS)
+    source = ("--from-key-file", tmp_path / "key", "--json")
+    assert json.loads(output(command("copy", "s", "t", *source)))["same"] == len(PAIRS)
+    assert json.loads(output(command("copy", "s", "v", *source)))["written"] == len(PAIRS)
+    assert dict(package.NfsDict("v", tmp_path, signed)) == PAIRS
+    output(command("copy", "s", "w", *source, "--to-serializer", "pickle"))
+    assert dict(package.NfsDict("w", tmp_path)) == PAIRS
+    output(command("copy", "s", "x", *source, "--to-key-file", tmp_path / "other"))
+    assert dict(package.NfsDict("x", tmp_path, package.signed(key=b"2" * 16))) == PAIRS
+
+
+def test_migrate(package, command, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "a.pkl").write_bytes(b"I1\n.")
+    output(command("migrate", "pickles", tmp_path / "folder", "s"))
+    assert dict(package.NfsDict("s", tmp_path)) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("export", "missing", "FILE"),
+        ("export", "s", "missing/FILE"),
+        ("export", "s", "FILE", "--serializer", "json"),
+        ("export", "s", "."),
+        ("import", "missing", "t"),
+        ("import", ".", "t"),
+        ("import", "text", "t"),
+        ("import", "text", "j", "--jsonl"),
+        ("copy", "missing", "t"),
+        ("copy", "s", "s"),
+        ("copy", "s", "x/../t"),
+        ("migrate", "shelve", "missing", "t"),
+        ("migrate", "sqlitedict", "text", "t"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(
+    package, store, tmp_path, monkeypatch, capfdbinary, arguments
+):
+    store({"a": 1})
+    (tmp_path / "text").write_text("text")
+    before = names(tmp_path) | {"t", "j"}  # a destination may be made
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NFSDICT_BASE_DIR", str(tmp_path))
+    status = importlib.import_module("nfsdict.cli").main(arguments)
+    complaint(subprocess.CompletedProcess(arguments, status, *capfdbinary.readouterr()))
+    assert names(tmp_path) <= before
+    assert not list(tmp_path.glob("[tj]/??/*"))
+
+
+def test_a_disk_that_is_full_leaves_the_older_file(command, store, tmp_path):
+    store(PAIRS)
+    (tmp_path / "archive.tar").write_text("older")
+    done = command(
+        "export",
+        "s",
+        tmp_path / "archive.tar",
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    assert str(tmp_path / "archive.tar") in complaint(done)
+    assert (tmp_path / "archive.tar").read_text() == "older"
+    assert names(tmp_path) == {"archive.tar", "s"}
+    with open("/dev/full", "wb") as full:
+        done = command("export", "s", "-", capture_output=False, stdout=full, stderr=-1)
+    assert done.returncode == 2 and b"No space left" in done.stderr
+    assert "/dev/full" in complaint(command("export", "s", "/dev/full"))
+    assert os.path.exists("/dev/full")
+
+
+def test_a_reader_that_goes_away_ends_an_export_in_silence(command, store):
+    store({"k": "x" * 1_000_000})
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = command("export", "s", "-", capture_output=False, stdout=writer, stderr=-1)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_import_is_run_again(package, command, store, tmp_path, number):
+    store(PAIRS)
+    data = output(command("export", "s", "-"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nfsdict", "import", "--base-dir", tmp_path, "-", "t"],
+        env={**os.environ, "NFSDICT_BACKEND": package.BACKEND},
+        stdin=-1,
+        stdout=-1,
+        stderr=-1,
+    )
+    with process:
+        process.stdin.write(data[:-2000])
+        process.stdin.flush()
+        while not (tmp_path / "t").exists():  # it waits for the rest
+            assert process.poll() is None
+        process.send_signal(number)
+        assert process.wait() == (130 if number == signal.SIGINT else -number)
+        assert process.stderr.read() == b""
+    assert json.loads(output(command("import", "-", "t", "--json", input=data)))["written"] == 100
+    assert dict(package.NfsDict("t", tmp_path)) == PAIRS
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "an error"), None])
+def test_a_file_gets_its_name_when_it_is_whole(package, tmp_path, error):
+    whole_file = importlib.import_module("nfsdict.cli.files").whole_file
+    path = tmp_path / "link"
+    path.symlink_to("target")
+    (tmp_path / "target").write_bytes(b"older")
+
+    def write():
+        with whole_file(str(path)) as file:
+            file.write(b"newer")
+            file.flush()
+            assert (tmp_path / "target").read_bytes() == b"older"
+            if error:
+                raise error
+        raise ZeroDivisionError
+
+    with pytest.raises(type(error) if error else ZeroDivisionError) as raised:
+        write()
+    assert getattr(raised.value, "filename", str(path)) == str(path)
+    assert (tmp_path / "target").read_bytes() == (b"older" if error else b"newer")
+    assert names(tmp_path) == {"link", "target"}
