@@ -55,12 +55,13 @@ def edit(arguments: argparse.Namespace) -> int:
             return DONE
         value = form.loads(text)
 
-        def changed(now: Any) -> Any:
-            if now is _GONE or _presented(now) != (form, before):
-                raise NfsDictError(f"somebody else has changed or removed {key!r} meanwhile")
-            return value
+        def unless_changed(now: Any) -> Any:
+            with suppress(NfsDictError):  # a value that can't be edited
+                if now is not _GONE and _presented(now) == (form, before):
+                    return value
+            raise NfsDictError(f"somebody else has changed or removed {key!r} meanwhile")
 
-        store.modify(key, changed, default=_GONE, timeout=_PATIENCE)
+        store.modify(key, unless_changed, default=_GONE, timeout=_PATIENCE)
     return DONE
 
 
