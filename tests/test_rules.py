@@ -16,7 +16,8 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
     __main__ cli cli.completion cli.coordination cli.doctor cli.edit cli.entries cli.listing
-    cli.transfer cli.upkeep cli.watch cli.stores cli.files cli.advice cli.output demo
+    cli.transfer cli.upkeep cli.watch cli.stores cli.files cli.telling cli.advice
+    cli.output demo
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
@@ -27,7 +28,8 @@ _ORDER = """
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
-    coordination.compute coordination.leases coordination.turns coordination.holding
+    coordination.compute coordination.leases coordination.lease_watch coordination.turns
+    coordination.holding
     coordination
     repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.infos
     upkeep.repair upkeep.verify upkeep.stats upkeep trust kinds
@@ -40,7 +42,7 @@ _ORDER = """
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
-    arguments views progress parallel batches locks errors layout
+    arguments views progress parallel batches logs counters locks errors layout
     core _core _pure backend
 """
 ORDER = _ORDER.split()

@@ -22,6 +22,7 @@ from .errors import (
     WrongSerializerError,
 )
 from .mapping import NfsDict
+from .progress import ProgressUpdate
 from .repack import PackReport
 from .serializers import Serializer, json_format
 from .signed import signed
@@ -55,6 +56,7 @@ __all__ = [
     "NfsDictError",
     "PackReport",
     "Packing",
+    "ProgressUpdate",
     "ReadOnlyError",
     "RepairReport",
     "Serializer",

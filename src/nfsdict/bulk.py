@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any, Callable, NamedTuple, Optional, Union
 
@@ -17,7 +18,9 @@ from .index.shard import Load, LoadedEntry
 from .index.writer import IndexWriter
 from .layout import latest_mtime
 from .loads import Loaded, Loads
+from .logs import Operation
 from .parallel import chunks, in_parallel
+from .progress import NO_BAR, Bar, Progress
 from .state import StoreState
 from .storage import Storage
 from .storage.values import Prepared
@@ -53,6 +56,10 @@ def _shard(item: Item) -> str:
     return item.hexdigest[:2]
 
 
+def _size(items: Sequence[Item]) -> int:
+    return sum(size_of(item.data) for item in items)
+
+
 class Bulk:
     """Works on chunks of keys in threads. Keys that failed are returned with their errors."""
 
@@ -63,9 +70,11 @@ class Bulk:
         storage: Storage,
         entries: Entries,
         loads: Loads,
+        progress: Progress,
         workers: int,
     ) -> None:
         self._loads = loads
+        self._progress = progress
         self._state = state
         self._writer = writer
         self._storage = storage
@@ -76,6 +85,13 @@ class Bulk:
     def put_all(self, pairs: Iterable[tuple[str, Any]], count: int) -> dict[str, OSError]:
         """Put these entries, so many, durable on return. Returns the keys that failed, with their
         errors."""
+        operation = Operation(self._storage, "update", f"of {count} keys")
+        with operation, self._progress.bar("update", count, "key") as bar:
+            return self._put_all(pairs, count, bar)
+
+    def _put_all(
+        self, pairs: Iterable[tuple[str, Any]], count: int, bar: Bar
+    ) -> dict[str, OSError]:
         failed: dict[str, OSError] = {}
         batch: list[Item] = []
         size = 0
@@ -90,28 +106,31 @@ class Bulk:
             batch.append(item)
             size += size_of(item.data)
             if size >= BATCH_BYTES:
-                failed.update(self.put(batch, count))
+                failed.update(self.put(batch, count, bar))
                 batch, size = [], 0
-        failed.update(self.put(batch, count))
+        failed.update(self.put(batch, count, bar))
         return failed
 
-    def put(self, batch: list[Item], count: int) -> dict[str, OSError]:
-        """Put these entries, each key once, which are part of so many. Returns as ``put_all``."""
+    def put(self, batch: list[Item], count: int, bar: Bar = NO_BAR) -> dict[str, OSError]:
+        """Put these entries, each key once, which are part of so many, and tell the ``bar``.
+        Returns as ``put_all``."""
         # A shard's files are written together, so that its directory is fsynced once.
         batch.sort(key=_shard)
         failed: dict[str, OSError] = {}
         loads = count >= _LOAD and self._storage.values.may_prepare
         if loads and any(size_of(item.data) <= PACKED for item in batch):
             for start in range(0, len(batch), _GROUP):
-                failed.update(self._load(batch[start : start + _GROUP]))
+                failed.update(self._load(batch[start : start + _GROUP], bar))
             return failed
         parts = chunks(batch, self._workers, _shard)
         write_part = partial(self._write_chunk, write=self._write)
-        for part in in_parallel(write_part, parts, self._workers, without_gil=True):
-            failed.update(part)
+        with closing(in_parallel(write_part, parts, self._workers, without_gil=True)) as written:
+            for part, errors in zip(parts, written):
+                failed.update(errors)
+                bar.add(len(part), _size(part))
         return failed
 
-    def _load(self, group: Sequence[Item]) -> dict[str, OSError]:
+    def _load(self, group: Sequence[Item], bar: Bar) -> dict[str, OSError]:
         """Write these items in two halves, so that the files can be told later by their signatures
         (``LoadedEntry``), and keep the small ones for a pack. Returns as ``put``."""
         began = time.monotonic()
@@ -144,17 +163,24 @@ class Bulk:
             return self._write_chunk(half[0], lambda items: publish(items, half[1]))
 
         parts = chunks(group, self._workers, _shard)
+        halves: list[Prepared] = []
         try:
-            halves = list(in_parallel(prepare, parts, self._workers, without_gil=True))
+            with closing(in_parallel(prepare, parts, self._workers, without_gil=True)) as prepared:
+                for part, half in zip(parts, prepared):
+                    halves.append(half)
+                    bar.add(0, _size(part))
             times = (one[1] for half in halves for one in half.made if isinstance(one, tuple))
             ticked = self._ticked(latest_mtime(times))
-            for part in in_parallel(
-                write_half, zip(parts, halves), self._workers, without_gil=True
-            ):
-                failed.update(part)
+            pairs = zip(parts, halves)
+            with closing(
+                in_parallel(write_half, pairs, self._workers, without_gil=True)
+            ) as written:
+                for part, errors in zip(parts, written):
+                    failed.update(errors)
+                    bar.add(len(part))
         except BaseException:
-            for prepared in made:
-                values.discard(prepared)
+            for half in made:
+                values.discard(half)
             raise
         if loaded:
             self._keep(load, loaded, began)
@@ -226,7 +252,8 @@ class Bulk:
         with self._locks.guard:
             known = self._state.shards()
         shards = sorted(known.union(self._storage.shards.present()))
-        for part in in_parallel(self._clear, shards, self._workers):
+        cleared = in_parallel(self._clear, shards, self._workers)
+        for part in self._progress.over(cleared, len(shards), "clear"):
             failed.update(part)
         return failed
 

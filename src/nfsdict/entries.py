@@ -155,7 +155,8 @@ class Entries:
         """
         if not same_but_for_ctime(self._reported.get(error.path, b""), error.signature):
             self._reported[error.path] = error.signature
-            log.warning("%s", error)
+            advice = "open the store with its key" if error.foreign else "set its key, or repair()"
+            log.warning("%s: %s", error, advice)
 
     def unpack(self, packed: dict[str, bytes]) -> dict[str, Any]:
         """Decode packed files, given by key: the values, by key.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 from .arguments import checked_seconds, plain
 from .core import MISSING
 from .locks import Locks
+from .logs import told
 from .scan import Scanner
 from .state import StoreState
 from .watching import Watching
@@ -31,6 +32,7 @@ class Following(Generic[V]):
     _state: StoreState
     _watching: Watching
 
+    @told("sync")
     def sync(self) -> None:
         """Re-read everything from disk. When lazy: list the keys, and read values when accessed.
 
@@ -42,6 +44,7 @@ class Following(Generic[V]):
         """
         self._scanner.scan(reread=True, telling=False)
 
+    @told("refresh")
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
@@ -81,6 +84,7 @@ class Following(Generic[V]):
         """
         return self._watching.watch(self, checked_seconds("interval", interval))
 
+    @told("wait_for")
     def wait_for(self, key: str, timeout: float | None = None) -> V:
         """Wait until some host has written the key, and return its value.
 

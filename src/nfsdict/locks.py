@@ -56,6 +56,25 @@ class _Guard:
             self._inside = None
 
 
+class _Guards(threading.local):
+    def __init__(self) -> None:
+        self.mine: dict[int, weakref.ref[Any]] = {}
+        """those of this thread, by their ids"""
+
+    def note(self, guard: Any) -> None:
+        mine, number = self.mine, id(guard)
+        mine[number] = weakref.ref(guard, lambda _: mine.pop(number, None))
+
+
+_guards = _Guards()
+
+
+def in_a_call() -> bool:
+    """Whether the calling thread is inside a call of some dictionary that may hold locks."""
+    guards = [found() for found in _guards.mine.copy().values()]
+    return any(guard is not None and guard.locked() for guard in guards)
+
+
 class Locks:
     """A thread takes them in this order: its ``guard``, one of ``index`` and ``shards``, ``state``.
 
@@ -103,6 +122,7 @@ class Locks:
             new = threading.Lock() if _WITH_IS_ATOMIC else _Guard(self._release_owned)
             # Unless an interrupting call of this thread has just stored one.
             lock: threading.Lock = vars(self._thread).setdefault("guard", new)
+            _guards.note(lock)
             return lock
 
     @property

@@ -38,10 +38,11 @@ from .interrupting import Interrupting
 from .kinds import Kinds
 from .loads import Loads
 from .locks import Locks
+from .logs import INFO, Operation, emit, kept_back, log, told
 from .once import Once
 from .one_key import OneKey
 from .options import Options
-from .progress import Progress
+from .progress import Progress, ProgressBar
 from .read_ahead import ReadAhead
 from .repack import pack_loads
 from .scan import Scanner
@@ -91,7 +92,14 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         lazy: open without listing; keys are listed when first needed, values read when accessed.
         create: make the store if it isn't there. Without it a mistyped name is a FileNotFoundError,
             which names stores that are there. So is a directory that has files and none of a store.
-        progress_bar: show loading and ``sync`` with tqdm (the extra ``nfsdict[progress]``).
+        progress_bar: show how far long calls have come: loading, ``sync``, ``update``, ``clear``,
+            ``pack``, ``verify``, ``repair`` and others over the whole store. True shows tqdm's bar
+            (the extra ``nfsdict[progress]``) on standard error. A class is used as tqdm's, such as
+            ``tqdm.rich.tqdm``. A function is called with a ``ProgressUpdate``, at the beginning and
+            after each step (a directory, or some files of it, or some keys), in the thread that
+            made the call, under no lock; for a bar of rich it is ``lambda now: bar.update(task,
+            completed=now.done, total=now.total)``. What it raises ends the call: an ``update`` has
+            written part of its keys then, each whole. Pickles and copies have no function or class.
         read_only: write nothing, not even the index; the store must exist.
         durable: whether a change is on stable storage when the call returns (fsync of the file and
             its directory). Without it a power cut can undo acknowledged changes, or leave empty
@@ -147,7 +155,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         lazy: bool = False,
         *,
         create: bool = True,
-        progress_bar: bool = False,
+        progress_bar: ProgressBar = False,
         read_only: bool = False,
         durable: bool = True,
         mode: int | None = None,
@@ -169,7 +177,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         self._arguments = (name, base, serializer, lazy)
         self._options = {
             "create": create,
-            "progress_bar": progress_bar,
+            # Who shows it in this process can't in another one, and may not be pickled.
+            "progress_bar": progress_bar is True,
             "read_only": read_only,
             "durable": durable,
             "mode": mode,
@@ -186,7 +195,13 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         self._entries = Entries(self._values, format)
         self._kinds = Kinds(self._storage, workers)
         self._state = StoreState(
-            Index(), self._cache, self._locks, lazy, cache_bytes, self._entries.fingerprint
+            Index(),
+            self._cache,
+            self._locks,
+            lazy,
+            cache_bytes,
+            self._entries.fingerprint,
+            self._storage.counters,
         )
         self._writer = IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
@@ -220,24 +235,31 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
         self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
         self._bulk = Bulk(
-            self._state, self._writer, self._storage, self._entries, self._loads, workers
+            self._state,
+            self._writer,
+            self._storage,
+            self._entries,
+            self._loads,
+            self._progress,
+            workers,
         )
         self._infos = Infos(self._state, self._storage, self._entries, workers)
         self._watching = Watching(self._scanner, self._state)
-        if read_only or not create:
-            try:
-                self._storage.check(any_directory=create)
-            except FileNotFoundError:
-                raise no_such_store(base, name) from None
-        if not read_only:
-            self._storage.create()
-            weakref.finalize(self, self._writer.flush)
-        warn_of_mount(self._storage)
-        warn_of_writers(self._storage, format, mode)
-        if lazy:
-            self._storage.shards.prefetch()
-        else:
-            self._scanner.scan(telling=False)
+        with Operation(self._storage, "open"):
+            if read_only or not create:
+                try:
+                    self._storage.check(any_directory=create)
+                except FileNotFoundError:
+                    raise no_such_store(base, name) from None
+            if not read_only:
+                self._storage.create()
+                weakref.finalize(self, self._writer.flush)
+            warn_of_mount(self._storage)
+            warn_of_writers(self._storage, format, mode)
+            if lazy:
+                self._storage.shards.prefetch()
+            else:
+                self._scanner.scan(telling=False)
         if refresh_every is not None:
             self._watching.refresh_every(self, refresh_every, begun)
 
@@ -257,6 +279,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
     # A value that a call replaces in the cache is bound to a name until all locks are released:
     # dropping the last reference may run its ``__del__``, which could wait for those locks.
 
+    @told("get", "fresh")
     def _lookup(self, key: str, fresh: bool, /) -> Any:
         if not isinstance(key, str):
             hash(key)  # as a dict does: TypeError
@@ -266,6 +289,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             self._check_serializer()
         return value
 
+    @told("in")
     def _exists(self, key: str, /) -> bool:
         found = self._one_key.exists(plain(key))
         if not found:
@@ -273,6 +297,16 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         return found
 
     def __setitem__(self, key: str, value: V) -> None:
+        # What ``told`` does, written out for speed.
+        if log.isEnabledFor(INFO):
+            with Operation(self._storage, "put", f"{key!r:.200}"):
+                self._put(key, value)
+            return
+        self._put(key, value)
+        if kept_back:
+            emit()
+
+    def _put(self, key: str, value: V) -> None:
         if self._read_only or type(key) is not str:
             key = self._changing(key)
         value = self._entries.freeze(value)
@@ -301,6 +335,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
                 raise
         del replaced
 
+    @told("del")
     def __delitem__(self, key: str) -> None:
         if not self._may_exist(key):
             raise KeyError(key)
@@ -341,6 +376,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         if failed:
             raise BatchError(failed)
 
+    @told("clear")
     def clear(self) -> None:
         """Remove every entry that is in the store now, whoever wrote it.
 
@@ -391,6 +427,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         if not self._kinds.checked:
             self._kinds.check_serializer(any_known=bool(self._cache or len(self._state.index)))
 
+    @told("close")
     def close(self) -> None:
         """Write the index, if that pays; end watches, and the thread of ``refresh_every``.
 

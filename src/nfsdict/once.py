@@ -8,9 +8,10 @@ from .core import MISSING
 from .draw import Draw
 from .entries import Entries
 from .errors import CorruptValueError
+from .logs import told
 from .one_key import OneKey
 from .storage import Storage
-from .taking import Taker
+from .taking import Taker, Taking
 
 V = TypeVar("V")
 T = TypeVar("T")
@@ -37,6 +38,7 @@ class Once(Generic[V]):
         def _may_exist(self, key: object) -> bool: ...
         def _writable(self) -> None: ...
 
+    @told("add")
     def add(self, key: str, value: V) -> bool:
         """Create the entry and return True; if it exists, change nothing and return False.
 
@@ -95,7 +97,7 @@ class Once(Generic[V]):
             key = self._changing(key)
             taking, undo = self._taker.begin(key)
             try:
-                value = self._taker.take_entry(taking)
+                value = self._take(taking)
                 if value is not MISSING:
                     return value
             except BaseException:
@@ -113,6 +115,10 @@ class Once(Generic[V]):
             raise KeyError(key)
         return default
 
+    @told("pop")
+    def _take(self, taking: Taking) -> Any:
+        return self._taker.take_entry(taking)
+
     def popitem(self) -> tuple[str, V]:
         """Remove and return some entry; of all callers on all hosts exactly one gets it.
 
@@ -126,7 +132,7 @@ class Once(Generic[V]):
             self._writable()
             taking, undo = self._taker.begin(key)
             try:
-                value = self._taker.take_entry(taking)
+                value = self._take(taking)
                 if value is not MISSING:
                     return key, value  # if MISSING, another process was faster
             except BaseException as error:

@@ -90,6 +90,8 @@ class OneKey:
             if signature is not None:
                 with guard:
                     self._state.record_seen(hexdigest, read, signature, UNREAD)
+            else:
+                self._state.counters.misses += 1
         finally:
             with guard:
                 self._state.end_read(read)

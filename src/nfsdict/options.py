@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypedDict
 
+from .progress import ProgressBar
 from .serializers import AnySerializer
 
 
@@ -13,7 +14,7 @@ class Options(TypedDict, total=False):
     serializer: AnySerializer
     lazy: bool
     create: bool
-    progress_bar: bool
+    progress_bar: ProgressBar
     read_only: bool
     durable: bool
     mode: int | None

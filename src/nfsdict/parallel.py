@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -13,6 +14,9 @@ from queue import SimpleQueue
 from typing import Callable, TypeVar
 
 from .locks import inherit_decoding, stores_decoding
+from .logs import handed_out, work_for
+
+log = logging.getLogger("nfsdict")
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -131,10 +135,11 @@ def _in_threads(
         except BaseException as error:
             results.put((number, None, error))
 
-    decoding = stores_decoding()
+    decoding, record = stores_decoding(), handed_out()
 
     def work() -> None:
         inherit_decoding(decoding)
+        work_for(record)
         while True:
             task = tasks.get()
             if task is None or ended:
@@ -211,8 +216,9 @@ def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) ->
             pool.append(thread)
             try:
                 thread.start()
-            except RuntimeError:
+            except RuntimeError as error:
                 pool.remove(thread)
+                log.info("%s: the calling thread does the work", error)
                 return
 
 

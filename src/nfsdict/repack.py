@@ -17,6 +17,7 @@ from .index.writer import IndexUpdate, IndexWriter
 from .layout import SHARDS
 from .loads import Loads
 from .parallel import in_parallel
+from .progress import Progress
 from .scan import Scanner
 from .state import StoreState
 from .storage import Storage
@@ -67,9 +68,11 @@ class Repack:
         storage: Storage,
         entries: Entries,
         loads: Loads,
+        progress: Progress,
         workers: int,
     ) -> None:
         self._loads = loads
+        self._progress = progress
         self._state = state
         self._scanner = scanner
         self._writer = writer
@@ -136,7 +139,13 @@ class Repack:
                 self._workers,
                 size=lambda item: item[2],
             )
-            for one, values in readings:
+            for one, values in self._progress.over(
+                readings,
+                len(SHARDS),
+                "pack",
+                count=lambda found: found[0].done,
+                size=lambda found: sum(len(value.data) for value in found[1].values()),
+            ):
                 if one.add_values(values):
                     with guard, self._locks.state:
                         index.mark_dirty(one.shard, one.values)
@@ -196,12 +205,17 @@ class Loose:
         return list(self._left)
 
     def add_values(self, values: dict[str, Packed]) -> bool:
-        """Add what was read of the next list. Whether that was the last."""
+        """Add what was read of the next list. Whether that was the last: see ``done``."""
         self._left.pop()
         for key, one in values.items():
             if len(one.data) <= self._room:
                 self._room -= len(one.data)
                 self.values[key] = one
+        return self.done
+
+    @property
+    def done(self) -> bool:
+        """Whether all lists were read."""
         return not self._left
 
     def report(self) -> PackReport:

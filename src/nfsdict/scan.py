@@ -9,7 +9,7 @@ several looks at a shard overlap, a look that began earlier is never applied aft
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +23,7 @@ from .kinds import Kinds
 from .layout import SHARDS, Stamp
 from .loads import Loads
 from .locks import is_decoding
+from .logs import Operation
 from .parallel import in_parallel
 from .progress import Progress
 from .shard_scan import ReadPolicy, ShardScan, read
@@ -45,6 +46,8 @@ class Plan:
     """of each shard, as the index has it"""
     clean: set[str]
     """shards that still have the stamp in the index"""
+    present: int
+    """number of shards that exist"""
     unpacked: dict[str, dict[str, Any]] = field(default_factory=dict)
     """values from the packs, by shard, of those clean shards that also have values to be read from
     files"""
@@ -114,6 +117,11 @@ class Scanner:
         if self.barred:
             return
         first = not self._state.index.listed
+        with Operation(self._storage, "scan") as operation:
+            plan = self._scan_all(first, reread, relist, telling)
+            operation.outcome = f"{len(plan.todo)} of {plan.present} shards looked at"
+
+    def _scan_all(self, first: bool, reread: bool, relist: bool, telling: bool) -> Plan:
         scan = Scan(set(self._state.cached_keys()) if first else None, reread)
         if self._state.lazy or not first:  # else the opening has just found it
             self._storage.shards.find_root(whole_path=relist or reread)
@@ -123,8 +131,10 @@ class Scanner:
             if first:
                 self._writer.load_index()
             try:
-                self._scan(scan, first, relist or reread)
+                operation = "loading" if first else "sync" if reread else "pack" if relist else ""
+                plan = self._scan(scan, first, relist or reread, operation)
                 scan.telling = telling
+                return plan
             finally:
                 if first:
                     self._writer.close_packs()
@@ -147,21 +157,27 @@ class Scanner:
                 self._state.materialize_keys()
         return self._state.cached_keys()
 
-    def _scan(self, scan: Scan, first: bool, relist: bool) -> None:
+    def _scan(self, scan: Scan, first: bool, relist: bool, operation: str) -> Plan:
+        """``operation``: under this name its progress is shown, if there is one."""
         plan = self._plan(scan, first, relist)
         try:
-            self._carry_out(plan, scan, first)
+            self._carry_out(plan, scan, first, operation)
+            return plan
         finally:
             if plan.reopened is not None:
                 plan.reopened.close_packs()
 
-    def _carry_out(self, plan: Plan, scan: Scan, first: bool) -> None:
+    def _carry_out(self, plan: Plan, scan: Scan, first: bool, operation: str) -> None:
         policy = self._state.read_policy(scan.reread)
         # A scan that reads all files again finds those that were changed in place. The index is
         # then written even for few changes, as else openings go on serving the old values.
         with self._writer.updating(even_little=scan.reread) as update:
-            looks = self._look(plan, policy)
-            for found in self._progress.over(looks, len(plan.todo)):
+            looks: Iterable[ShardScan] = self._look(plan, policy)
+            if operation:
+                looks = self._progress.over(
+                    looks, len(plan.todo), operation, size=lambda found: found.read
+                )
+            for found in looks:
                 if found.missing:
                     self._storage.shards.check_root()  # or else all is missing
                 if found.changed or found.gone:
@@ -198,7 +214,7 @@ class Scanner:
         clean = {name for name in believed if now[name] == stamps[name]}
         # Asked before anything is listed: every later change bears this time or a later one.
         scan.server_time_ns = None if clean == present else self._server_time_ns()
-        plan = Plan(stamps, clean)
+        plan = Plan(stamps, clean, len(present))
         # A clean shard has no new keys, but it may have values that aren't in the cache yet.
         if first and self._state.lazy:
             with self._locks.guard:
@@ -226,7 +242,9 @@ class Scanner:
         Returns, by shard, the values of those shards for which the packs don't have all.
         """
         partly: dict[str, dict[str, Any]] = {}
-        for shard in self._progress.over(sorted(shards), len(shards)):
+        for shard in self._progress.over(
+            sorted(shards), len(shards), "loading", size=self._writer.packed_size
+        ):
             room = self._state.room()
             if room is not None and room <= 0:
                 with self._locks.guard:

@@ -143,6 +143,8 @@ class ShardScan:
     """known keys whose files exist but couldn't be read"""
     missing: bool = False
     """whether there was no file where one was known or listed"""
+    read: int = 0
+    """bytes of the files that were read"""
     _to_read: list[tuple[str, int]] = field(default_factory=list)
     _packed: int = 0
     _complete: bool = True
@@ -221,6 +223,7 @@ class ShardScan:
     def batches(self) -> Iterator[Batch]:
         """The files to read, in order; at least one batch, even if it is empty."""
         parts = list(batches(self._to_read))
+        self.read = sum(size for _, size in self._to_read)
         for number, (hexdigests, size) in enumerate(parts, 1):
             yield Batch(self, hexdigests, size, number == len(parts))
 
@@ -270,7 +273,8 @@ def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | E
     def keep(hexdigest: str, entry: Entry | Exception | None) -> Reading | Exception | None:
         if not isinstance(entry, Entry):
             if entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
-                log.warning("can't read %s: %s", entries.path_of(hexdigest), described(entry))
+                told = entries.path_of(hexdigest), described(entry)
+                log.warning("can't read %s: %s; verify() lists all that can't be read", *told)
             return entry
         size = len(entry.data)
         value = entry.value if policy.keeps(entry.key, size) else _NOT_KEPT

@@ -8,6 +8,7 @@ from typing import Any, Callable
 from .cache_bound import CacheBound
 from .content import Content, size_of
 from .core import MISSING, digest
+from .counters import Counters
 from .entries import Entry
 from .errors import UncertainWriteError
 from .in_flight import InFlight, Read, Scan
@@ -37,12 +38,14 @@ class StoreState:
         lazy: bool,
         cache_bytes: int | None,
         fingerprint: Callable[[Content], int],
+        counters: Counters,
     ) -> None:
         self.index = index
         self._cache = cache
         self.locks = locks
         self.lazy = lazy
         self._fingerprint = fingerprint
+        self.counters = counters
         self._bound = None if cache_bytes is None else CacheBound(cache, cache_bytes)
         # Device and inode of the root that the index describes.
         self._root: tuple[int, int] | None = None
@@ -80,6 +83,8 @@ class StoreState:
         replaced = None
         known = IndexEntry(entry.key, entry.signature, entry.fingerprint)
         with self.locks.state:
+            self.counters.reads += 1
+            self.counters.fresh_reads += fresh
             if self._interrupted:
                 self._settle_interrupted()
             if read.outdated:
@@ -116,6 +121,7 @@ class StoreState:
                 return MISSING, None
             if self._cache.get(key) is not MISSING:
                 return MISSING, None
+            self.counters.reads += 1
             replaced = self._hold(key, value, known.size)
             if generation is not self.generation:
                 return MISSING, (replaced, self._doubt(hexdigest, key))
@@ -139,6 +145,7 @@ class StoreState:
         key = read.key
         replaced = None
         with self.locks.state:
+            self.counters.misses += 1
             if self._interrupted:
                 self._settle_interrupted()
             if read.outdated:
@@ -171,6 +178,7 @@ class StoreState:
         if entry is None:
             entry = IndexEntry(key, signature, self._fingerprint(data))
         with self.locks.state:
+            self.counters.puts += 1
             if self._interrupted:
                 self._settle_interrupted()
             if self._bound is None:
@@ -192,6 +200,7 @@ class StoreState:
     def record_delete(self, hexdigest: str, key: str) -> Any:
         """Note that the key's file was removed. Returns the value replaced."""
         with self.locks.state:
+            self.counters.deletes += 1
             if self._interrupted:
                 self._settle_interrupted()
             replaced = self._drop(key)
@@ -383,6 +392,7 @@ class StoreState:
     def end_scan(self, scan: Scan) -> None:
         """Note that the scan has ended, and what it found as news."""
         with self.locks.state:
+            self.counters.scans += 1
             self._in_flight.end_scan(scan)
             self.news.add(scan.found, to_refresh=scan.telling)
 

@@ -69,7 +69,11 @@ class _Span:
                 scanner.scan()
         except errors as error:
             if not failing:
-                log.warning("can't refresh now, trying again: %s", described(error))
+                log.warning(
+                    "can't refresh now, trying again: %s; values grow older until that succeeds: "
+                    "see whether the server answers",
+                    described(error),
+                )
             return True
         finally:
             self.looks.pop(thread, None)

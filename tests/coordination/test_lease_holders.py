@@ -155,7 +155,8 @@ def test_exactly_one_of_many_threads_holds_it(d, opened):
 def test_one_of_two_who_try_once_holds_it_however_slowly_the_other_steps_back(opened, monkeypatch):
     module = importlib.import_module("nfsdict.coordination.leases")
     together, made, results = threading.Barrier(2), [], []
-    create, release = module.LeaseFiles.create, module.Hold.release
+    LeaseFiles = importlib.import_module("nfsdict.storage.lease_files").LeaseFiles
+    create, release = LeaseFiles.create, module.Hold.release
 
     def create_together(self, *arguments):
         create(self, *arguments)
@@ -171,7 +172,7 @@ def test_one_of_two_who_try_once_holds_it_however_slowly_the_other_steps_back(op
         results.append(leases.contend("key", 60.0, leases.watch()))
 
     with monkeypatch.context() as patches:
-        patches.setattr(module.LeaseFiles, "create", create_together)
+        patches.setattr(LeaseFiles, "create", create_together)
         patches.setattr(module.Hold, "release", release_slowly)
         leases = [module.Leases(opened(lazy=True)._storage) for _ in range(2)]
         threads = [threading.Thread(target=contend, args=[one]) for one in leases]

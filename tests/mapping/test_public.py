@@ -28,6 +28,7 @@ PUBLIC = [
     "NfsDictError",
     "PackReport",
     "Packing",
+    "ProgressUpdate",
     "ReadOnlyError",
     "RepairReport",
     "Serializer",

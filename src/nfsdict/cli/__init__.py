@@ -10,9 +10,10 @@ from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
 from . import coordination, doctor, edit, entries, listing, transfer, upkeep, watch
-from .advice import Telling
 from .output import ERROR, complain, finish_output
 from .stores import NAMING, add_store
+from .telling import Telling
+from .telling import options as telling_options
 
 ASKED = "_ARGCOMPLETE"  # set in the environment when a shell asks for completions
 
@@ -46,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = commands.parse_args(argv)
     if sys.stdout is None:
         return ERROR if sys.stderr is None else complain("standard output is closed")
-    with Telling() as telling:
+    with Telling(arguments.verbose) as telling:
         try:
             status: int = arguments.run(arguments)
             sys.stdout.flush()
@@ -77,10 +78,12 @@ def parser() -> argparse.ArgumentParser:
     store = argparse.ArgumentParser(add_help=False)
     add_store(store)
 
+    telling = telling_options()
+
     def command(name: str, run: Any, text: str, over: Sequence[Any] = (store,)) -> Any:
         added = commands.add_parser(
             name,
-            parents=list(over),
+            parents=[*over, telling],
             help=text.partition(".")[0],
             description=text,
             epilog=f"{NAMING}\n{EPILOG}" if store in over else EPILOG,

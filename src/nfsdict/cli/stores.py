@@ -15,6 +15,7 @@ from ..errors import described
 from ..kinds import kinds_in
 from ..serializers import KNOWN, AnySerializer, Serializer, serializer_named
 from ..storage.neighbours import is_store
+from .telling import shows_progress
 
 AUTO = "auto"
 _SIGNED = ".signed"
@@ -74,6 +75,7 @@ def writing(arguments: argparse.Namespace, create: bool = True) -> NfsDict[Any]:
 def _opened(arguments: argparse.Namespace, **options: Any) -> NfsDict[Any]:
     base, name = base_and_name_of(arguments)
     try:
+        options["progress_bar"] = shows_progress(arguments)
         return NfsDict[Any](name, base, chosen(arguments), lazy=True, **options)
     except FileNotFoundError as error:
         if not _is_path(arguments.name) and is_store(name):

@@ -17,6 +17,7 @@ from ..arguments import checked_seconds
 from ..core import MISSING, digest
 from ..errors import CorruptValueError
 from ..layout import UNKNOWN, mtime_of
+from ..logs import Operation
 from ..state import StoreState
 from ..storage import Storage
 from .holding import clock_ns
@@ -98,6 +99,7 @@ class ComputeOnce:
         self, leases: Leases, state: StoreState, storage: Storage, freeze: Callable[[Any], Any]
     ) -> None:
         self._leases = leases
+        self._storage = storage
         self._state = state
         self._files = storage.files
         self._values = storage.values
@@ -148,17 +150,18 @@ class ComputeOnce:
             return sought.value
         store._writable()
         old = sought.old if stale else MISSING
-        while True:
-            mine = _Flight()
-            first = self._first(
-                key, mine, lambda: self._create(store, sought, creator, lease, end, old)
-            )
-            if old is not MISSING and mine.value is MISSING:
-                return old
-            if first is not mine:
-                first.wait(key, end)
-            if first.value is not MISSING:
-                return first.value
+        with Operation(self._storage, "get_or_create", f"{key!r:.200}"):
+            while True:
+                mine = _Flight()
+                first = self._first(
+                    key, mine, lambda: self._create(store, sought, creator, lease, end, old)
+                )
+                if old is not MISSING and mine.value is MISSING:
+                    return old
+                if first is not mine:
+                    first.wait(key, end)
+                if first.value is not MISSING:
+                    return first.value
 
     def _first(self, key: str, mine: _Flight, call: Callable[[], Any]) -> _Flight:
         """Get a value by ``call``, unless another thread is about to. The flight that counts.
@@ -211,7 +214,9 @@ class ComputeOnce:
         try:
             if found():
                 return sought.value
-            return self._publish(store, sought, self._freeze(creator()), lease)
+            with Operation(self._storage, "the creator of", f"{sought.key!r:.200}"):
+                value = self._freeze(creator())
+            return self._publish(store, sought, value, lease)
         finally:
             # The value is there. If the lease stays, others only wait for longer.
             with suppress(OSError):

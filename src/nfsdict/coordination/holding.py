@@ -199,6 +199,13 @@ class Renewer:
                         hold.renew()
                 if not hold.held:
                     holds.discard(hold)
+                    if not hold.ended:
+                        with suppress(Exception):  # of a log handler
+                            log.warning(
+                                "%s is lost, as it was not renewed in time or was removed, and "
+                                "others may hold it: see what kept server or process from working",
+                                hold.name,
+                            )
 
     def _stop(self) -> bool:
         with self._lock:

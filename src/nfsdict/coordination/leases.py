@@ -26,6 +26,7 @@ late hits the file of a later holder, so here each name has a random part.
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
 import weakref
@@ -39,15 +40,17 @@ from ..core import digest
 from ..errors import LeaseLostError
 from ..layout import LeaseName, random_name
 from ..storage import Storage
-from ..storage.lease_files import LeaseFiles
 from ..storage.processes import has_ended, host_name, this_process
 from .holding import Hold, Renewer
+from .lease_watch import Watch
 from .turns import Turn
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from typing_extensions import Self
+
+log = logging.getLogger("nfsdict")
 
 _SHORTEST, _LONGEST = 0.01, 1.0  # seconds between two looks
 _LONGER = 1.5
@@ -146,54 +149,13 @@ class LeaseInfo:
     generation: int
 
 
-class Watch:
-    """What a contender has seen of the files of a key, or of all keys, and since when."""
-
-    def __init__(self, files: LeaseFiles, hexdigest: str = "") -> None:
-        self._files = files
-        self._hexdigest = hexdigest
-        self._seen: dict[LeaseName, tuple[frozenset[str], int]] = {}
-
-    def look(self, strict: bool = True) -> list[LeaseName]:
-        """Ask the server. All leases that aren't dead; without ``strict`` one may be missed."""
-        begun = time.monotonic_ns()
-        states = self._files.look(self._hexdigest, strict)
-        ended = time.monotonic_ns()
-        seen = {lease: (state, ended) for lease, state in states.items()}
-        for lease, before in self._seen.items():
-            if states.get(lease) == before[0]:
-                seen[lease] = before
-        self._seen = seen
-        return [lease for lease in states if not _is_dead(lease, seen[lease][1], begun)]
-
-    def next_death(self, leases: list[LeaseName]) -> float:
-        """Seconds until the first of these is dead, if it isn't renewed."""
-        ends = (self._seen[lease][1] / 1e9 + lease.duration_ms / 1e3 for lease in leases)
-        return min(ends, default=0.0) - time.monotonic()
-
-    def left(self, hexdigest: str) -> LeaseName | None:
-        """The file that the last holder of this key's lease left behind: see ``Lease.leave``."""
-        left = (one for one in self._seen if one.hexdigest == hexdigest and not one.duration_ms)
-        return max(left, key=lambda one: one.generation, default=None)
-
-    def generation(self, hexdigest: str, mine: LeaseName | None = None) -> int:
-        """The next one of this key, ``mine`` left out."""
-        of_key = (one for one in self._seen if one.hexdigest == hexdigest and one != mine)
-        return 1 + max((one.generation for one in of_key), default=0)
-
-    def sweep(self, mine: LeaseName) -> None:
-        """Remove the files of all others of this key, which are dead."""
-        for lease, (state, _) in self._seen.items():
-            if lease != mine and lease.hexdigest == mine.hexdigest:
-                self._files.remove(state)
-
-
 class Leases:
     """The leases of one store."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
         self._files = storage.leases
+        self._place = storage.directory
         self._renewer = Renewer()
 
     def acquire(
@@ -211,7 +173,7 @@ class Leases:
         if timeout is not None:
             timeout = checked_seconds("timeout", timeout, 0)
         end = None if timeout is None else time.monotonic() + timeout
-        with Turn(this_process()[0], self._storage.directory, key) as turn:
+        with Turn(this_process()[0], self._place, key) as turn:
             return self._wait(key, duration, end, unless, turn)
 
     def _wait(
@@ -226,6 +188,8 @@ class Leases:
         watch = Watch(self._files, digest(key))
         waits = pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
+        if rivals:
+            log.info("%s: waiting for the lease of %r", self._place, key)
         while True:
             if not rivals:
                 lease = self._contend(key, duration, watch)
@@ -282,6 +246,9 @@ class Leases:
             alone = _is_alone(name, watch) and hold.held
             missed = alone and name.generation < watch.generation(name.hexdigest, name)
             if alone and not missed:
+                if watch.taken_over(name):
+                    self._storage.counters.lease_takeovers += 1
+                    log.info("%s: took over the lease of %r, whose holder died", self._place, key)
                 with suppress(OSError):  # they are dead, and others see that, too
                     watch.sweep(name)
                 lease = Lease(key, hold, self._renewer)
@@ -315,14 +282,6 @@ class Leases:
             age = max(0, now - times[name].made) / 1e9
             found.append(LeaseInfo(key, host, name.process, age, name.generation))
         return sorted(found, key=lambda lease: lease.key)
-
-
-def _is_dead(lease: LeaseName, since: int, moment: int) -> bool:
-    """Whether the lease, seen unchanged since then, is dead at this moment."""
-    if not lease.duration_ms:  # as ``Lease.leave`` leaves it
-        return True
-    outlived = since + lease.duration_ms * 1_000_000 <= moment
-    return outlived or has_ended(lease.host, lease.process, lease.start)
 
 
 def _is_alone(mine: LeaseName, watch: Watch) -> bool:

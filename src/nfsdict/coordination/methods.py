@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, cast
 
 from ..arguments import plain
 from ..core import MISSING
+from ..logs import told
 from .calls import Calls
 from .claims import Claims, Task
 from .compute import ComputeOnce, Store
@@ -38,6 +39,7 @@ class Coordination(Generic[V]):
     def _store(self) -> Store:
         return cast(Store, self)
 
+    @told("lease")
     def lease(self, key: str, duration: float = 60.0, *, timeout: float | None = None) -> Lease:
         """Hold the lease of a key: of all who ask for it, on all hosts, one has it at a time.
 
@@ -126,6 +128,7 @@ class Coordination(Generic[V]):
         )
         return value
 
+    @told("modify")
     def modify(
         self,
         key: str,
@@ -220,6 +223,7 @@ class Coordination(Generic[V]):
 
         return decorate
 
+    @told("claim")
     def claim(self, lease: float = 300.0, *, max_attempts: int = 3) -> Task[V] | None:
         """An entry that nobody works on now, to work on it; None if there is none.
 
@@ -257,6 +261,7 @@ class Coordination(Generic[V]):
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts}")
         return self._claims.claim(cast(Any, self), lease, max_attempts)
 
+    @told("failed")
     def failed(self) -> list[str]:
         """The keys of the tasks that were set aside, sorted, by the server's word.
 
@@ -264,6 +269,7 @@ class Coordination(Generic[V]):
         """
         return self._claims.failed()
 
+    @told("retry")
     def retry(self, key: str) -> None:
         """Make a task that was set aside one to be claimed again, with all its attempts.
 

@@ -63,9 +63,12 @@ def until_unclaimed(directory: str, attempt: Callable[[], T | None]) -> T:
     OSError with EBUSY if they still do after 80 s.
     """
     tries, pause = _PATIENCE
-    for _ in range(tries):
+    for number in range(tries):
         result = attempt()
         if result:
+            if number:
+                waited = number * pause
+                log.info("%s: waited %.1f s for others to write the index", directory, waited)
             return result
         time.sleep(pause)
     raise failure(errno.EBUSY, directory)
@@ -101,7 +104,7 @@ class PackStack:
                 self._entries = records
                 return
             except (OSError, ValueError) as error:
-                log.info("index ignored: %s", error)
+                log.info("%s: the index is ignored: %s", self._files.directory, error)
                 self.close_packs()
                 if not isinstance(error, FileNotFoundError):
                     # A damaged index can be replaced. One that can't be read may be good.
@@ -177,12 +180,10 @@ class PackStack:
         # Looked at before the claim, too: a claim is a change of the root, after which every client
         # asks anew what it knows of it. With many that lose, that costs more than one look more.
         if self._files.read_manifest() != self._manifest:
-            self._stale = True
-            return False
+            return self._left_to_others()
         with self._files.claimed_manifest() as mine:
             if not mine or self._files.read_manifest() != self._manifest:
-                self._stale = True
-                return False
+                return self._left_to_others()
             self._push([*self._entries, writer.publish()])
             return True
 
@@ -190,11 +191,15 @@ class PackStack:
         """Merge all packs into one. Whether that was done; see ``append``."""
         with self._files.claimed_manifest() as mine:
             if not mine or self._files.read_manifest() != self._manifest:
-                self._stale = True
-                return False
+                return self._left_to_others()
             if len(self._entries) > 1:
                 self._write_manifest([self._merged(self._entries, last=True)])
             return True
+
+    def _left_to_others(self) -> bool:
+        self._stale = True
+        log.info("%s: the index is left to another process that writes it", self._files.directory)
+        return False
 
     def sweep(self) -> None:
         """Remove packs that a crash has left: older than an hour, and no manifest names them."""
@@ -239,7 +244,7 @@ class PackStack:
             try:
                 records = [*records[:start], self._merged(records[start:], last=start == 0)]
             except (OSError, ValueError) as error:
-                log.info("packs not merged: %s", error)
+                log.info("%s: packs not merged: %s", self._files.directory, error)
             else:
                 self._files.remove_pack(top.pack_id)  # no manifest has named it yet
         self._write_manifest(records)
@@ -249,7 +254,9 @@ class PackStack:
         try:
             for record in records:
                 packs.append(Pack(self._files, record))
-            return merged(self._files, packs, last)
+            result = merged(self._files, packs, last)
+            log.info("%s: %d packs merged", self._files.directory, len(packs))
+            return result
         finally:
             for pack in packs:
                 pack.close()
@@ -271,6 +278,9 @@ class PackStack:
             self._remove(records, but=before)
             raise
         self._manifest, self._entries = manifest, records
+        size = sum(record.bytes for record in records)
+        told = self._files.directory, len(records), size / 1e6
+        log.info("%s: packed: the index has %d packs now, %.1f MB", *told)
         self._remove(before, but=records)
 
     def _remove(self, records: list[ManifestEntry], but: list[ManifestEntry]) -> None:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 
 from ..layout import NO_STAMP, SHARDS
 from ..locks import Locks
+from ..logs import emit
 from ..storage.index_files import IndexFiles
 from .memory import Index, ShardUpdate
 from .pack import Packed
@@ -176,6 +177,12 @@ class IndexWriter:
 
         Never raises OSError: if they aren't written, the next opening only takes longer.
         """
+        try:
+            self._flush()
+        finally:
+            emit()  # what was logged meanwhile: nobody else may come
+
+    def _flush(self) -> None:
         if self._keys_changed:
             self._remove_legacy_index()
             self._keys_changed = False
@@ -222,7 +229,11 @@ class IndexWriter:
         except OSError as error:
             if error.errno == errno.EROFS:
                 return  # nothing is about to change
-            log.warning("can't remove release 0.2.1's index, which will hide changes: %s", error)
+            log.warning(
+                "can't remove release 0.2.1's index, which will hide changes from that release: "
+                "%s; remove it",
+                error,
+            )
 
 
 _all: weakref.WeakSet[IndexWriter] = weakref.WeakSet()

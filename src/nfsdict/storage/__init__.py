@@ -40,6 +40,7 @@ class Storage:
         self.directory = directory
         self.extension = extension
         self.rules = Coherence(directory, trust_stamps)
+        self.counters = self.rules.counters
         self.files = Files(self.rules, directory, mode, durable, aligned)
         self.values = ValueFiles(self.rules, self.files, extension)
         self.shards = Shards(self.rules, self.files, extension)
@@ -47,6 +48,10 @@ class Storage:
         self.exclusive = Exclusive(self.rules, self.files, self.values, claims)
         self.leases = LeaseFiles(self.rules, self.files)
         self.index = IndexFiles(self.rules, self.files, claims, extension)
+
+    def calls_sent(self) -> int | None:
+        """The calls to the server so far; None if it is no NFS mount. See ``mountstats``."""
+        return self.rules.mounted.calls_sent()
 
     def check(self, any_directory: bool = True) -> None:
         """FileNotFoundError or NotADirectoryError unless the store's directory is there.

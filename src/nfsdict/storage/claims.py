@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
@@ -12,6 +13,8 @@ from ..layout import signature_of
 from .coherence import Coherence
 from .files import Files
 from .passing import TRIES
+
+log = logging.getLogger("nfsdict")
 
 
 class Claims:
@@ -58,6 +61,7 @@ class Claims:
         """
         if not self._old(claim, age):
             return
+        log.info("%s: removing this claim, which a crash has left", claim)
         breaking = f"{claim}-breaking"
         if not self.try_claim(breaking):
             if self._old(breaking, age):

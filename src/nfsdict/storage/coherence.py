@@ -57,6 +57,7 @@ from contextlib import suppress
 from typing import Callable, TypeVar
 
 from ..core import list_changes, list_directory
+from ..counters import Counters
 from ..errors import failure
 from ..layout import Stamp, stamp_of
 from .clock import ServerClock
@@ -110,6 +111,7 @@ class Coherence:
         self._directory = directory
         self.mounted = Mounted(directory, trust_stamps)
         self.clock = ServerClock()
+        self.counters = Counters()
         # The ctime of each directory that was looked at while a later change could bear the same.
         self._racy: dict[str, int] = {}
 

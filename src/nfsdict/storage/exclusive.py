@@ -81,6 +81,7 @@ class Exclusive:
                 return result
             if result.errno in NO_LINKS and not isinstance(result, UncertainWriteError):
                 self._links = False
+                self._tell_of_claims()
                 continue
             if not isinstance(result, FileExistsError):
                 raise result
@@ -99,7 +100,12 @@ class Exclusive:
         """
         if self._links is None:
             self._links = self._rules.kind.trusted or self._files.can_link()
+            if not self._links:
+                self._tell_of_claims()
         return self._links
+
+    def _tell_of_claims(self) -> None:
+        log.info("%s: hard links are refused, so add goes by claims", self._files.directory)
 
     def _add_by_claim(self, hexdigest: str, data: Content) -> bytes | None:
         """``add`` where hard links are refused, or copies: the holder of the key's claim looks and
@@ -179,7 +185,11 @@ class Exclusive:
             if self._files.is_there(private):
                 raise
         for _, uncertain in self._files.sync_parents([(private, os.path.dirname(private))]):
-            log.warning("%s may come back after a power cut: %s", private, uncertain)
+            log.warning(
+                "%s may come back after a power cut: %s; if repair() gives it back, delete its key",
+                private,
+                uncertain,
+            )
 
     def _sweep_other_names(self, private: str) -> None:
         """Remove other private names of this file.

@@ -16,7 +16,7 @@ from ..errors import UncertainWriteError, failure
 from ..layout import NEW_DIRECTORY, random_name, temporary_name, whole_seconds
 from .coherence import Coherence
 from .directories import DIRECTORY_FLAGS, is_directory
-from .passing import TRIES, passes
+from .passing import TRIES, passes, tell_of_retries
 from .refusals import NO_LINKS
 
 T = TypeVar("T")
@@ -202,6 +202,8 @@ class Files:
                 if not passes(self._rules, content, path, number):
                     break
                 [content] = self._read([path])
+            if number:
+                tell_of_retries(number, path)
             if not isinstance(content, int):
                 contents.append((content[0], whole_seconds(content[1])) if cut else content)
             else:

@@ -247,6 +247,7 @@ class IndexFiles:
         """Give the pack a name, and return its id. OSError if that fails."""
         pack_id = random_name()
         writer.publish(self._paths.pack(pack_id))
+        self._rules.counters.packs_written += 1
         return pack_id
 
     def remove_pack(self, pack_id: str) -> None:

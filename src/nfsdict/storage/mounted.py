@@ -18,6 +18,7 @@ from .mounts import (
     kind_of,
     lists_attributes,
 )
+from .mountstats import calls_sent
 
 log = logging.getLogger("nfsdict")
 
@@ -54,12 +55,19 @@ class Mounted:
             if mount is None:
                 return UNKNOWN
             self._kind = kind_of(mount, self._trust_stamps)
+            told = self._directory, mount.type or "unknown", self._kind.lookup.name
+            log.debug("%s: on a file system of type %s: names are looked up by %s", *told)
         return self._kind
 
     def findings(self) -> list[Finding]:
         """What can be told of the mount without asking its server: see ``mounts.findings``."""
         mount = self.mount(self._directory)
         return [] if mount is None else findings(mount)
+
+    def calls_sent(self) -> int | None:
+        """The calls that this host has sent over the mount so far; None if it is no NFS mount."""
+        mount = self._mount if self._over_nfs else None
+        return None if mount is None else calls_sent(mount.point)
 
     def synchronous(self, path: str) -> bool:
         """Whether directory operations here need no fsync, or can't have one (Windows)."""

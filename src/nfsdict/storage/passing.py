@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
 from typing import Callable, Protocol, TypeVar
 
+from ..counters import Counters
 from .directories import READ_FLAGS
 from .mounts import Kind
 
 T = TypeVar("T")
+
+log = logging.getLogger("nfsdict")
 
 _LEASED = (errno.EAGAIN, errno.EWOULDBLOCK)
 # The holder of a lease has 45 s to give it back (/proc/sys/fs/lease-break-time), an NFS client that
@@ -24,6 +28,8 @@ TRIES = 20
 
 class Rules(Protocol):
     """The rules of a store: see ``coherence``."""
+
+    counters: Counters
 
     @property
     def kind(self) -> Kind: ...
@@ -38,19 +44,34 @@ def retry_stale(rules: Rules, call: Callable[[str], T], path: str) -> T:
     Before each repetition the path is looked up anew: until then the client of NFSv4.1 and later
     goes on using the stale handle. If the file is under a lease, this waits for it.
     """
-    for number in range(TRIES - 1):
+    number = 0
+    while True:
         try:
-            return call(path)
+            result = call(path)
+            break
         except OSError as error:
-            if not passes(rules, error.errno, path, number):
+            if number == TRIES - 1 or not passes(rules, error.errno, path, number):
                 raise
-    return call(path)
+            number += 1
+    if number:
+        tell_of_retries(number, path)
+    return result
+
+
+def tell_of_retries(times: int, path: str) -> None:
+    """Log that a call was repeated so many times."""
+    log.info("%s: tried again %d times after an error that passes, as a stale handle", path, times)
 
 
 def passes(rules: Rules, number: int | None, path: str, tries: int) -> bool:
     """Whether to try again after this errno and so many earlier tries. Prepares for that."""
-    if number not in rules.kind.passing:
-        return _lease_ended(number, path)
+    stale = number in rules.kind.passing
+    if not stale and not _lease_ended(number, path):
+        return False
+    rules.counters.retries += 1
+    if not stale:
+        return True
+    rules.counters.stale_handles += 1
     # Looked up within one tick of a change the path may stay stale, so later tries first wait for
     # the tick to pass.
     if tries > 2:
@@ -73,9 +94,9 @@ def _lease_ended(number: int | None, path: str) -> bool:
             return False
     except OSError:
         return True
-    end = time.monotonic() + _LEASE_SECONDS
+    begun = time.monotonic()
     pause = 0.001
-    while time.monotonic() < end:
+    while time.monotonic() < begun + _LEASE_SECONDS:
         time.sleep(pause)
         pause = min(2 * pause, 0.1)
         try:
@@ -83,5 +104,7 @@ def _lease_ended(number: int | None, path: str) -> bool:
         except OSError as error:
             if error.errno in _LEASED:
                 continue
+        waited = time.monotonic() - begun
+        log.info("%s: waited %.1f s for another client's lease on it", path, waited)
         return True
     return False

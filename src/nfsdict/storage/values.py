@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import time
@@ -19,6 +20,8 @@ from .directories import forget_content
 from .files import Files, Found
 from .passing import TRIES
 from .refusals import NO_FILE, NO_LINKS, REFUSED, TRANSIENT
+
+log = logging.getLogger("nfsdict")
 
 # Seconds to wait after each failed rename on file systems that aren't trusted, 1.3 in all: on SMB,
 # a file whose replacement was refused was gone 50 ms later, and the next rename succeeded. On
@@ -321,6 +324,7 @@ class ValueFiles:
         pause = 0.005
         for number in range(TRIES):
             again = [i for i, result in enumerate(results) if is_transient(result)]
+            self._note_retries(files, results, again, number)
             if again and number > 2:
                 # The target is open on this host and was removed on another, which the client may
                 # not notice, if it was within one tick of another change. It will be closed soon.
@@ -336,6 +340,23 @@ class ValueFiles:
             for i, outcome in zip(again, self._published([files[i] for i in again], exclusive)):
                 results[i] = self._result(*files[i], outcome, exclusive)
         return results
+
+    def _note_retries(
+        self,
+        files: list[tuple[str, Content]],
+        results: list[bytes | OSError],
+        again: list[int],
+        number: int,
+    ) -> None:
+        """Count and log those that are tried again after an error that passes. That a shard isn't
+        there yet is none."""
+        for i in again:
+            result = results[i]
+            if isinstance(result, OSError) and result.errno != errno.ENOENT:
+                self._rules.counters.retries += 1
+                self._rules.counters.stale_handles += result.errno == errno.ESTALE
+                told = files[i][0], result.strerror, number + 1
+                log.info("%s: %s, so it is written again, try %d", *told)
 
     def _result(
         self, path: str, data: Content, outcome: Outcome, exclusive: bool

@@ -15,6 +15,8 @@ from ..index.writer import IndexWriter
 from ..layout import digest_of
 from ..loads import Loads
 from ..locks import Locks
+from ..logs import told
+from ..progress import Progress
 from ..repack import PackReport, Repack
 from ..scan import Scanner
 from ..state import StoreState
@@ -32,6 +34,7 @@ class Upkeep(Moving):
     _infos: Infos
     _loads: Loads
     _locks: Locks
+    _progress: Progress
     _scanner: Scanner
     _state: StoreState
     _storage: Storage
@@ -46,6 +49,7 @@ class Upkeep(Moving):
 
     # --- what is there -------------------------------------------------------------------------
 
+    @told("info")
     def info(self, key: str) -> EntryInfo:
         """Where the entry is, its size and when it was written, by the server's word.
 
@@ -79,21 +83,50 @@ class Upkeep(Moving):
         """The path of the key's value file, whether there is one or not. Asks nobody."""
         return Path(self._storage.values.path_of(digest(plain(key))))
 
+    def counters(self) -> dict[str, int]:
+        """What this dictionary has done in this process since it was opened, as numbers that grow.
+
+        ==================  ======================================================================
+        ``reads``           lookups whose value wasn't in memory, and was read from its file, or in
+                            a loop from a pack
+        ``fresh_reads``     those of them that were asked with ``fresh=True``
+        ``misses``          lookups that found no file, or a damaged one
+        ``puts``            values written: by assignment, ``add``, ``update``, and what uses these
+        ``deletes``         entries removed: by ``del``, ``pop``, ``clear``
+        ``scans``           times that cache and index were brought up to date, as by ``refresh``
+        ``packs_written``   files of the index that were written, merged ones too
+        ``retries``         calls on files repeated after an error that passes
+        ``stale_handles``   those of them that met a stale handle
+        ``lease_takeovers`` leases taken over from a process that had died, or lost them
+        ==================  ======================================================================
+
+        Reads of cached values aren't counted: that would make them a quarter slower in the pure
+        core, and have all threads write to one place in an interpreter without a GIL. Who wants a
+        rate of hits counts the calls, and takes ``reads`` and ``misses`` from that. Nor is counted
+        what a call does that has interrupted another one, as a signal handler's.
+
+        Threads: reads, misses, puts, deletes and scans are exact. Of the others one is lost if two
+        threads count it at the same moment. A forked child begins at 0, as does a copy.
+        """
+        return self._storage.counters.numbers()
+
     # --- checks and repairs --------------------------------------------------------------------
 
+    @told("verify")
     def verify(self) -> VerifyReport:
         """Read and check every value file, and compare it with the index; see ``VerifyReport``.
 
         Changes nothing on disk. OSError if a directory can't be listed.
         """
         self._check_serializer()
-        report = verify(self._storage, self._entries, self._workers)
+        report = verify(self._storage, self._entries, self._workers, self._progress)
         shards = {digest_of(path)[:2] for path in report.contradicted}
         if shards and not self._locks.interrupted:
             with self._locks.guard:
                 self._state.distrust(shards)
         return report
 
+    @told("repair")
     def repair(self, grace: float = 3600.0) -> RepairReport:
         """Remove old temporary files, move damaged value files aside, rebuild the index.
 
@@ -108,12 +141,13 @@ class Upkeep(Moving):
         self._not_interrupting()
         self._check_serializer()
         self._writer.invalidate_legacy_index()
-        done = repair(self._storage, self._entries, self._workers, grace)
+        done = repair(self._storage, self._entries, self._workers, self._progress, grace)
         self._writer.discard_index()
         self.sync()
         self._writer.flush()
         return done
 
+    @told("pack")
     def pack(self) -> PackReport:
         """Write the index now, with all small values, into one file (a pack).
 
@@ -133,6 +167,7 @@ class Upkeep(Moving):
             self._storage,
             self._entries,
             self._loads,
+            self._progress,
             self._workers,
         )()
 

@@ -87,7 +87,7 @@ class Reading:
 
     def _pieces(self) -> Iterator[tuple[list[str], int]]:
         shards = self._storage.shards.present()
-        over = self._progress.over(shards, len(shards))
+        over = self._progress.over(shards, len(shards), "reading")
         with closing(in_parallel(self._storage.shards.list, over, self._workers)) as listings:
             for listing in listings:
                 files = ((name, file_size(one)) for name, one in listing.signatures.items())

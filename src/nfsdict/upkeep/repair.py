@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from ..entries import Entries
 from ..errors import CorruptValueError
 from ..layout import digest_of, is_private, named_path
+from ..progress import Progress
 from ..storage import Storage
 from .verify import VerifyReport, verify
 
@@ -26,12 +27,14 @@ class RepairReport:
     """paths of files that could not be removed, given back or moved, and why"""
 
 
-def repair(storage: Storage, entries: Entries, workers: int, grace: float) -> RepairReport:
+def repair(
+    storage: Storage, entries: Entries, workers: int, progress: Progress, grace: float
+) -> RepairReport:
     """Remove temporary files older than ``grace`` seconds, and move damaged files aside.
 
     An OSError for one file is noted in the report, and the rest goes on.
     """
-    report = verify(storage, entries, workers)
+    report = verify(storage, entries, workers, progress, "repair")
     # By the server's clock, as times on files are: the local one says nothing about their age.
     now = storage.files.probe_clock()
     limit = now - int(grace * 1e9)

@@ -13,6 +13,7 @@ from ..errors import CorruptValueError, described
 from ..index.stack import PackStack
 from ..layout import file_size
 from ..parallel import in_parallel
+from ..progress import Progress
 from ..storage import Storage
 from ..storage.shards import Listing
 
@@ -54,7 +55,24 @@ class _Listed(NamedTuple):
     unrecognized: list[str]
 
 
-def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
+class _Piece(NamedTuple):
+    """Files of a shard that are read in one call."""
+
+    shard: _Listed
+    names: list[str]
+    size: int
+    """of the files together, in bytes"""
+    last: bool
+    """whether it is the shard's last one"""
+
+
+def verify(
+    storage: Storage,
+    entries: Entries,
+    workers: int,
+    progress: Progress,
+    operation: str = "verify",
+) -> VerifyReport:
     """Read and decode every value file. OSError if a directory can't be listed."""
     packs = PackStack(storage.index)
 
@@ -65,16 +83,17 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
         }
         return _Listed(listing.signatures, believed, listing.temporary, listing.unrecognized)
 
-    def pieces() -> Iterator[tuple[_Listed, list[str], int]]:
-        for shard in in_parallel(listed, storage.shards.present(), workers, size=packs.size):
+    def pieces() -> Iterator[_Piece]:
+        for shard in in_parallel(listed, present, workers, size=packs.size):
             total.temporary.update(shard.temporary)
             total.unrecognized.extend(shard.unrecognized)
             files = ((name, file_size(one)) for name, one in shard.signatures.items())
-            for names, size in batches(files):
-                yield shard, names, size
+            parts = list(batches(files))
+            for number, (names, size) in enumerate(parts, 1):
+                yield _Piece(shard, names, size, number == len(parts))
 
-    def examine(piece: tuple[_Listed, list[str], int]) -> VerifyReport:
-        shard, names, _ = piece
+    def examine(piece: _Piece) -> tuple[_Piece, VerifyReport]:
+        shard, names = piece.shard, piece.names
         whole = 0
         damaged: dict[str, str] = {}
         unreadable: dict[str, str] = {}
@@ -99,14 +118,22 @@ def verify(storage: Storage, entries: Entries, workers: int) -> VerifyReport:
                 unreadable[storage.values.path_of(name)] = described(entry)
 
         entries.read_entries(names, note)
-        return VerifyReport(whole, damaged, unreadable, contradicted)
+        return piece, VerifyReport(whole, damaged, unreadable, contradicted)
 
     storage.shards.find_root(whole_path=True)
     whole = 0
     total = VerifyReport(temporary=storage.shards.temporary_files())
+    present = storage.shards.present()
     packs.load_manifest()
     try:
-        for part in in_parallel(examine, pieces(), workers, size=lambda piece: piece[2]):
+        examined = in_parallel(examine, pieces(), workers, size=lambda piece: piece.size)
+        for _, part in progress.over(
+            examined,
+            len(present),
+            operation,
+            count=lambda done: done[0].last,
+            size=lambda done: done[0].size,
+        ):
             whole += part.entries
             total.damaged.update(part.damaged)
             total.unreadable.update(part.unreadable)
