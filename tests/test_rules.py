@@ -15,8 +15,9 @@ SOURCES = Path(_package)
 DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 # Each imports only from what comes after it.
 _ORDER = """
-    __main__ cli cli.coordination cli.report cli.doctor cli.entries cli.stats cli.prune
-    cli.transfer cli.upkeep cli.stores cli.files cli.telling cli.output demo
+    __main__ cli cli.completion cli.coordination cli.report cli.doctor cli.edit cli.entries
+    cli.listing cli.stats cli.prune cli.transfer cli.upkeep cli.watch cli.stores cli.files
+    cli.telling cli.advice cli.output demo
     upkeep.report.page upkeep.report.plots upkeep.report.facts upkeep.report
     __init__
     integrations.joblib integrations.optuna integrations.zarr integrations

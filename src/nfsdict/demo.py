@@ -57,9 +57,9 @@ def run(directory: Location | None = None, root: Location | None = None) -> int:
     if len(files) < 2 * PROCESSES:
         raise FileNotFoundError(f"too few Python sources in {root} to show anything")
 
+    os.makedirs(directory, exist_ok=True)  # if that fails, better here than in each process
     print(f"nfsdict {__version__}, {BACKEND} core, {platform.python_implementation()}", end=" ")
     print(f"{platform.python_version()}\nsources     {root}\nstore       {place}\n")
-    os.makedirs(directory, exist_ok=True)  # if that fails, better here than in each process
     written = write(directory, root, files)
     report = read_back(directory, root)
     lost = max(0, written.acknowledged - written.found)

@@ -43,7 +43,6 @@ def here(tmp_path):
 def command(nfsdict, capsysbinary, monkeypatch, tmp_path, here):
     """Run the command here: its status, output and complaint. Names are below tmp_path/base."""
     cli = importlib.import_module("nfsdict.cli")
-    monkeypatch.setattr(cli, "discard_output", lambda: None)  # the output is the test's own
     monkeypatch.setenv("NFSDICT_BASE_DIR", str(tmp_path / "base"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.chdir(here)

@@ -40,7 +40,7 @@ def command(nfsdict, store):
         ends = terminal_ends() if terminal else os.pipe()
         process = subprocess.Popen(
             [sys.executable, *start, name, "s", *rest, "--base-dir", store.parent],
-            env={**os.environ, "NFSDICT_BACKEND": nfsdict.BACKEND},
+            env={**os.environ, "NFSDICT_BACKEND": nfsdict.BACKEND, "NO_COLOR": "1"},
             stdout=subprocess.PIPE,
             stderr=ends[1],
         )

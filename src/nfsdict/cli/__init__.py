@@ -3,27 +3,43 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
 from .. import BACKEND, NfsDictError, UntrustedPickleWarning, __version__
-from ..errors import text_of
-from . import coordination, doctor, entries, prune, report, stats, transfer, upkeep
-from .output import ERROR, complain, discard_output, tell
+from . import (
+    coordination,
+    doctor,
+    edit,
+    entries,
+    listing,
+    prune,
+    report,
+    stats,
+    transfer,
+    upkeep,
+    watch,
+)
+from .output import ERROR, complain, finish_output
 from .stores import NAMING, add_store
-from .telling import logged
+from .telling import Telling
 from .telling import options as telling_options
+
+ASKED = "_ARGCOMPLETE"  # set in the environment when a shell asks for completions
 
 EPILOG = """\
 exit status:
   0  done
-  1  get, del: no such key; verify, repair: files that can't be read; verify: files that the
-     index contradicts; export, import, copy, migrate: entries that were left out; prune:
-     entries that are left and were to be removed; work: a COMMAND failed; demo: a mismatch
+  1  get, del, edit, path: no such key; verify, repair: files that can't be read; verify:
+     files that the index contradicts; export, import, copy, migrate: entries that were
+     left out; prune: entries that are left and were to be removed; work: a COMMAND
+     failed; demo: a mismatch
   N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
+  130  Ctrl-C
+  141  the reader of the output has gone away
 
 A pickle can run any code when it is read. Open stores of pickles only where you
 trust everybody who can write to them; --serializer json or bytes reads no pickle.
@@ -36,25 +52,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     Errors are printed on standard error, in one line. If the reader of the output goes away, as in
     `nfsdict ls NAME | head`, the command ends silently with status 141, as SIGPIPE would end it.
     """
-    arguments = parser().parse_args(argv)
+    commands = parser()
+    if ASKED in os.environ:
+        from .completion import complete  # which a shell asks for: the extra `completion`
+
+        complete(commands)
+    arguments = commands.parse_args(argv)
     if sys.stdout is None:
         return ERROR if sys.stderr is None else complain("standard output is closed")
-    try:
-        with logged(arguments.verbose), warnings.catch_warnings():
-            warnings.showwarning = tell
+    with Telling(arguments.verbose) as telling:
+        try:
             status: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        discard_output()
-        return 128 + 13
-    except KeyboardInterrupt:
-        return 128 + 2
-    except OSError as error:
-        discard_output()  # the output may have failed, and would again at exit
-        return complain(error)
-    except (NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
-        return complain(text_of(error))
-    return status
+            sys.stdout.flush()
+            return status
+        except BrokenPipeError:
+            return 128 + 13
+        except KeyboardInterrupt:
+            return 128 + 2
+        except (OSError, NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
+            return telling.error(error)
+        finally:
+            finish_output()
 
 
 def parser() -> argparse.ArgumentParser:
@@ -87,7 +105,8 @@ def parser() -> argparse.ArgumentParser:
         added.set_defaults(run=run)
         return added
 
-    for group in (entries, stats, report, upkeep, prune, transfer, coordination, doctor):
+    groups = listing, entries, edit, watch, stats, report, upkeep, prune, transfer
+    for group in (*groups, coordination, doctor):
         group.add_commands(command)
 
     added = command(

@@ -1,4 +1,4 @@
-"""Commands on entries: ls, get, set, del."""
+"""Commands on single entries: get, set, del, path."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ import json
 import os
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from .. import CorruptValueError, NfsDictError
+from .. import BatchError, CorruptValueError, NfsDict, NfsDictError
 from ..errors import described
-from .output import DONE, emit, emit_json, encode, no_such_key
+from ..parallel import in_parallel
+from .advice import NoSuchKeyError
+from .output import DONE, NO, complain, emit, emit_json, encode
 from .stores import chosen, kind_of, reading, writing
+
+_WORKERS = 16  # as many as a dictionary's, by default
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
-    added = command("ls", list_keys, "List the keys, sorted, one to a line.")
-    added.add_argument(
-        "--json", action="store_true", help="one JSON array: exact, keys with newlines included"
-    )
-
     added = command(
         "get",
         get,
@@ -42,29 +42,31 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
     added.add_argument("value", metavar="VALUE", help="- reads it from standard input, exactly")
     added.add_argument("--json", action="store_true", help="VALUE is JSON and is stored decoded")
 
-    added = command("del", delete, "Delete a key.")
+    added = command(
+        "del",
+        delete,
+        "Delete keys: those named, or all with a prefix.\n\n"
+        "Keys that are absent are named, and the others deleted. With --prefix it says how\n"
+        "many were deleted.",
+    )
+    added.add_argument("keys", metavar="KEY", nargs="*")
+    added.add_argument("--prefix", metavar="P", help="all keys that begin with P")
+    added.add_argument(
+        "--dry-run", action="store_true", help="say how many it would be, and delete none"
+    )
+
+    added = command(
+        "path",
+        path,
+        "Print the path of a key's value file.\n\n"
+        "If the key is absent, that is told, with the path that its file would have, and\n"
+        "nothing is printed on standard output.",
+    )
     added.add_argument("key", metavar="KEY")
 
 
-def list_keys(arguments: argparse.Namespace) -> int:
-    keys = sorted(reading(arguments))
-    if arguments.json:
-        emit_json(keys)
-    else:
-        emit(b"".join(encode(key) + b"\n" for key in keys))
-    return DONE
-
-
 def get(arguments: argparse.Namespace) -> int:
-    store = reading(arguments)
-    try:
-        value = store[arguments.key]
-    except (CorruptValueError, OSError):
-        raise
-    except Exception as error:  # unpickling runs the code of the value's class
-        if arguments.key not in store:
-            return no_such_key(arguments)
-        raise NfsDictError(f"can't load the value: {described(error)}") from error
+    value = value_of(reading(arguments), arguments.key)
     if arguments.json:
         emit_json(value)
     elif isinstance(value, str):
@@ -77,6 +79,18 @@ def get(arguments: argparse.Namespace) -> int:
     return DONE
 
 
+def value_of(store: NfsDict[Any], key: str) -> Any:
+    """The key's value. NoSuchKeyError, or NfsDictError if the value's own code fails."""
+    try:
+        return store[key]
+    except (CorruptValueError, OSError):
+        raise
+    except Exception as error:  # unpickling runs the code of the value's class
+        if key not in store:
+            raise NoSuchKeyError(key) from None
+        raise NfsDictError(f"can't load the value: {described(error)}") from error
+
+
 def set_value(arguments: argparse.Namespace) -> int:
     serializer = chosen(arguments)
     data = os.fsencode(arguments.value) if arguments.value != "-" else sys.stdin.buffer.read()
@@ -86,6 +100,8 @@ def set_value(arguments: argparse.Namespace) -> int:
         value = as_value(data, serializer)
     check_key(arguments.key, serializer)
     with writing(arguments) as store:
+        # Asked before, as that is an error if the store has values of another serializer alone.
+        _ = arguments.key in store
         store[arguments.key] = value
     return DONE
 
@@ -113,11 +129,41 @@ def no_json(constant: str) -> Any:
 
 
 def delete(arguments: argparse.Namespace) -> int:
-    with writing(arguments, create=False) as store:
-        try:
-            del store[arguments.key]
-        except CorruptValueError:
-            raise
-        except KeyError:
-            return no_such_key(arguments)
+    prefix, dry_run = arguments.prefix, arguments.dry_run
+    if bool(arguments.keys) == (prefix is not None):
+        raise ValueError("name the keys to delete, or their --prefix")
+    if prefix == "":
+        raise ValueError("every key has an empty --prefix; nothing was deleted")
+    with reading(arguments) if dry_run else writing(arguments, create=False) as store:
+        act = store.__contains__ if dry_run else partial(_deleted, store)
+        keys = list(dict.fromkeys(arguments.keys)) or [k for k in store if k.startswith(prefix)]
+        done: list[bool | OSError] = list(in_parallel(act, keys, _WORKERS))
+    if dry_run or prefix is not None:
+        emit(f"{done.count(True)} {'would be ' if dry_run else ''}deleted\n".encode())
+    failed = {key: error for key, error in zip(keys, done) if isinstance(error, OSError)}
+    if failed:
+        raise BatchError(failed)
+    for key, was_there in zip(keys, done):
+        if not (was_there or prefix):
+            complain(NoSuchKeyError(key))
+    return DONE if all(done) or prefix else NO
+
+
+def _deleted(store: NfsDict[Any], key: str) -> bool | OSError:
+    """Whether the key was there, and is deleted; or why it can't be."""
+    try:
+        del store[key]
+        return True
+    except KeyError:
+        return False
+    except OSError as error:
+        return error
+
+
+def path(arguments: argparse.Namespace) -> int:
+    store = reading(arguments)
+    found = store.path_of(arguments.key)
+    if arguments.key not in store:
+        raise NoSuchKeyError(arguments.key, f" (its file would be {found})")
+    emit(os.fsencode(found) + b"\n")
     return DONE

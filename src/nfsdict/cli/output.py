@@ -6,9 +6,17 @@ import argparse
 import json
 import os
 import sys
-from typing import Any
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from typing import IO, Any, Callable
 
 DONE, NO, ERROR = 0, 1, 2  # exit statuses as grep's: an error differs from an absent key
+
+# Colours and such, by ECMA-48's numbers.
+RED, GREEN, DIM, BOLD_RED = "31", "32", "2", "1;31"
+# Lines that are printed one by one wait for others to be printed with them, for so many seconds.
+_LAG = 0.2
 
 
 def encode(text: str) -> bytes:
@@ -36,6 +44,46 @@ def emit_json(value: object) -> None:
     emit(json.dumps(value, allow_nan=False).encode() + b"\n")
 
 
+def emit_each(pieces: Iterable[bytes]) -> None:
+    """Print the pieces as they come: the first at once, others not much later."""
+    due = 0.0
+    for piece in pieces:
+        emit(piece)
+        now = time.monotonic()
+        if now >= due:
+            sys.stdout.flush()
+            due = now + _LAG
+
+
+def json_array(items: Iterable[bytes]) -> Iterator[bytes]:
+    """What ``emit_json`` prints of a list, in pieces; ``items`` are JSON."""
+    before = b"["
+    for item in items:
+        yield before + item
+        before = b", "
+    yield b"]\n" if before == b", " else b"[]\n"
+
+
+def painter(stream: IO[str]) -> Callable[[str, str], str]:
+    """A function that gives text a colour, on a terminal alone and not if NO_COLOR is set, as
+    https://no-color.org has it."""
+    if stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb":
+        return lambda text, colour: f"\033[{colour}m{text}\033[m"
+    return lambda text, colour: text
+
+
+def shown(text: str) -> str:
+    """`text` without what a terminal would obey or can't show. Only for people: see ``encode``."""
+    return text if text.isprintable() else repr(text)[1:-1]
+
+
+def human(size: int) -> str:
+    """A number of bytes in at most 5 characters: 999, 1.2K, 35M; a K is 1024."""
+    power = max(0, size.bit_length() - 1) // 10
+    number = size / 1024**power
+    return f"{number:.{int(power > 0 and number < 9.95)}f}{' KMGTPE'[power].strip()}"
+
+
 def show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Print `report`: as JSON with `--json`, else a line for each field and each of its items."""
     if arguments.json:
@@ -51,20 +99,19 @@ def show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
             emit(encode("".join(f"  {item}\n" for item in value)))
 
 
-def no_such_key(arguments: argparse.Namespace) -> int:
-    return complain(f"no such key: {arguments.key!r}", NO)
-
-
 def complain(problem: object, status: int = ERROR) -> int:
-    print(f"nfsdict: {problem}", file=sys.stderr)
+    """Print one line on standard error, whatever the problem's text has, and return `status`."""
+    if sys.stderr is not None:
+        line = " ".join(str(problem).split("\n"))
+        with suppress(OSError):  # there is nobody left to be told
+            print(painter(sys.stderr)("nfsdict:", BOLD_RED), line, file=sys.stderr)
     return status
 
 
-def tell(message: Warning | str, *_: Any, **__: Any) -> None:
-    """Replaces ``warnings.showwarning``: prints one line, without the place in the code."""
-    complain(f"warning: {message}")
-
-
-def discard_output() -> None:
-    """Redirect standard output to the null device, so that flushing its buffer can't fail again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+def finish_output() -> None:
+    """Print what is left to be printed. If that can't be, it goes to the null device, so that
+    Python doesn't fail by it again at exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,9 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from importlib.util import find_spec
+from types import TracebackType
+from typing import Any
+
+from .. import CorruptValueError
+from .advice import NoSuchKeyError, advised
+from .output import ERROR, NO, complain
 
 
 def options() -> argparse.ArgumentParser:
@@ -37,22 +42,47 @@ def shows_progress(arguments: argparse.Namespace) -> bool:
     return sys.stderr.isatty() and find_spec("tqdm") is not None
 
 
-class _Lines(logging.Formatter):
-    def format(self, record: logging.LogRecord) -> str:
+class Telling(logging.Handler):
+    """While it is entered, warnings and log records of nfsdict are printed, a line each: records
+    of warnings, and more if ``verbose`` asks for it."""
+
+    def __init__(self, verbose: int) -> None:
+        super().__init__()
+        self._log = logging.getLogger("nfsdict")
+        self._asked = [logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)]
+        self._warnings = warnings.catch_warnings()
+
+    def __enter__(self) -> Telling:
+        self._warnings.__enter__()
+        warnings.showwarning = _show
+        self._before = self._log.level
+        self._log.setLevel(self._asked)
+        self._log.addHandler(self)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._log.removeHandler(self)
+        self._log.setLevel(self._before)
+        self._warnings.__exit__(kind, error, traceback)
+
+    def emit(self, record: logging.LogRecord) -> None:
         kind = "warning: " if record.levelno >= logging.WARNING else ""
-        return f"nfsdict: {kind}{record.getMessage()}"
+        told = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        if not isinstance(told, CorruptValueError):
+            complain(f"{kind}{record.getMessage()}")
+        elif told.key is None:  # else it was asked for, and the error is raised too
+            complain(f"{kind}{advised(told)}")
+
+    def error(self, error: Exception) -> int:
+        """Print the error that ends the command, and return the exit status."""
+        return complain(advised(error), NO if isinstance(error, NoSuchKeyError) else ERROR)
 
 
-@contextmanager
-def logged(verbose: int) -> Iterator[None]:
-    """Print the log records of the block: warnings, and more if that was asked for."""
-    log, handler = logging.getLogger("nfsdict"), logging.StreamHandler()
-    handler.setFormatter(_Lines())
-    before = log.level
-    log.setLevel([logging.WARNING, logging.INFO, logging.DEBUG][min(verbose, 2)])
-    log.addHandler(handler)
-    try:
-        yield
-    finally:
-        log.removeHandler(handler)
-        log.setLevel(before)
+def _show(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Replaces ``warnings.showwarning``, without the place in the code."""
+    complain(f"warning: {message}")

@@ -139,12 +139,10 @@ def import_(arguments: argparse.Namespace) -> int:
 
 
 def copy(arguments: argparse.Namespace) -> int:
-    of_source = argparse.Namespace(
-        name=arguments.source,
-        base_dir=arguments.base_dir,
-        serializer=arguments.from_serializer,
-        key_file=arguments.from_key_file,
-    )
+    of_source = argparse.Namespace(**vars(arguments))
+    of_source.name = arguments.source
+    of_source.serializer = arguments.from_serializer
+    of_source.key_file = arguments.from_key_file
     source = reading(of_source)
     arguments.serializer, arguments.key_file = arguments.to_serializer, arguments.to_key_file
     if arguments.serializer == AUTO and arguments.key_file is None:

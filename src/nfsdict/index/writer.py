@@ -6,6 +6,7 @@ are still racy, so writers leave packs to readers.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import weakref
@@ -226,6 +227,8 @@ class IndexWriter:
         try:
             self._files.remove_legacy_index()
         except OSError as error:
+            if error.errno == errno.EROFS:
+                return  # nothing is about to change
             log.warning(
                 "can't remove release 0.2.1's index, which will hide changes from that release: "
                 "%s; remove it",
