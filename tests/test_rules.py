@@ -19,17 +19,17 @@ _ORDER = """
     __init__
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
-    mapping
+    mapping upkeep.methods following
     coordination.methods coordination.claims
     coordination.memoize coordination.coroutines coordination.memo
     coordination.calls
     coordination.encoding coordination.arrays coordination.items
     coordination.compute coordination.leases coordination.turns coordination.holding
     coordination
-    repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.repair
-    upkeep.verify upkeep.stats upkeep trust kinds
+    repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.infos
+    upkeep.repair upkeep.verify upkeep.stats upkeep trust kinds
     state news shard_scan in_flight
-    index.writer index.stack index.memory index.shard cache_bound index.pack index
+    index.tables index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
     storage storage.index_files storage.lease_files storage.mailbox storage.probes
     storage.spool storage.exclusive storage.claims

@@ -25,6 +25,7 @@ from .repack import PackReport
 from .serializers import Serializer, json_format
 from .signed import signed
 from .trust import UntrustedPickleWarning
+from .upkeep.infos import EntryInfo
 from .upkeep.repair import RepairReport
 from .upkeep.verify import VerifyReport
 
@@ -40,6 +41,7 @@ __all__ = [
     "BatchError",
     "CorruptValueError",
     "Diagnosis",
+    "EntryInfo",
     "Finding",
     "Lease",
     "LeaseInfo",

@@ -6,7 +6,7 @@ import errno
 import os
 import time
 import weakref
-from collections.abc import Generator, Iterable, Iterator, MutableMapping
+from collections.abc import Iterable, Iterator, MutableMapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
@@ -28,26 +28,26 @@ from .coordination.methods import Coordination
 from .core import MISSING, ReadCache, digest
 from .draw import Draw
 from .entries import Entries
-from .errors import BatchError, CorruptValueError, ReadOnlyError, failure
+from .errors import BatchError, CorruptValueError, ReadOnlyError
+from .following import Following
 from .index.memory import Index
 from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .kinds import Kinds
-from .layout import digest_of
 from .loads import Loads
 from .locks import Locks
 from .one_key import OneKey
 from .progress import Progress
 from .read_ahead import ReadAhead
-from .repack import PackReport, Repack, pack_loads
+from .repack import pack_loads
 from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
 from .storage import Storage
 from .taking import Taker
 from .trust import warn_of_mount, warn_of_writers
-from .upkeep.repair import RepairReport, repair
-from .upkeep.verify import VerifyReport, verify
+from .upkeep.infos import Infos
+from .upkeep.methods import Upkeep
 from .views import Items, Values
 from .watching import Watching
 
@@ -67,7 +67,7 @@ T = TypeVar("T")
 _RAISE: Any = object()
 
 
-class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
+class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, MutableMapping[str, V]):
     """A persistent dictionary that any number of processes on any number of hosts share.
 
     Each entry is a file of its own in ``base_dir/name``. Values that were read or written here are
@@ -214,6 +214,7 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
         self._bulk = Bulk(
             self._state, self._writer, self._storage, self._entries, self._loads, workers
         )
+        self._infos = Infos(self._state, self._storage, self._entries, workers)
         self._watching = Watching(self._scanner, self._state)
         if read_only:
             self._storage.check()
@@ -440,75 +441,6 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
 
     # --- the whole store -----------------------------------------------------------------------
 
-    def sync(self) -> None:
-        """Re-read everything from disk. When lazy: list the keys, and read values when accessed.
-
-        Every directory is listed with the attributes of its files. What a pack has of a file that
-        still has the same signature is decoded anew from there; other files are read, and all of
-        them where an NFS client's listing brings no attributes. Afterwards this dictionary has what
-        the store held when the call began, or newer. The next ``refresh`` doesn't report changes
-        found here. OSError if a directory can't be listed; what is known of it stays.
-        """
-        self._scanner.scan(reread=True, telling=False)
-
-    def refresh(self) -> set[str]:
-        """Take over what others changed, and return the keys that they added, replaced or removed.
-
-        Costs at most 4 calls to an NFS server if nothing changed, or one for each of up to 256
-        directories where a listing brings no attributes. Each directory that changed is listed, and
-        its new files are read. Values that were read before are read again if they were replaced.
-        A lazy dictionary that has listed nothing yet lists everything, and returns only those of
-        the keys it knew that changed.
-        """
-        self._scanner.scan()
-        if self._locks.interrupted:
-            return set()
-        with self._locks.guard:
-            return self._state.news.take()
-
-    def watch(self, interval: float = 1.0) -> Generator[set[str], None, None]:
-        """Be told of what others change: yields the keys that they added, replaced or removed.
-
-        Does what ``refresh`` does at once, and then every ``interval`` seconds, counted from the
-        beginning of one to that of the next. Yields when there are such keys, and only then, so
-        that each set has at least one. What was changed between the call of this method and the
-        first set is told too. While the caller works on a set nothing is done. ``close`` of the
-        dictionary ends the loop at once, from another thread or a signal handler too, and so does
-        ``close`` of the generator, or leaving the loop.
-
-        Each watch tells every change, whatever other watches, ``refresh``, ``refresh_every``,
-        ``sync`` and lookups have found meanwhile, unless this process has changed the key since. A
-        lazy dictionary that has listed nothing yet begins with a listing, which tells only of keys
-        that it knew. In a call that interrupts another one, and while a value is decoded, an empty
-        set is yielded, as such a call can't look.
-
-        A look costs an NFS server what ``refresh`` costs: while nothing changes 4 calls and up to
-        100 KiB of replies, as they have the attributes of 256 directories, twice. So a thousand
-        hosts that watch once a second cost it 4,000 calls and 100 MB a second; with a longer
-        ``interval`` in proportion less. An OSError is logged, once while others follow, and the
-        next look comes as usual. ValueError unless ``interval`` is finite and 1 ms at least.
-        """
-        return self._watching.watch(self, checked_seconds("interval", interval))
-
-    def wait_for(self, key: str, timeout: float | None = None) -> V:
-        """Wait until some host has written the key, and return its value.
-
-        Asks the server after pauses of 10 ms at first, growing to 1 s. TimeoutError if there is no
-        value after ``timeout`` seconds; None waits for ever.
-        """
-        key = plain(key)  # TypeError for one that isn't a str: waiting would never end
-        end = None if timeout is None else time.monotonic() + timeout
-        pause = 0.01
-        while True:
-            value: Any = self.get(key, MISSING, fresh=True)
-            if value is not MISSING:
-                return value  # type: ignore[no-any-return]
-            left = pause if end is None else end - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"nobody wrote {key!r} within {timeout} s")
-            time.sleep(min(pause, left))
-            pause = min(1.5 * pause, 1.0)
-
     def _check_serializer(self) -> None:
         """WrongSerializerError if the store has only entries of other serializers.
 
@@ -520,65 +452,6 @@ class NfsDict(ReadCache[V], Coordination[V], MutableMapping[str, V]):
     def _list_once(self) -> None:
         if not self._state.index.listed:
             self._scanner.scan()
-
-    def verify(self) -> VerifyReport:
-        """Read and check every value file, and compare it with the index; see ``VerifyReport``.
-
-        Changes nothing on disk. OSError if a directory can't be listed.
-        """
-        self._check_serializer()
-        report = verify(self._storage, self._entries, self._workers)
-        shards = {digest_of(path)[:2] for path in report.contradicted}
-        if shards and not self._locks.interrupted:
-            with self._locks.guard:
-                self._state.distrust(shards)
-        return report
-
-    def repair(self, grace: float = 3600.0) -> RepairReport:
-        """Remove old temporary files, move damaged value files aside, rebuild the index.
-
-        A temporary file is removed when it is older than ``grace`` seconds by the server's clock,
-        so that a write under way keeps its own; if it holds a value that a ``pop`` or a write left
-        there, the value is given back to its key (see ``pop``). The same goes for leases that
-        weren't renewed for so long, and for twice their durations. A damaged file gets
-        ``.damaged-…`` after its name, which no scan takes. Files that can't be read here but may be
-        whole stay. EBUSY if other processes go on writing the index.
-        """
-        self._writable()
-        self._not_interrupting()
-        self._check_serializer()
-        self._writer.invalidate_legacy_index()
-        done = repair(self._storage, self._entries, self._workers, grace)
-        self._writer.discard_index()
-        self.sync()
-        self._writer.flush()
-        return done
-
-    def pack(self) -> PackReport:
-        """Write the index now, with all small values, into one file (a pack).
-
-        Openings do that by themselves when it pays. The next opening of the whole store then reads
-        that file instead of one for each key. Every directory is listed, so that files that were
-        written in place are packed anew. Takes 3 s more if something was changed within the last
-        3 s, as so young signatures prove nothing. Values that an ``update`` of 2,000 keys or more
-        has written aren't read again. OSError if the file can't be written; EBUSY if
-        other processes go on writing the index.
-        """
-        self._writable()
-        self._not_interrupting()
-        return Repack(
-            self._scanner,
-            self._state,
-            self._writer,
-            self._storage,
-            self._entries,
-            self._loads,
-            self._workers,
-        )()
-
-    def _not_interrupting(self) -> None:
-        if self._locks.interrupted:
-            raise failure(errno.EBUSY, self._storage.directory)
 
     def close(self) -> None:
         """Write the index, if that pays; end watches, and the thread of ``refresh_every``.

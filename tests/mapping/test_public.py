@@ -17,6 +17,7 @@ PUBLIC = [
     "BatchError",
     "CorruptValueError",
     "Diagnosis",
+    "EntryInfo",
     "Finding",
     "Lease",
     "LeaseInfo",

@@ -6,6 +6,7 @@ What is wrong use is marked as an error to be ignored, and an unneeded mark is a
 from __future__ import annotations
 
 import pickle
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,19 @@ def whole() -> None:
     assert_type(d.verify(), nfsdict.VerifyReport)
     assert_type(d.repair(), nfsdict.RepairReport)
     assert_type(d.pack(), nfsdict.PackReport)
+
+
+def looking(d: NfsDict[int]) -> None:
+    info = d.info("k")
+    assert_type(info, nfsdict.EntryInfo)
+    assert_type(info.key, str)
+    assert_type(info.path, Path)
+    assert_type(info.size, int)
+    assert_type(info.modified, datetime)
+    assert_type(info.packed, bool)
+    assert_type(list(d.infos("run/")), list[nfsdict.EntryInfo])
+    assert_type(d.path_of("k"), Path)
+    d.infos(5)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def failing(d: NfsDict[int]) -> None:

@@ -104,8 +104,14 @@ class PackShard(NamedTuple):
 
     def tombstones(self) -> Iterable[bool]:
         """For each key whether it has a tombstone: no file, though a pack below lists one."""
-        lengths = struct.unpack(f"<{len(self.keys)}I", self.lengths)
-        return (length == _TOMBSTONE for length in lengths)
+        return (length == _TOMBSTONE for length in self._lengths())
+
+    def held(self) -> Iterable[bool]:
+        """For each key whether the pack has its value."""
+        return (length < _TOMBSTONE for length in self._lengths())
+
+    def _lengths(self) -> tuple[int, ...]:
+        return struct.unpack(f"<{len(self.keys)}I", self.lengths)
 
 
 _NOTHING_SAID = PackShard(NO_SHARD, [], b"", b"", 0, 0)
