@@ -6,6 +6,8 @@ import argparse
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.environment import BuildEnvironment
+from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
 import nfsdict
@@ -31,13 +33,15 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
-autodoc_class_signature = "separated"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
 copybutton_exclude = ".linenos, .gp, .go"
+
+mermaid_fullscreen = False
+mermaid_height = "auto"
 
 html_theme = "furo"
 html_title = f"nfsdict {release}"
@@ -68,6 +72,27 @@ class Statuses(SphinxDirective):
         return [nodes.literal_block(text=parser().epilog, language="text")]
 
 
+def check_complete(app: Sphinx, environment: BuildEnvironment) -> None:
+    """Warn of each public name that the pages don't have, methods of the dictionary included."""
+    names = [name for name in nfsdict.__all__ if name != "__version__"]
+    names += [f"NfsDict.{name}" for name in dir(nfsdict.NfsDict) if not name.startswith("_")]
+    there = environment.domains["py"].objects
+    for name in names:
+        if f"nfsdict.{name}" not in there:
+            logging.getLogger(__name__).warning("nfsdict.%s is in no page", name)
+
+
+def keep_sentence(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    """Napoleon takes what is before a colon in an attribute's first line for its type: begin with
+    an empty one."""
+    if what in ("attribute", "data", "property"):
+        lines.insert(0, "")
+
+
 def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", keep_sentence, priority=400)
+    app.connect("env-check-consistency", check_complete)
     app.add_directive("commands", Commands)
     app.add_directive("statuses", Statuses)
