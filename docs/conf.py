@@ -82,17 +82,26 @@ def check_complete(app: Sphinx, environment: BuildEnvironment) -> None:
             logging.getLogger(__name__).warning("nfsdict.%s is in no page", name)
 
 
-def keep_sentence(
+COLON = "\N{MODIFIER LETTER COLON}"
+
+
+def hide_colons(
     app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
 ) -> None:
-    """Napoleon takes what is before a colon in an attribute's first line for its type: begin with
-    an empty one."""
+    """Napoleon takes what is before a colon in an attribute's docstring for its type."""
     if what in ("attribute", "data", "property"):
-        lines.insert(0, "")
+        lines[:] = [line.replace(": ", f"{COLON} ") for line in lines]
+
+
+def show_colons(
+    app: Sphinx, what: str, name: str, thing: object, options: object, lines: list[str]
+) -> None:
+    lines[:] = [line.replace(COLON, ":") for line in lines]
 
 
 def setup(app: Sphinx) -> None:
-    app.connect("autodoc-process-docstring", keep_sentence, priority=400)
+    app.connect("autodoc-process-docstring", hide_colons, priority=400)
+    app.connect("autodoc-process-docstring", show_colons, priority=600)
     app.connect("env-check-consistency", check_complete)
     app.add_directive("commands", Commands)
     app.add_directive("statuses", Statuses)

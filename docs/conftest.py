@@ -1,8 +1,8 @@
 """The code in these pages runs as it stands there.
 
 A fenced block of Python is run; one of prompts is compared with what it prints. A block `console`
-has commands after `$`, and what they print. All blocks of a page run in one process and one directory,
-one after another. What can't be run here is passed over, by `<!--- skip: next -->` before it.
+has commands after `$`, and what they print. All blocks of a page run in one process and one
+directory, one after another. What can't be run here is passed over, by `<!--- skip: next -->`.
 """
 
 from __future__ import annotations
