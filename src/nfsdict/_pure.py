@@ -530,7 +530,7 @@ def _prepare_file(
         [descriptor] = opened
         # The umask may have taken bits from open()'s mode that the caller asked for.
         if mode is not None and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
-            os.fchmod(descriptor, mode)
+            _set_mode(descriptor, mode)
         _write_all(descriptor, parts)
         if durable:
             os.fsync(descriptor)
@@ -550,6 +550,11 @@ def _prepare_file(
         if not isinstance(error, OSError):
             raise
         return number or errno.EIO
+
+
+def _set_mode(descriptor: int, mode: int) -> None:
+    if hasattr(os, "fchmod"):  # Windows has no such bits
+        os.fchmod(descriptor, mode)
 
 
 def _publish_file(temporary: str, target: str, exclusive: bytes | None) -> tuple[int, int] | None:

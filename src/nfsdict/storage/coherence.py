@@ -233,6 +233,8 @@ class Coherence:
     def names(self, directory: str, known: Names, strict: bool) -> Names:
         """The directory's stamp, and if ``strict`` all names that are there during this call: see
         ``list_twice``. ``known`` again while the directory has its stamp. Not retried."""
+        if os.name == "nt":  # no directory can be opened there
+            return stamp_of(os.stat(directory)), os.listdir(directory)
         descriptor = os.open(directory, DIRECTORY_FLAGS)
         try:
             stamp = stamp_of(os.fstat(descriptor))

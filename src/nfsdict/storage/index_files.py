@@ -17,6 +17,7 @@ from ..errors import failure
 from ..layout import IndexPaths, mtime_of, random_name, temporary_name
 from .claims import Claims
 from .coherence import Coherence
+from .descriptors import read_at, set_mode
 from .directories import READ_FLAGS
 from .files import WRITE_FLAGS, Files
 
@@ -50,7 +51,7 @@ class PackFileReader:
             raise ValueError(f"{self._path} is cut short")
         parts = []
         while size:
-            part = os.pread(self._descriptor, min(size, 1 << 30), offset)
+            part = read_at(self._descriptor, min(size, 1 << 30), offset)
             if not part:
                 raise ValueError(f"{self._path} was cut short")
             parts.append(part)
@@ -125,7 +126,7 @@ class PackFileWriter:
             mode = 0o666 if self._mode is None else self._mode
             self._descriptor = os.open(self._temporary, WRITE_FLAGS, mode)
             if self._mode is not None:
-                os.fchmod(self._descriptor, self._mode)
+                set_mode(self._descriptor, self._mode)
         view = memoryview(b"".join(self._parts))
         self._parts, self._buffered = [], 0
         while view:
@@ -251,9 +252,14 @@ class IndexFiles:
     def remove_pack(self, pack_id: str) -> None:
         """Unlink a pack. The caller guarantees that no manifest names it.
 
-        Readers that have it open lose it, on NFS at once.
+        Readers that have it open lose it, on NFS at once. On Windows they keep it, and who writes
+        the index later removes it.
         """
-        self._sweep_file(self._paths.pack(pack_id))
+        try:
+            self._sweep_file(self._paths.pack(pack_id))
+        except PermissionError:
+            if os.name != "nt":
+                raise
 
     def packs(self) -> dict[str, int]:
         """The ids of all packs in the store, with their mtimes in ns."""

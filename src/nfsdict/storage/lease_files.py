@@ -18,6 +18,7 @@ from typing import Callable, NamedTuple, TypeVar
 
 from ..layout import LEASES, NO_STAMP, LeaseName, lease_of, mtime_of
 from .coherence import Coherence, Contains, Listed, Names
+from .descriptors import set_mode
 from .files import WRITE_FLAGS, Files
 
 T = TypeVar("T")
@@ -126,6 +127,9 @@ class LeaseFiles:
             self._make(str(lease), content)
 
     def _make(self, name: str, content: bytes) -> None:
+        if os.name == "nt":  # making links is a privilege there
+            self._write(name, content)
+            return
         try:
             self._rules.retry_stale(
                 lambda path: os.symlink(os.fsdecode(content), path), self._path(name)
@@ -145,7 +149,7 @@ class LeaseFiles:
         )
         try:
             if mode is not None:
-                os.fchmod(descriptor, mode)
+                set_mode(descriptor, mode)
             os.write(descriptor, content)
         finally:
             os.close(descriptor)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 import errno
+import os
 import sys
 from typing import NamedTuple
 
@@ -86,6 +87,9 @@ _DISK = Kind(Lookup.OPEN, Stamps.SERVER, trusted=True)
 _MEMORY = _DISK._replace(syncs=False)
 # Directories get no later times with each change, and keep 2 s.
 _FAT = _DISK._replace(stamps=Stamps.FILES)
+# A ctime is the file's creation there, so no time shows a change that sets the others back. What a
+# process has open can't be renamed, replaced or removed: EACCES, until it is closed.
+_WINDOWS = Kind(Lookup.OPEN, Stamps.FILES, syncs=False, passing=STALE | {errno.EACCES}, seconds=0.5)
 # Coherent among clients by locks or capabilities. Clients stamp what they write.
 _CLUSTER = Kind(Lookup.OPEN, Stamps.CLIENTS)
 # Opening a directory asks nobody, missed names stay missed for a second, and what is read may be
@@ -150,7 +154,7 @@ def kind_of(mount: Mount, trust_stamps: bool = False) -> Kind:
 def _of_type(name: str) -> Kind:
     if not name and sys.platform != "linux":
         # These have no table of mounts that can be read here. What was tried there are disks.
-        return _DISK._replace(trusted=False)
+        return _WINDOWS if os.name == "nt" else _DISK._replace(trusted=False)
     return KINDS.get(name, UNKNOWN)
 
 

@@ -11,6 +11,7 @@ import weakref
 from contextlib import suppress
 
 from ..layout import temporary_name
+from .descriptors import read_at
 from .directories import READ_FLAGS
 from .files import WRITE_FLAGS
 
@@ -70,7 +71,7 @@ class Spool:
             return self._parts[0][offset - self._written :][:size]
         descriptor = os.open(self._path, READ_FLAGS)
         try:
-            found = os.pread(descriptor, size, offset)
+            found = read_at(descriptor, size, offset)
         finally:
             os.close(descriptor)
         rest = size - len(found)

@@ -20,9 +20,10 @@ from .files import Files, Found
 from .passing import TRIES
 from .refusals import NO_FILE, NO_LINKS, REFUSED, TRANSIENT
 
-# Seconds to wait after each failed rename on file systems that aren't trusted: on SMB, a file whose
-# replacement was refused was gone 50 ms later, and the next rename succeeded.
-_PAUSES = (0.01, 0.05, 0.1, 0.2, 0.4)
+# Seconds to wait after each failed rename on file systems that aren't trusted, 1.3 in all: on SMB,
+# a file whose replacement was refused was gone 50 ms later, and the next rename succeeded. On
+# Windows somebody has the file open.
+_PAUSES = tuple(0.001 * 1.5**number for number in range(16))
 
 # Steps of a write, as the core numbers them. A write that failed at the first has left nothing; one
 # that failed at the second may have left the new file under its name.
