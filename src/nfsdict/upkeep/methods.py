@@ -92,17 +92,17 @@ class Upkeep(Moving):
         """What this dictionary has done in this process since it was opened, as numbers that grow.
 
         ==================  ======================================================================
-        ``reads``           lookups whose value wasn't in memory, and was read from its file, or in
+        reads               lookups whose value wasn't in memory, and was read from its file, or in
                             a loop from a pack
-        ``fresh_reads``     those of them that were asked with ``fresh=True``
-        ``misses``          lookups that found no file, or a damaged one
-        ``puts``            values written: by assignment, ``add``, ``update``, and what uses these
-        ``deletes``         entries removed: by ``del``, ``pop``, ``clear``
-        ``scans``           times that cache and index were brought up to date, as by ``refresh``
-        ``packs_written``   files of the index that were written, merged ones too
-        ``retries``         calls on files repeated after an error that passes
-        ``stale_handles``   those of them that met a stale handle
-        ``lease_takeovers`` leases taken over from a process that had died, or lost them
+        fresh_reads         those of them that were asked with ``fresh=True``
+        misses              lookups that found no file, or a damaged one
+        puts                values written: by assignment, ``add``, ``update``, and what uses these
+        deletes             entries removed: by ``del``, ``pop``, ``clear``
+        scans               times that cache and index were brought up to date, as by ``refresh``
+        packs_written       files of the index that were written, merged ones too
+        retries             calls on files repeated after an error that passes
+        stale_handles       those of them that met a stale handle
+        lease_takeovers     leases taken over from a process that had died, or lost them
         ==================  ======================================================================
 
         Reads of cached values aren't counted: that would make them a quarter slower in the pure
