@@ -298,6 +298,7 @@ device server:/a mounted on /mnt/a\\040b with fstype nfs4 statvers=1.1
 \tper-op statistics
 \t        NULL: 1 1 0 44 24 0 0 0 0
 \t        READ: 20 20 0 4000 4000 0 1 1 0
+\t     READDIR: 3 3 0 44 24 0 0 0 0
 \t       RENEW: 99 99 0 44 24 0 0 0 0
 device server:/b mounted on /mnt/b with fstype nfs statvers=1.1
 \tper-op statistics
@@ -307,6 +308,13 @@ device server:/b mounted on /mnt/b with fstype nfs statvers=1.1
 
 def test_calls_to_the_server_are_counted(package):
     calls_in = importlib.import_module("nfsdict.storage.mountstats").calls_in
-    assert calls_in(MOUNTSTATS, "/mnt/a b") == 21
+    assert calls_in(MOUNTSTATS, "/mnt/a b") == 24
     assert calls_in(MOUNTSTATS, "/mnt/b") == 7
     assert calls_in(MOUNTSTATS, "/") is None
+
+
+def test_listings_are_counted(package, monkeypatch):
+    mountstats = importlib.import_module("nfsdict.storage.mountstats")
+    monkeypatch.setattr(mountstats, "_mountstats", lambda: MOUNTSTATS)
+    found = [mountstats.listings_sent(point) for point in ("/mnt/a b", "/mnt/b", "/")]
+    assert found == [3, 0, None]

@@ -196,7 +196,7 @@ def settled(package, lab: Lab) -> dict[str, str]:
     return MANY
 
 
-@pytest.mark.nfs(version=ALL)
+@pytest.mark.nfs(version=BOTH)
 @pytest.mark.parametrize(("keys", "most"), [(2000, 20), (20_000, 45)])
 def test_a_settled_store_opens_with_20_or_45_calls(package, lab: Lab, keys, most) -> None:
     entries = {f"experiment/{number % 16}/{number:06d}": f"{number:100d}" for number in range(keys)}

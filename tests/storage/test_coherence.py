@@ -563,3 +563,25 @@ def test_a_listing_that_took_long_is_not_proven_by_the_time_it_took(nfsdict, tmp
     assert len(listed) == 2
     files.leases.look()
     assert len(listed) == 2
+
+
+@pytest.mark.parametrize("sent", [[7, 7, 7, 8, 8, 11], [None], [5, 7]])
+def test_a_listing_that_the_client_did_not_ask_for_is_repeated(
+    nfsdict, on, opened, monkeypatch, sent
+):
+    """As another process was just copying names from a page, which then can't be dropped."""
+    mounted = importlib.import_module("nfsdict.storage.mounted").Mounted
+    coherence = importlib.import_module("nfsdict.storage.coherence")
+    on("nfs4", "vers=4.2")
+    rules = opened(lazy=True)._storage.rules
+    told, listed = iter(sent * 2 if sent == [None] else sent), []
+    original = coherence.list_directory
+    monkeypatch.setattr(mounted, "listings_sent", lambda self: next(told))
+    monkeypatch.setattr(
+        coherence,
+        "list_directory",
+        lambda path, times: listed.append(times) or original(path, times),
+    )
+    rules.list_twice(os.path.dirname(importlib.__file__))
+    assert listed == [2] * (3 if sent[0] == 7 else 1)
+    assert next(told, "all were asked for") == "all were asked for"

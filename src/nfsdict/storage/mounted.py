@@ -18,7 +18,7 @@ from .mounts import (
     kind_of,
     lists_attributes,
 )
-from .mountstats import calls_sent
+from .mountstats import calls_sent, listings_sent
 
 log = logging.getLogger("nfsdict")
 
@@ -124,6 +124,11 @@ class Mounted:
     def lists_signatures(self) -> bool:
         """Whether a file has, in a listing, the signature that it has on the server."""
         return self.lists_attributes() if self._over_nfs else not self.kind.caches_content
+
+    def listings_sent(self) -> int | None:
+        """How often this host has asked the server for names; None where that isn't told."""
+        mount = self.mount(self._directory)
+        return listings_sent(mount.point) if mount is not None and self._over_nfs else None
 
     def distrust_listings(self, reason: str) -> None:
         """From here on ``lists_attributes`` is False."""

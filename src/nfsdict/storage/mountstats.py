@@ -61,9 +61,26 @@ def calls_sent(mount_point: str) -> int | None:
 
 def calls_in(text: str, mount_point: str) -> int | None:
     """The same from the file's text."""
+    counts = _counts(text, mount_point)
+    if counts is None:
+        return None
+    return sum(number for name, number in counts.items() if name not in _OF_THE_CLIENT)
+
+
+def listings_sent(mount_point: str) -> int | None:
+    """How often the NFS mount at this point has asked for names of a directory; None if it is no
+    NFS mount, or the system doesn't tell."""
+    with suppress(OSError):
+        counts = _counts(_mountstats(), mount_point)
+        if counts is not None:
+            return counts.get("READDIR", 0) + counts.get("READDIRPLUS", 0)
+    return None
+
+
+def _counts(text: str, mount_point: str) -> dict[str, int] | None:
     told = _told_of(text, mount_point)
     if told is None or "per-op statistics" not in told:
         return None
     operations = told[told.index("per-op statistics") + 1 :]
-    counts = [line.partition(":")[::2] for line in operations if ":" in line]
-    return sum(int(numbers.split()[0]) for name, numbers in counts if name not in _OF_THE_CLIENT)
+    pairs = [line.partition(":")[::2] for line in operations if ":" in line]
+    return {name: int(numbers.split()[0]) for name, numbers in pairs}
