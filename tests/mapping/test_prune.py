@@ -303,6 +303,27 @@ def test_what_others_take_after_the_look(opened, d, before_each_rename, change):
     assert (report.kept, report.complete) == (30 + len(kept), True)
 
 
+@pytest.mark.parametrize("change", ["replaced", "removed"])
+def test_what_others_change_before_its_directory_is_listed_again_is_not_left(
+    opened, d, monkeypatch, change
+):
+    Prune = importlib.import_module("nfsdict.upkeep.prune").Prune
+    original = Prune._plan
+
+    def plan(self, shards):
+        cut = original(self, shards)
+        with opened() as other:
+            if change == "replaced":
+                other[KEYS[0]] = "new"
+            else:
+                del other[KEYS[0]]
+        return cut
+
+    monkeypatch.setattr(Prune, "_plan", plan)
+    report = d.prune(max_items=30)
+    assert (report.removed, report.left, report.complete) == (9, 0, True)
+
+
 def test_an_edit_in_place_after_the_look_stays(d, before_each_rename):
     def edit(key):
         if key == KEYS[0]:
@@ -407,11 +428,27 @@ def test_what_is_leased_stays_and_the_next_goes(opened, d):
     with opened().lease(KEYS[0]), opened().lease(KEYS[35]), opened().lease("no entry"):
         assert d.prune(max_items=30, dry_run=True).removed == 10
         report = d.prune(max_items=30)
-        assert (report.removed, report.complete) == (10, True)
+        assert (report.removed, report.leased, report.complete) == (10, 1, True)
         assert sorted(on_disk(d)) == [KEYS[0], *KEYS[11:]]
         assert d.prune(max_items=0).removed == 28
         assert sorted(on_disk(d)) == [KEYS[0], KEYS[35]]
     assert d.prune(max_items=0).removed == 2
+
+
+def test_a_lease_that_ends_while_it_runs(opened, d, monkeypatch):
+    """Another entry is removed in its place: not both."""
+    Prune = importlib.import_module("nfsdict.upkeep.prune").Prune
+    original, lease = Prune._plan, opened().lease(KEYS[0])
+
+    def plan(self, shards):
+        cut = original(self, shards)
+        lease.release()
+        return cut
+
+    monkeypatch.setattr(Prune, "_plan", plan)
+    report = d.prune(max_items=30)
+    assert (report.removed, report.leased, report.left) == (10, 1, 0)
+    assert len(on_disk(d)) == 30 and KEYS[0] in on_disk(d)
 
 
 def test_what_a_worker_has_claimed_stays(opened, d):

@@ -51,6 +51,8 @@ class _Survey(NamedTuple):
     """what the limits are about"""
     ranks: list[tuple[int, int]]
     """rank and size of each entry that may be removed"""
+    lowest: int | None
+    """the lowest rank here, leased ones included"""
     unknown: list[str]
     """digests of files whose attributes couldn't be told"""
 
@@ -66,7 +68,7 @@ class _Tally(NamedTuple):
     """What became of one group."""
 
     reached: int
-    """how many entries of those that were to be removed this is about"""
+    """how many entries of those that were planned to be removed this is about"""
     removed: Amount
     off: Amount
     """removed by this call or by others"""
@@ -106,6 +108,9 @@ class Prune:
         """whether it is known what is to be removed, and so what is left"""
         # The rank up to which a shard is done; in the beginning the lowest one there.
         self._from: dict[str, int] = {}
+        # Leased when it was decided what goes: others go in their places, so these stay.
+        self._spared: set[str] = set()
+        self._cut_short = False
         self._tallies: list[_Tally] = []
 
     def run(self) -> PruneReport:
@@ -146,11 +151,14 @@ class Prune:
         if lease is not None and todo:
             self._await_later(time_of(cut.rank))
             self._writer.invalidate_legacy_index()
+        planned = cut.amount.items
         try:
             for _ in self._progress.over(self._removed(todo, cut, lease), len(todo), "prune"):
                 pass
+            if not self._cut_short:
+                planned = 0  # what others have removed or replaced by then isn't left
         finally:
-            self._sum_up(cut.amount.items)
+            self._sum_up(planned)
 
     # --- what to remove --------------------------------------------------------------------------
 
@@ -166,8 +174,8 @@ class Prune:
                 histogram.add(place, size)
                 if aged is not None and place < aged:
                     old = old.plus(1, size)
-            if survey.ranks:
-                self._from[survey.shard] = min(survey.ranks)[0]
+            if survey.lowest is not None:
+                self._from[survey.shard] = survey.lowest
             for name in survey.unknown:
                 self._note_failure(name, "neither its age nor its size can be told")
         self.report.kept, self.report.kept_bytes = everything
@@ -205,19 +213,23 @@ class Prune:
     ) -> Iterator[_Survey]:
         """Each shard listed, with the entries that may be removed; of these ranks, if any."""
         leased = self._live.digests()
+        self._spared |= leased
 
         def look(shard: str) -> _Survey:
             found = self._listed(shard)
+            past = {name: rank(name, one) for name, one in found.items() if self._is_past(one)}
+            lowest = min(past.values(), default=None)
             ranks = [
-                (rank(name, one), file_size(one))
-                for name, one in found.items()
-                if name not in leased and self._is_past(one)
+                (place, file_size(found[name]))
+                for name, place in past.items()
+                if name not in leased
             ]
             if first is not None and end is not None:
                 ranks = [(place, size) for place, size in ranks if first <= place < end]
             unknown = [name for name, one in found.items() if one == UNKNOWN]
             size = sum(map(file_size, found.values()))
-            return _Survey(shard, Amount(len(found) - len(unknown), size), ranks, unknown)
+            everything = Amount(len(found) - len(unknown), size)
+            return _Survey(shard, everything, ranks, lowest, unknown)
 
         with closing(in_parallel(look, shards, self._workers)) as surveys:
             yield from surveys
@@ -259,13 +271,14 @@ class Prune:
     def _remove_group(self, shard: str, cut: _Cut, lease: Lease | None) -> bool:
         """Remove the next entries of this shard. Whether there are more."""
         if self._end is not None and time.monotonic() >= self._end:
+            self._cut_short = True
             return False
         start = self._from[shard]
         found = self._listed(shard)
         ranks = ((rank(name, one), name) for name, one in found.items() if self._is_past(one))
         todo = sorted(one for one in ranks if start <= one[0] < cut.rank)
         group = todo if lease is None else todo[:_GROUP]
-        leased = self._live.digests()
+        leased = self._live.digests() | self._spared
         victims = {name: found[name] for _, name in group if name not in leased}
         fates: Fates = {}
         try:
@@ -275,7 +288,8 @@ class Prune:
                 lease.check()
                 self._remove(shard, victims, fates)
         finally:
-            self._tallies.append(_tally(len(group) - len(victims), victims, fates))
+            spared = sum(name in self._spared for _, name in group)
+            self._tallies.append(_tally(len(group) - len(victims), spared, victims, fates))
         if group:
             self._from[shard] = group[-1][0] + 1
         return len(group) < len(todo)
@@ -318,7 +332,7 @@ class Prune:
                 raise
 
 
-def _tally(leased: int, victims: dict[str, bytes], fates: Fates) -> _Tally:
+def _tally(leased: int, spared: int, victims: dict[str, bytes], fates: Fates) -> _Tally:
     sizes: dict[object, list[int]] = {}
     failed = []
     for name, fate in fates.items():
@@ -327,7 +341,7 @@ def _tally(leased: int, victims: dict[str, bytes], fates: Fates) -> _Tally:
         sizes.setdefault(fate, []).append(file_size(victims[name]))
     removed, gone = sizes.get(Fate.REMOVED, []), sizes.get(Fate.GONE, [])
     return _Tally(
-        leased + len(fates),
+        leased - spared + len(fates),
         Amount(len(removed), sum(removed)),
         Amount(len(removed) + len(gone), sum(removed) + sum(gone)),
         leased,
