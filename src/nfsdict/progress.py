@@ -22,9 +22,10 @@ class ProgressUpdate(NamedTuple):
     operation: str
     """such as "loading", "sync", "update" or "verify" """
     done: int
-    """how many are done: 0 in the first call, ``total`` in the last one, unless an error ends it"""
+    """how many are done: 0 in the first call, ``total`` in the last one, unless that isn't known or
+    an error ends it"""
     total: int
-    """how many there are to do"""
+    """how many there are to do; 0 if that isn't known"""
     unit: str
     """what is counted: "key", or "shard", of which a store has 256 at most"""
     bytes: int
@@ -103,12 +104,13 @@ class Progress:
             raise TypeError(f"progress_bar is a bool, a function or a tqdm class, not {wanted!r}")
 
     @contextmanager
-    def bar(self, operation: str, total: int, unit: str = "shard") -> Iterator[Bar]:
-        """The progress of a call, from here to the end of the block."""
-        if not total:
+    def bar(self, operation: str, total: int | None, unit: str = "shard") -> Iterator[Bar]:
+        """The progress of a call, from here to the end of the block. ``total`` is None if it isn't
+        known; with 0 there is nothing to show."""
+        if total == 0:
             yield NO_BAR
         elif self._tell is not None:
-            yield _Told(self._tell, ProgressUpdate(self._name, operation, 0, total, unit, 0))
+            yield _Told(self._tell, ProgressUpdate(self._name, operation, 0, total or 0, unit, 0))
         elif self._tqdm is not None:
             text = f"{self._name}: {operation}"
             shown = self._tqdm(desc=text, total=total, unit=unit, leave=False)

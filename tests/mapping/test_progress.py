@@ -242,3 +242,23 @@ def test_each_operation_ends_before_the_next_begins(d, told):
     d.repair()
     names = [name for name, _ in groupby(now.operation for now in told.updates)]
     assert names == ["repair", "sync"]
+
+
+def test_an_export_an_import_and_a_migration_tell(d, told, tmp_path, nfsdict):
+    other = nfsdict.NfsDict("other", tmp_path, lazy=True, progress_bar=told)
+    with open(tmp_path / "archive", "wb") as file:
+        d.export_to(file)
+    assert [name for name, _ in told.operations()] == ["reading"]
+    with open(tmp_path / "archive", "rb") as file:
+        other.import_from(file)
+    [(name, last)] = told.operations()
+    assert (name, last.total, last.unit) == ("writing", len(KEYS), "key") and last.bytes > 0
+    nfsdict.NfsDict("third", tmp_path, lazy=True, progress_bar=told).copy_from(KEYS)
+    [(name, last)] = told.operations()
+    assert (name, last.total) == ("writing", len(KEYS))
+
+
+def test_how_many_a_pipe_has_is_not_known(d, told, tmp_path, nfsdict):
+    source = nfsdict.NfsDict("other", tmp_path, "json", lazy=True, progress_bar=told)
+    source.import_from(iter([b'{"key": "a", "value": 1}\n']), jsonl=True)
+    assert [(now.done, now.total) for now in told.take()] == [(0, 0), (1, 0)]

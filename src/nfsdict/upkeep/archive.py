@@ -145,14 +145,15 @@ class Archive:
         self.extension = extension
         """the end of its value files' names"""
 
-    def check(self) -> None:
-        """Read the archive through, if its file is seekable, and go back. ArchiveError as when
-        iterating."""
-        if self._file.seekable():
-            begin = self._file.tell()
-            for _ in self:
-                pass
-            self._file.seek(begin)
+    def check(self) -> int | None:
+        """Read the archive through, if its file is seekable, and go back. How many entries it has;
+        None if the file isn't seekable. ArchiveError as when iterating."""
+        if not self._file.seekable():
+            return None
+        begin = self._file.tell()
+        count = sum(1 for _ in self)
+        self._file.seek(begin)
+        return count
 
     def __iter__(self) -> Iterator[Member]:
         digest = _Digest()

@@ -129,4 +129,11 @@ class Moving:
         self._writable()
         self._not_interrupting()
         self._check_serializer()
-        return Writing(self._storage, self._bulk, self._one_key, self._workers, keep_existing)
+        return Writing(
+            self._storage,
+            self._bulk,
+            self._one_key,
+            self._progress,
+            self._workers,
+            keep_existing,
+        )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import IO, Any, Protocol
 
 from ..arguments import plain
@@ -66,7 +66,7 @@ def import_archive(
             f"the archive has {archive.extension} files, this dictionary {extension} files: import "
             f"it with {argument_for(archive.extension)}, into another store, and copy that"
         )
-    archive.check()
+    total = archive.check()
 
     def items() -> Iterator[Item]:
         for hexdigest, data in archive:
@@ -79,7 +79,7 @@ def import_archive(
             else:
                 yield Item(hexdigest, entry.key, MISSING, data)
 
-    return _taken(writing, items())
+    return _taken(writing, items(), total)
 
 
 def import_lines(
@@ -97,7 +97,7 @@ def import_lines(
             else:
                 yield item
 
-    return _taken(writing, items())
+    return _taken(writing, items(), None)
 
 
 def _check_json(extension: str) -> None:
@@ -108,9 +108,9 @@ def _check_json(extension: str) -> None:
         )
 
 
-def _taken(writing: Writing, items: Iterable[Item]) -> TransferReport:
+def _taken(writing: Writing, items: Iterable[Item], total: int | None) -> TransferReport:
     try:
-        writing.take(items)
+        writing.take(items, total)
     except ArchiveError as error:
         done = writing.report()
         count = done.written + done.same + done.kept
@@ -129,15 +129,16 @@ def copy_store(
         data: Content = entry.data if isinstance(entry.data, bytes) else [entry.data]
         return Item(hexdigest, entry.key, MISSING, data)
 
-    writing.take(source.over(item, writing.failed))
+    writing.take(source.over(item, writing.failed), 0)  # reading shows its progress
     return writing.report()
 
 
 def copy_mapping(writing: Writing, entries: Entries, source: Source) -> TransferReport:
     """Take over the entries of a mapping."""
+    keys = source.keys()
 
     def items() -> Iterator[Item]:
-        for key in source.keys():  # noqa: SIM118
+        for key in keys:
             try:
                 item = _item(entries, plain(key), contained(source.__getitem__, key))
             except Exception as error:  # decoding and serializing run anybody's code
@@ -145,7 +146,7 @@ def copy_mapping(writing: Writing, entries: Entries, source: Source) -> Transfer
             else:
                 yield item
 
-    writing.take(items())
+    writing.take(items(), len(keys) if isinstance(keys, Sized) else None)
     return writing.report()
 
 

@@ -16,6 +16,7 @@ from ..errors import BatchError
 from ..layout import file_size
 from ..one_key import OneKey
 from ..parallel import in_parallel
+from ..progress import Progress
 from ..storage import Storage
 
 # So many entries at most are written together, as small ones take more memory than their bytes.
@@ -41,9 +42,16 @@ class Writing:
     """One transfer into a store."""
 
     def __init__(
-        self, storage: Storage, bulk: Bulk, one_key: OneKey, workers: int, keep_existing: bool
+        self,
+        storage: Storage,
+        bulk: Bulk,
+        one_key: OneKey,
+        progress: Progress,
+        workers: int,
+        keep_existing: bool,
     ) -> None:
         self._storage = storage
+        self._progress = progress
         self._bulk = bulk
         self._one_key = one_key
         self._workers = workers
@@ -52,16 +60,18 @@ class Writing:
         self.failed: dict[str, str] = {}
         """see ``TransferReport``; filled by whoever makes the items, too"""
 
-    def take(self, items: Iterable[Item]) -> None:
+    def take(self, items: Iterable[Item], total: int | None) -> None:
         """Write these entries, in batches of 64 MiB. If a key comes twice, its last entry counts;
-        with ``keep_existing`` its first.
+        with ``keep_existing`` its first. ``total`` is how many they are, None if nobody knows.
 
         BatchError if some can't be written: the rest of their batch is, and of the later ones
         nothing. After any exception ``report`` tells what was done by then, in whole batches.
         """
-        for batch in _batched(items):
-            self._take_batch(batch)
-            del batch  # before the next one is made
+        with self._progress.bar("writing", total, "key") as bar:
+            for batch in _batched(items):
+                self._take_batch(batch)
+                bar.add(len(batch), sum(size_of(item.data) for item in batch))
+                del batch  # before the next one is made
 
     def report(self) -> TransferReport:
         """What was done so far."""
