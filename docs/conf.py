@@ -35,6 +35,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
+autodoc_mock_imports = ["joblib", "numpy", "optuna", "zarr"]  # none of them is needed for this
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 
