@@ -84,15 +84,18 @@ def test_errors(nfsdict, error, bases):
 
 
 def modules(package):
-    """Every module of the package, but for the one that runs when it is imported, and for those in
-    ``integrations`` whose package isn't installed; their own tests tell where it has to be."""
+    """Every module of the package, but for the one that runs when it is imported, and for those
+    whose extra isn't installed; their own tests tell where it has to be."""
     found = {module.name for module in pkgutil.walk_packages(package.__path__, "nfsdict.")}
     found -= {"nfsdict.__main__"}
-    return sorted(name for name in found if ".integrations." not in name or _installed(name))
+    return sorted(name for name in found if all(map(importlib.util.find_spec, _needed(name))))
 
 
-def _installed(integration):
-    return importlib.util.find_spec(integration.rpartition(".")[2]) is not None
+def _needed(name):
+    """The packages of an extra that this module needs."""
+    if ".integrations." in name:
+        return [name.rpartition(".")[2]]
+    return ["jinja2", "matplotlib"] if name.startswith("nfsdict.upkeep.report.") else []
 
 
 IMPORTS = """
@@ -128,7 +131,10 @@ LATER = [
 
 
 def test_importing_it_imports_nothing_large(nfsdict):
-    code = f"import sys, nfsdict; print([name for name in {LATER} if name in sys.modules])"
+    code = f"""{RESTS_ON}, sys
+before = set(sys.modules)
+import nfsdict
+print([name for name in {LATER} if name in sys.modules and name not in before])"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -36,6 +36,7 @@ def whole_file(path: str) -> Iterator[IO[bytes]]:
                 os.unlink(temporary)
             raise
     except OSError as error:
-        if error.filename in (None, temporary):  # of a write no error names the file
-            raise failure(error.errno or 0, path) from error
+        # Of a write no error names the file. One without a number isn't the system's.
+        if error.errno and error.filename in (None, temporary):
+            raise failure(error.errno, path) from error
         raise
