@@ -148,7 +148,7 @@ class Upkeep(Moving):
         word. Where the file system has neither hard links nor a rename that replaces nothing,
         giving back can also overwrite what is assigned in that moment.
 
-        Costs an NFS server one or two listings of each directory, two more for each 256 entries
+        Costs an NFS server one or two listings of each directory, three more for each 256 entries
         that are removed there, and two calls for each entry removed. Where a listing brings no
         attributes of files, up to four more for each. Memory is taken for a few directories at a
         time and 10 MiB, and with ``prefix`` for all keys. The directories are worked on several at

@@ -315,13 +315,21 @@ class Prune:
             self.report.failed[self._storage.values.path_of(name)] = why
 
     def _remove(self, shard: str, victims: dict[str, bytes], fates: Fates) -> None:
-        """Remove these files, with cache and index in step."""
+        """Remove these files, with cache and index in step.
+
+        They are listed once more under the shard's lock: what this process has put there since they
+        were chosen keeps its name, and who looks it up here finds it.
+        """
         replaced: list[Any] = []  # dropped after all locks are released
         with self._state.locks.guard, self._state.locks.shard(shard):
+            now = self._storage.shards.list(shard).signatures
+            same = {name: one for name, one in victims.items() if now.get(name) in (one, UNKNOWN)}
+            for name in victims.keys() - same.keys():
+                fates[name] = Fate.REPLACED if name in now else Fate.GONE
             keys = self._state.names(shard)
-            known = {name: keys[name] for name in victims if name in keys}
+            known = {name: keys[name] for name in same if name in keys}
             try:
-                self._storage.removal.remove_unchanged(shard, victims, fates)
+                self._storage.removal.remove_unchanged(shard, same, fates)
                 for name, key in known.items():
                     if fates.get(name) is Fate.REMOVED:
                         replaced.append(self._state.record_delete(name, key))
