@@ -167,7 +167,7 @@ def written(nfsdict, disk):
 
 @contextlib.contextmanager
 def read_only_mount(store):
-    gc.collect()  # the system refuses while files are open that were removed: packs of earlier tests
+    gc.collect()  # packs of earlier tests: the system refuses while removed files are open
     mount(store.parent, MS_REMOUNT | MS_RDONLY)
     try:
         yield
