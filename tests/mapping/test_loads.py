@@ -245,7 +245,7 @@ def test_a_sync_reads_the_files(nfsdict, tmp_path, waits, reads):
 @pytest.mark.parametrize("large", [0, 250])
 def test_each_batch_of_a_load_is_kept(nfsdict, tmp_path, waits, reads, monkeypatch, large):
     """However few small values it has."""
-    monkeypatch.setattr(importlib.import_module("nfsdict.bulk"), "_BATCH_BYTES", 20_000)
+    monkeypatch.setattr(importlib.import_module("nfsdict.bulk"), "BATCH_BYTES", 20_000)
     monkeypatch.setattr(importlib.import_module("nfsdict.bulk"), "PACKED", 1000)
     values = {key: value * (20 if n < large else 1) for n, (key, value) in enumerate(MANY.items())}
     d = open_(nfsdict, tmp_path)
