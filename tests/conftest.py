@@ -14,6 +14,7 @@ import pytest
 
 from nfsdict.backend import VARIABLE, expects_extension
 from support import aging
+from support.proof import FACTOR
 
 pytest_plugins = ["lab.plugin"]
 
@@ -28,6 +29,21 @@ hypothesis.settings.load_profile("nfsdict")
 
 # Asked before a test sets the variable.
 BOTH = expects_extension()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The command, and what other packages do with a dictionary, over one core: they use methods
+    that all other tests try over both."""
+    if not BOTH or FACTOR > 1:
+        return
+    kept, left = [], []
+    for item in items:
+        once = item.path.name.startswith("test_cli") or item.path.parent.name == "integrations"
+        core = getattr(item, "callspec", None) and item.callspec.params.get("nfsdict")
+        (left if once and core == "pure" else kept).append(item)
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = kept
 
 
 @pytest.fixture(scope="session", params=["compiled", "pure"] if BOTH else ["pure"])
