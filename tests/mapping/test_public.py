@@ -95,6 +95,8 @@ def _needed(name):
     """The packages of an extra that this module needs."""
     if ".integrations." in name:
         return [name.rpartition(".")[2]]
+    if name == "nfsdict.cli.completion":
+        return ["argcomplete"]
     return ["jinja2", "matplotlib"] if name.startswith("nfsdict.upkeep.report.") else []
 
 
