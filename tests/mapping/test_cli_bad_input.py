@@ -55,7 +55,7 @@ path STORE k                  0    2       2     0   0    2       0        0    
 watch STORE --interval 0.01   130  2       2     130 130  2       130      130     141
 stats STORE                   0    2       2     0   0    2       0        0       141
 du STORE                      0    2       2     0   0    2       0        0       141
-report STORE -o NEW           0    2       2     2   2    2       2        0       0
+report STORE -o NEW --no-latency 0    2       2     2   2    2       2        0       0
 prune STORE --max-items 2     0    2       2     2   0    2       2        0       141
 verify STORE                  0    2       2     0   0    2       0        1       141
 repair STORE                  0    2       2     2   0    2       2        0       141
