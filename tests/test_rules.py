@@ -17,7 +17,7 @@ DOCUMENT = Path(__file__).parents[1] / "ARCHITECTURE.md"
 _ORDER = """
     __main__ cli cli.completion cli.coordination cli.report cli.doctor cli.edit cli.entries
     cli.listing cli.stats cli.prune cli.transfer cli.upkeep cli.watch cli.stores cli.files
-    cli.telling cli.advice cli.output demo
+    cli.telling cli.advice cli.signals cli.output demo
     upkeep.report.page upkeep.report.plots upkeep.report.facts upkeep.report
     __init__
     integrations.joblib integrations.optuna integrations.zarr integrations

@@ -17,6 +17,7 @@ from .. import LeaseLostError, NfsDict, NfsDictError
 from ..coordination.claims import FAILED, Task
 from .entries import as_value, check_key
 from .output import DONE, NO, complain, emit, emit_json, encode, text_or_bytes
+from .signals import end
 from .stores import chosen, writing
 
 LONGEST = 5.0  # seconds between two looks with --wait
@@ -110,7 +111,7 @@ def run(arguments: argparse.Namespace) -> int:
     def output() -> Any:
         return as_value(_run(arguments.argv, stdout=subprocess.PIPE), serializer)
 
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     try:
         with writing(arguments) as store:
             value = store.get_or_create(
@@ -130,7 +131,7 @@ def run(arguments: argparse.Namespace) -> int:
 def work(arguments: argparse.Namespace) -> int:
     if shutil.which(arguments.argv[0]) is None:
         raise NfsDictError(f"no such command: {arguments.argv[0]!r}")
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     status, pause = DONE, 0.1
     with writing(arguments, create=False) as store:
         while True:
@@ -144,10 +145,6 @@ def work(arguments: argparse.Namespace) -> int:
                 pause = min(2 * pause, LONGEST)
             else:
                 return status
-
-
-def _end(number: int, _: object) -> None:
-    sys.exit(128 + number)
 
 
 def _unfinished(store: NfsDict[Any]) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -19,6 +18,7 @@ from ..doctor.report import Diagnosis, Finding
 from ..storage.mounts import Kind
 from ..storage.probes import PrivateDirectory, check_directory
 from .output import complain, emit, emit_json, encode
+from .signals import end_on_signals
 
 TEXT = """\
 Try in a directory what a store needs of its file system, and say what it breaks.
@@ -87,17 +87,6 @@ def doctor(arguments: argparse.Namespace) -> int:
             emit(encode(f"  {name}: {text}\n"))
         emit(encode(f"\n{diagnosis.verdict}\n"))
     return diagnosis.status
-
-
-def end_on_signals() -> None:
-    """Have signals that end a process end it as an exception does, which clears away."""
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) == signal.SIG_DFL:
-            signal.signal(getattr(signal, name), _end)
-
-
-def _end(number: int, _: object) -> None:
-    sys.exit(128 + number)
 
 
 def _led(

@@ -6,13 +6,13 @@ import argparse
 import dataclasses
 import re
 import signal
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 from ..upkeep.limits import Limits
 from ..upkeep.prune import Prune
 from .output import DONE, NO, show
+from .signals import end
 from .stores import writing
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ def prune(arguments: argparse.Namespace) -> int:
         arguments.prefix,
         _parsed(arguments, "time_limit", duration),
     )
-    signal.signal(signal.SIGTERM, _end)
+    signal.signal(signal.SIGTERM, end)
     with writing(arguments, create=False) as store:
         pruning = store._pruning(limits, arguments.dry_run)
         try:
@@ -76,10 +76,6 @@ def prune(arguments: argparse.Namespace) -> int:
                 _tell(pruning, arguments)
             raise
     return _tell(pruning, arguments)
-
-
-def _end(signal_number: int, _: object) -> None:
-    sys.exit(128 + signal_number)
 
 
 def _tell(pruning: Prune, arguments: argparse.Namespace) -> int:

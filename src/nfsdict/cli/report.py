@@ -14,9 +14,9 @@ from ..entries import Entries
 from ..serializers import serializer_named
 from ..storage import Storage
 from ..upkeep.report.facts import gather
-from .doctor import end_on_signals
 from .files import whole_file
 from .output import DONE
+from .signals import end_on_signals
 from .stats import name_of_serializer
 from .stores import chosen, reading
 
