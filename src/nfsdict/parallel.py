@@ -187,9 +187,10 @@ def _in_threads(
                 raise error
             yield value  # type: ignore[misc]
     finally:
-        ended.append(True)
-        tasks.put(None)
-        _join(pool)
+        try:
+            _end(ended, tasks, pool)
+        finally:
+            _end(ended, tasks, pool)  # again, as a signal may have cut the first one short
         if isinstance(coming, Generator):
             coming.close()
 
@@ -222,9 +223,14 @@ def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) ->
                 return
 
 
-def _join(pool: list[threading.Thread]) -> None:
-    """Wait until all have ended. An exception that a signal raises meanwhile goes on afterwards."""
+def _end(
+    ended: list[bool], tasks: SimpleQueue[tuple[int, A] | None], pool: list[threading.Thread]
+) -> None:
+    """Drop what hasn't begun, and wait until all threads have ended. An exception that a signal
+    raises meanwhile goes on afterwards."""
     late: BaseException | None = None
+    ended.append(True)
+    tasks.put(None)
     for thread in pool:
         while thread.is_alive():
             try:
@@ -232,4 +238,7 @@ def _join(pool: list[threading.Thread]) -> None:
             except BaseException as error:
                 late = error
     if late is not None:
-        raise late
+        try:
+            raise late
+        finally:
+            del late  # it refers to this frame

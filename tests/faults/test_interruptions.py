@@ -14,6 +14,7 @@ import linecache
 import logging
 import os
 import pickle
+import queue as queues
 import random
 import signal
 import subprocess
@@ -25,6 +26,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
+from support.hangs import within
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals")
 
@@ -400,25 +403,6 @@ def forgotten():
     Reads.dictionary = Uses.dictionary = None
     Uses.ended = 0
     gc.collect()
-
-
-def within(seconds, *functions):
-    """Run them in threads; a hang is a failure, and not one of the test run's."""
-    errors = []
-
-    def guarded(function):
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(f,), daemon=True) for f in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(seconds)
-        assert not thread.is_alive(), "it hangs"
-    assert errors == []
 
 
 def test_values_whose_unpickling_reads_other_entries(opened):
@@ -905,6 +889,8 @@ def test_a_signal_just_as_a_thread_has_started(opened, interrupts, monkeypatch):
 
 @swallowed
 def test_two_signals_in_an_update_leave_nothing_that_writes(opened, interrupts, monkeypatch):
+    # pytest's own hook would be interrupted as well, and fail.
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: None)
     parallel = importlib.import_module("nfsdict.parallel")
     monkeypatch.setattr(parallel, "_WAITED", -1.0)
     d = opened(durable=False, workers=4)
@@ -924,6 +910,29 @@ def test_two_signals_in_an_update_leave_nothing_that_writes(opened, interrupts, 
         assert [t.name for t in threading.enumerate()].count("nfsdict") == 0
     d.refresh()
     assert dict(d) == dict(opened(workers=1))
+
+
+def test_a_signal_while_threads_are_told_to_end(opened, monkeypatch):
+    parallel = importlib.import_module("nfsdict.parallel")
+    monkeypatch.setattr(parallel, "_WAITED", -1.0)
+    cut = []
+
+    class Queue:
+        def __init__(self):
+            queue = queues.SimpleQueue()
+            self.get, self._put = queue.get, queue.put
+
+        def put(self, item):
+            if item is None and not cut:
+                cut.append(item)
+                raise Interrupted
+            self._put(item)
+
+    monkeypatch.setattr(parallel, "SimpleQueue", Queue)
+    d = opened(durable=False, workers=4)
+    with pytest.raises(Interrupted):
+        d.update({f"key {n}": n for n in range(600)})
+    assert [t.name for t in threading.enumerate()].count("nfsdict") == 0
 
 
 def interrupting_at(monkeypatch, numbers):

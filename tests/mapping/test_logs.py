@@ -17,6 +17,7 @@ import pytest
 
 from support.aging import age
 from support.forks import forking, in_child
+from support.hangs import within
 
 LOG = logging.getLogger("nfsdict")
 
@@ -152,25 +153,6 @@ def test_by_default_nothing_is_told(tmp_path, nfsdict):
 
 
 # --- handlers -----------------------------------------------------------------------------------
-
-
-def within(seconds, *functions):
-    """Run them in threads; a hang is a failure, and not one of the test run's."""
-    errors = []
-
-    def guarded(function):
-        try:
-            function()
-        except BaseException as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=guarded, args=(f,), daemon=True) for f in functions]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(seconds)
-        assert not thread.is_alive(), "it hangs"
-    assert errors == []
 
 
 def test_a_handler_uses_the_dictionary_itself(opened, lines):
