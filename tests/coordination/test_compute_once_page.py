@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-PAGE = Path(__file__).parents[2] / "docs" / "compute-once.md"
-PROGRAMS = {
-    text.split("\n", 1)[0][2:]: text
-    for text in re.findall(r"```python\n(# \w+\.py\n.*?)```", PAGE.read_text(), re.DOTALL)
-}
+from support.pages import programs_in
+
+PROGRAMS = programs_in("docs/compute-once.md")
 
 
 @pytest.fixture

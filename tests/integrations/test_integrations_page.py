@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from support.needed import needed
+from support.pages import programs_in
 
-PAGE = Path(__file__).parents[2] / "docs" / "optuna-joblib-asyncio.md"
-PROGRAMS = {
-    text.split("\n", 1)[0][2:]: text
-    for text in re.findall(r"```python\n(# \w+\.py\n.*?)```", PAGE.read_text(), re.DOTALL)
-}
+PROGRAMS = programs_in("docs/optuna-joblib-asyncio.md")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import struct
+import time
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -26,9 +27,15 @@ def mount(device: str, where: Path, kind: str, options: str = "") -> None:
     _check(_libc.mount(device.encode(), bytes(where), kind.encode(), 0, options.encode()), device)
 
 
-def unmount(where: Path) -> None:
-    """As umount(8)."""
-    _check(_libc.umount2(bytes(where), 0), str(where))
+def unmount(where: Path, seconds: float = 20) -> None:
+    """As umount(8), waiting so long while it is busy: an NFS server lets go of what it no longer
+    exports some time after ``exportfs`` has returned."""
+    end = time.monotonic() + seconds
+    while (result := _libc.umount2(bytes(where), 0)) and ctypes.get_errno() == errno.EBUSY:
+        if time.monotonic() > end:
+            break
+        time.sleep(0.05)
+    _check(result, str(where))
 
 
 def _check(result: int, path: str) -> None:

@@ -55,7 +55,7 @@ path STORE k                  0    2       2     0   0    2       0        0    
 watch STORE --interval 0.01   130  2       2     130 130  2       130      130     141
 stats STORE                   0    2       2     0   0    2       0        0       141
 du STORE                      0    2       2     0   0    2       0        0       141
-report STORE -o NEW --no-latency 0    2       2     2   2    2       2        0       0
+report STORE -o NEW           0    2       2     2   2    2       2        0       0
 prune STORE --max-items 2     0    2       2     2   0    2       2        0       141
 verify STORE                  0    2       2     0   0    2       0        1       141
 repair STORE                  0    2       2     2   0    2       2        0       141
@@ -403,7 +403,8 @@ def test_ctrl_c(nfsdict, command, store, name):
 def counting(stop=None):
     """The functions of ``nfsdict.storage`` that are called meanwhile; the one of this number is
     interrupted. Not generators: they are also resumed to be closed, as they are collected, and what
-    is raised there is lost."""
+    is raised there is lost. Nothing is collected meanwhile, as CPython 3.11.2 crashes by it while
+    other threads run and a profile function has seen generators; 3.11.7 doesn't."""
     calls = []
 
     def note(frame, event, _):
@@ -414,8 +415,10 @@ def counting(stop=None):
             if len(calls) == stop:
                 signal.raise_signal(signal.SIGINT)
 
+    gc.disable()
     sys.setprofile(note)
     try:
         yield calls
     finally:
         sys.setprofile(None)
+        gc.enable()

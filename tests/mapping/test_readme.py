@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-README = Path(__file__).parents[2] / "README.md"
-PROGRAMS = {
-    text.split("\n", 1)[0][2:]: text
-    for text in re.findall(r"```python\n(# \w+\.py\n.*?)```", README.read_text(), re.DOTALL)
-}
+from support.pages import programs_in
+
+PROGRAMS = programs_in("README.md")
 
 
 @pytest.fixture
