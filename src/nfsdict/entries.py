@@ -122,6 +122,20 @@ class Entries:
             for hexdigest, content in zip(hexdigests, contents)
         ]
 
+    def read_keys(self, hexdigests: Sequence[str]) -> dict[str, tuple[str, bytes]]:
+        """Key and signature of each of these files, by digest, as it was read. Left out are files
+        that are gone, and those that are damaged or can't be read, which is logged."""
+        found: dict[str, tuple[str, bytes]] = {}
+
+        def note(hexdigest: str, entry: Entry | Exception | None) -> None:
+            if isinstance(entry, Entry):
+                found[hexdigest] = entry.key, entry.signature
+            elif entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
+                log.warning("can't read %s: %s", self.path_of(hexdigest), described(entry))
+
+        self.read_entries(hexdigests, note)
+        return found
+
     def _entry_or_error(
         self, hexdigest: str, content: Found | OSError | None
     ) -> Entry | Exception | None:

@@ -27,7 +27,7 @@ class Watch:
             if states.get(lease) == before[0]:
                 seen[lease] = before
         self._seen = seen
-        return [lease for lease in states if not _is_dead(lease, seen[lease][1], begun)]
+        return [lease for lease in states if not is_dead(lease, seen[lease][1], begun)]
 
     def next_death(self, leases: list[LeaseName]) -> float:
         """Seconds until the first of these is dead, if it isn't renewed."""
@@ -58,8 +58,9 @@ class Watch:
                 self._files.remove(state)
 
 
-def _is_dead(lease: LeaseName, since: int, moment: int) -> bool:
-    """Whether the lease, seen unchanged since then, is dead at this moment."""
+def is_dead(lease: LeaseName, since: int, moment: int) -> bool:
+    """Whether the lease, seen unchanged since then, is dead at this moment: both in ns, by one
+    clock."""
     if not lease.duration_ms:  # as ``Lease.leave`` leaves it
         return True
     outlived = since + lease.duration_ms * 1_000_000 <= moment

@@ -40,9 +40,9 @@ from ..core import digest
 from ..errors import LeaseLostError
 from ..layout import LeaseName, random_name
 from ..storage import Storage
-from ..storage.processes import has_ended, host_name, this_process
+from ..storage.processes import host_name, this_process
 from .holding import Hold, Renewer
-from .lease_watch import Watch
+from .lease_watch import Watch, is_dead
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -278,12 +278,7 @@ class Leases:
         """See ``NfsDict.leases``."""
         times = self._files.times()
         now = self._storage.files.server_time_ns()
-        names = [
-            name
-            for name, one in times.items()
-            if now - one.renewed < name.duration_ms * 1_000_000
-            and not has_ended(name.host, name.process, name.start)
-        ]
+        names = [name for name, one in times.items() if not is_dead(name, one.renewed, now)]
         found = []
         for name, content in zip(names, self._files.contents(names)):
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..storage import Storage
-from .lease_watch import Watch
+from .lease_watch import Watch, is_dead
 
 
 class LiveLeases:
@@ -19,7 +19,7 @@ class LiveLeases:
             self._expired = {
                 name
                 for name, times in storage.leases.times().items()
-                if now - times.renewed >= name.duration_ms * 1_000_000
+                if is_dead(name, times.renewed, now)
             }
 
     def digests(self) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from ..core import digest
 from ..layout import SHARDS, split_signatures
 from ..storage.index_files import IndexFiles
 from .pack import Pack, PackShard
@@ -40,9 +41,10 @@ class PackTables:
             packs.close_packs()
         self._manifest, self._shards, self.packs = manifest, shards, opened
 
-    def keys(self, shard: str) -> set[str]:
-        """All keys of this shard that the packs name, those with tombstones too."""
-        return {key for said in self._shards.get(shard, ()) for key in said.keys}
+    def names(self, shard: str) -> dict[str, str]:
+        """All keys of this shard that the packs name, those with tombstones too, by digest."""
+        keys = {key for said in self._shards.get(shard, ()) for key in said.keys}
+        return {digest(key): key for key in keys}
 
     def has_value(self, shard: str, key: str, signature: bytes) -> bool:
         """Whether the packs have the value of this key's file, if that has this signature."""

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
 from ..batches import batches
 from ..core import digest
-from ..entries import Entries, Entry
-from ..errors import CorruptValueError, described
+from ..entries import Entries
 from ..index.shard import ShardIndex
 from ..index.tables import PackTables
-from ..layout import UNKNOWN, file_size, mtime_of
+from ..layout import UNKNOWN, file_size, moment_of, mtime_of
 from ..parallel import in_parallel
 from ..state import StoreState
 from ..storage import Storage
-
-log = logging.getLogger("nfsdict")
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -108,10 +102,9 @@ class Infos:
 
     def _list(self, shard: str, known: dict[str, ShardIndex]) -> _Listed:
         # A digest has one key, however old it is what the packs or this dictionary know.
-        names = self._tables.keys(shard)
+        keys = self._tables.names(shard)
         if shard in known:
-            names.update(known[shard].names())
-        keys = {digest(key): key for key in names}
+            keys.update((digest(key), key) for key in known[shard].names())
         packed = self._tables.packed(shard)
         found = _Listed([], {})
         for hexdigest, signature in self._storage.shards.list(shard).signatures.items():
@@ -127,23 +120,15 @@ class Infos:
         """What is known of the shard, and these files of it read for their keys."""
         shard, names, _ = piece
 
-        def keep(hexdigest: str, entry: Entry | Exception | None) -> Known | None:
-            if isinstance(entry, Entry):
-                return Known(entry.key, hexdigest, entry.signature, False)
-            if entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
-                path = self._storage.values.path_of(hexdigest)
-                log.warning("can't read %s: %s", path, described(entry))
-            return None
-
-        found = self._entries.read_entries(names, keep)
-        return [*shard.known, *(one for one in found if one is not None)]
+        found = self._entries.read_keys(names).items()
+        return [*shard.known, *(Known(key, name, one, False) for name, (key, one) in found)]
 
     def _info(self, one: Known) -> EntryInfo:
         return EntryInfo(
             one.key,
             Path(self._storage.values.path_of(one.hexdigest)),
             file_size(one.signature),
-            _EPOCH + timedelta(microseconds=mtime_of(one.signature) // 1000),
+            moment_of(mtime_of(one.signature)),
             one.packed,
         )
 

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 
 from ..batches import batches
-from ..core import digest
-from ..entries import Entries, Entry
-from ..errors import CorruptValueError, described
+from ..entries import Entries
 from ..index.tables import PackTables
 from ..layout import file_size
 from ..state import StoreState
 from ..storage import Storage
-
-log = logging.getLogger("nfsdict")
 
 
 class Prefixed:
@@ -38,7 +33,7 @@ class Prefixed:
         if not self._prefix:
             return signatures
         # A digest has one key, however old it is what the packs or this dictionary know.
-        keys = {digest(key): key for key in self._tables.keys(shard)}
+        keys = self._tables.names(shard)
         with self._state.locks.guard:
             keys.update(self._state.names(shard))
         self._read_unknown(
@@ -55,12 +50,6 @@ class Prefixed:
         }
 
     def _read_unknown(self, signatures: Mapping[str, bytes]) -> None:
-        def note(hexdigest: str, entry: Entry | Exception | None) -> None:
-            if isinstance(entry, Entry):
-                self._read[hexdigest] = entry.key.startswith(self._prefix)
-            elif entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
-                path = self._entries.path_of(hexdigest)
-                log.warning("can't read %s: %s", path, described(entry))
-
         for names, _ in batches((name, file_size(one)) for name, one in signatures.items()):
-            self._entries.read_entries(names, note)
+            for name, (key, _) in self._entries.read_keys(names).items():
+                self._read[name] = key.startswith(self._prefix)

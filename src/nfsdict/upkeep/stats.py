@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta, timezone
 from heapq import nlargest
 from itertools import chain
 from typing import Callable, NamedTuple
@@ -20,6 +19,7 @@ from ..layout import (
     file_size,
     is_damaged,
     is_index_file,
+    moment_of,
     mtime_of,
     sizes_and_mtimes,
 )
@@ -31,7 +31,6 @@ _LARGEST = 10
 # A value whose key the index doesn't know is read for it, unless it has more bytes than these.
 _READ = 16 << 20
 _NEVER = 1 << 63  # ns: no file has this time
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 Watching = Callable[[str, "list[tuple[int, int]]"], None]
 """Gets each shard, and the sizes and mtimes in ns of its value files."""
@@ -160,7 +159,7 @@ def stats(
 
 def moment(time_ns: int) -> str:
     """A file's time in ISO 8601, UTC."""
-    return (_EPOCH + timedelta(microseconds=time_ns // 1000)).isoformat()
+    return moment_of(time_ns).isoformat()
 
 
 def _packed(tables: PackTables, shard: str, listing: Listing) -> int:
@@ -171,8 +170,7 @@ def _packed(tables: PackTables, shard: str, listing: Listing) -> int:
 
 def _named(one: _Large, tables: PackTables, storage: Storage, entries: Entries) -> LargeValue:
     """With its key, from the index or else from the file."""
-    known = tables.keys(one.hexdigest[:2])
-    key = next((key for key in known if digest(key) == one.hexdigest), None)
+    key = tables.names(one.hexdigest[:2]).get(one.hexdigest)
     if key is None and one.size <= _READ:
         [key] = entries.read_entries(
             [one.hexdigest], lambda _, entry: entry.key if isinstance(entry, Entry) else None
