@@ -45,7 +45,7 @@ _ORDER = """
     storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
     arguments views progress parallel background batches logs counters locks errors layout
-    core _core _pure backend
+    core _core _pure opening backend
 """
 ORDER = _ORDER.split()
 # Of ``os`` what everybody may use: it asks nothing of a file.
@@ -53,8 +53,9 @@ HARMLESS = {
     *("PathLike", "urandom", "fspath", "fsencode", "fsdecode", "strerror", "stat_result"),
     *("environ", "name", "register_at_fork", "cpu_count", "sched_getaffinity", "getpid"),
 }
-# A core; and the command, which has files of its own: standard output, a library to store.
-EXCEPT = ["_pure", "demo"]
+# A core, and what it shares with storage; and the command, which has files of its own: standard
+# output, a library to store.
+EXCEPT = ["_pure", "opening", "demo"]
 
 
 def modules() -> Iterator[str]:

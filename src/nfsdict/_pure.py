@@ -20,6 +20,8 @@ from itertools import groupby
 from types import GenericAlias
 from typing import Any, Callable, Generic, TypeVar
 
+from .opening import close, open_into, with_open
+
 _C = TypeVar("_C")
 _V = TypeVar("_V")
 
@@ -38,6 +40,7 @@ _WRITE_FLAGS = (
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_BINARY", 0)
 )
+_DIRECTORY_FLAGS = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _SIGNATURE = struct.Struct("<QQqq")
 _SHARD_HEADER = struct.Struct("<qqIQQI")
 _SHARDS = 256
@@ -258,22 +261,19 @@ def read_aligned(paths: list[str], /) -> list[tuple[bytes | memoryview, bytes] |
 
 
 def _read_file(path: str, read_all: Callable[[int, int], _C]) -> tuple[_C, bytes] | int:
-    try:
-        descriptor = os.open(path, _READ_FLAGS)
-    except OSError as error:
-        return error.errno or errno.EIO
-    try:
+    def read(descriptor: int) -> tuple[_C, bytes] | int:
         status = os.fstat(descriptor)
         # Only regular files are value files; O_NONBLOCK kept a FIFO from blocking the open.
         if not stat.S_ISREG(status.st_mode):
             return errno.EISDIR if stat.S_ISDIR(status.st_mode) else errno.ENXIO
         return read_all(descriptor, status.st_size), _sign(status)
+
+    try:
+        return with_open(path, _READ_FLAGS, read)
     except OSError as error:
         return error.errno or errno.EIO
     except MemoryError:
         return errno.ENOMEM
-    finally:
-        os.close(descriptor)
 
 
 def _read_all(descriptor: int, size: int) -> bytes:
@@ -332,11 +332,7 @@ def _read_stamp(directory: str) -> tuple[int, int] | int:
                 return errno.ENOTDIR
             return _times(status)
         # Opening a directory revalidates it (close-to-open consistency, nfs(5)).
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+        status = with_open(directory, _DIRECTORY_FLAGS, os.fstat)
     except OSError as error:
         return error.errno or errno.EIO
     return _times(status)
@@ -353,6 +349,16 @@ def identify(path: str, /) -> tuple[int, int] | int:
 def list_directory(
     directory: str, forget: int, /
 ) -> tuple[int, int, list[tuple[str, int, bytes, int]]] | int:
+
+    def attributes(descriptor: int) -> tuple[int, int, list[tuple[str, int, bytes, int]]]:
+        status = os.fstat(descriptor)
+        for _ in range(max(forget, 1)):
+            if forget and hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            with os.scandir(descriptor) as entries:
+                found = _attributes(entries)
+        return (*_times(status), found)
+
     _text(directory)
     try:
         if not hasattr(os, "O_DIRECTORY"):
@@ -360,17 +366,7 @@ def list_directory(
                 status = os.stat(directory)
                 return (*_times(status), _attributes(entries))
         # One descriptor for times and names: each opening costs NFS a GETATTR.
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            for _ in range(max(forget, 1)):
-                if forget and hasattr(os, "posix_fadvise"):
-                    os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-                with os.scandir(descriptor) as entries:
-                    found = _attributes(entries)
-            return (*_times(status), found)
-        finally:
-            os.close(descriptor)
+        return with_open(directory, _DIRECTORY_FLAGS, attributes)
     except OSError as error:
         return error.errno or errno.EIO
 
@@ -523,11 +519,7 @@ def _prepare_file(
     descriptor = None
     opened: list[int] = []
     try:
-        # One call opens and stores the descriptor: an exception that a signal handler raised
-        # between ``os.open`` and an assignment would lose it. One ``try`` for all that follows: an
-        # exception between two of them would be caught by neither.
-        opened.extend(map(os.open, [temporary], [_WRITE_FLAGS], [0o666 if mode is None else mode]))
-        [descriptor] = opened
+        descriptor = open_into(opened, temporary, _WRITE_FLAGS, 0o666 if mode is None else mode)
         # The umask may have taken bits from open()'s mode that the caller asked for.
         if mode is not None and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
             _set_mode(descriptor, mode)
@@ -537,12 +529,12 @@ def _prepare_file(
         signature = _sign(os.fstat(descriptor))
         # NFS may report a failed write as late as here. Close before rename: NFSv3
         # charges a GETATTR for the other order.
-        _close(opened)
+        close(opened)
         prepared.append(temporary)
         return temporary, signature
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to report
-            _close(opened)
+            close(opened)
         number = error.errno if isinstance(error, OSError) else None
         # Even if open failed, the server may have made the file, and the reply been lost.
         if descriptor is not None or number in (None, errno.EIO, errno.ETIMEDOUT):
@@ -571,13 +563,6 @@ def _publish_file(temporary: str, target: str, exclusive: bytes | None) -> tuple
         if not isinstance(error, OSError):
             raise
         return _PUBLISHING, error.errno or errno.EIO
-
-
-def _close(opened: list[int]) -> None:
-    """Take the descriptor, if there is one, out of this list and close it, by one call: it must not
-    be closed twice, as it could be another thread's by then."""
-    if opened:
-        next(map(os.close, map(opened.pop, [-1])))
 
 
 def _discard(temporary: str) -> None:
@@ -622,11 +607,7 @@ def _writev(descriptor: int, views: list[memoryview]) -> int:
 
 def _sync_directory(path: str) -> int:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with_open(path, _DIRECTORY_FLAGS, os.fsync)
     except OSError as error:
         # File systems without an fsync for directories answer with these.
         if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):

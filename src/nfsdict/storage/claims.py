@@ -7,9 +7,9 @@ import logging
 import os
 import stat
 import time
-from contextlib import suppress
 
 from ..layout import signature_of
+from ..opening import with_open
 from .coherence import Coherence
 from .files import Files
 from .passing import TRIES
@@ -33,10 +33,12 @@ class Claims:
 
     def try_claim(self, path: str) -> bool:
         """Whether this call made the claim. Its holder gives it up with ``Files.sweep``."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         for _ in range(TRIES):
+            made: list[int] = []
             try:
-                descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
-                break
+                with_open(path, flags, made.append)
+                return True
             except FileExistsError:
                 return False
             except PermissionError as error:
@@ -47,11 +49,11 @@ class Claims:
                 if self._files.is_there(path):
                     return False
                 refusal = error  # or its holder has just given it up
-        else:
-            raise refusal
-        with suppress(OSError):  # the file exists, and it has no content to lose
-            os.close(descriptor)
-        return True
+            except OSError:
+                if not made:
+                    raise
+                return True  # only closing failed: the file exists, and has no content to lose
+        raise refusal
 
     def break_old(self, claim: str, age: int) -> None:
         """Remove the claim if it is older than ``age``, or isn't a regular file.

@@ -62,6 +62,7 @@ from ..core import list_changes, list_directory
 from ..counters import Counters
 from ..errors import failure
 from ..layout import Stamp, stamp_of
+from ..opening import with_open
 from .clock import ServerClock
 from .directories import (
     DIRECTORY_FLAGS,
@@ -141,18 +142,18 @@ class Coherence:
             return os.stat(path) if is_directory(path) else None
         if self.kind.lookup is Lookup.NAME:
             look_up_anew(path)
-        try:
-            descriptor = self.retry_stale(lambda path: os.open(path, DIRECTORY_FLAGS), path)
-        except FileNotFoundError:
-            return None
-        try:
+
+        def status(descriptor: int) -> os.stat_result:
             if self.kind.lookup is Lookup.LISTING:
                 read_anew(descriptor, "")
-            status = os.fstat(descriptor)
-            self.clock.observe(status.st_ctime_ns)
-            return status
-        finally:
-            os.close(descriptor)
+            return os.fstat(descriptor)
+
+        try:
+            found = self.retry_stale(lambda path: with_open(path, DIRECTORY_FLAGS, status), path)
+        except FileNotFoundError:
+            return None
+        self.clock.observe(found.st_ctime_ns)
+        return found
 
     def retry_stale(self, call: Callable[[str], T], path: str) -> T:
         """See ``passing.retry_stale``."""
@@ -250,8 +251,8 @@ class Coherence:
         ``list_twice``. ``known`` again while the directory has its stamp. Not retried."""
         if os.name == "nt":  # no directory can be opened there
             return stamp_of(os.stat(directory)), os.listdir(directory)
-        descriptor = os.open(directory, DIRECTORY_FLAGS)
-        try:
+
+        def read(descriptor: int) -> Names:
             stamp = stamp_of(os.fstat(descriptor))
             self.clock.observe(stamp.ctime)
             if stamp == known[0]:
@@ -264,8 +265,8 @@ class Coherence:
                 drop_pages(descriptor)
                 names = os.listdir(descriptor)
             return stamp, names
-        finally:
-            os.close(descriptor)
+
+        return with_open(directory, DIRECTORY_FLAGS, read)
 
     def refresh_dentry(self, path: str) -> None:
         """Make the client read its dentry for this existing name anew."""
@@ -318,8 +319,8 @@ class Coherence:
     def _read_names(self, directory: str, name: str, strict: bool) -> Contains:
         """Whether the directory may have this name. It is read if a change may repeat its ctime."""
         begun = self.clock.lower_bound()
-        descriptor = os.open(directory, DIRECTORY_FLAGS)
-        try:
+
+        def read(descriptor: int) -> Contains:
             if self.kind.lookup is Lookup.NAME:
                 read_anew(descriptor, name)
                 look_up_anew(os.path.join(directory, name))
@@ -339,5 +340,5 @@ class Coherence:
             if passed:
                 self._racy.pop(directory, None)
             return Contains.MAYBE if found else Contains.NO
-        finally:
-            os.close(descriptor)
+
+        return with_open(directory, DIRECTORY_FLAGS, read)

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 from ..core import digest
 from ..layout import signature_at
+from ..opening import with_open
 
 Entries = list[tuple[str, int, bytes, int]]
 """Name, mode, signature and ctime of each entry, as the core's ``list_directory`` gives them."""
@@ -78,11 +79,7 @@ def look_up_anew(path: str) -> None:
 
 def forget_content(path: str) -> None:
     """Make the system drop what it has read of this file. OSError if the file can't be opened."""
-    descriptor = os.open(path, READ_FLAGS)
-    try:
-        drop_pages(descriptor)
-    finally:
-        os.close(descriptor)
+    with_open(path, READ_FLAGS, drop_pages)
 
 
 def unlike_known(

@@ -14,6 +14,7 @@ from ..content import Content, Data
 from ..core import prepare_files, publish_files, read_aligned, read_files, write_files
 from ..errors import UncertainWriteError, failure
 from ..layout import NEW_DIRECTORY, random_name, temporary_name, whole_seconds
+from ..opening import with_open
 from .coherence import Coherence
 from .directories import DIRECTORY_FLAGS, is_directory
 from .passing import TRIES, passes, tell_of_retries
@@ -35,12 +36,12 @@ def give_bits(path: str, bits: int) -> None:
     if os.name == "nt":
         os.chmod(path, bits)
         return
-    descriptor = os.open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW)
-    try:
+
+    def add(descriptor: int) -> None:
         # Its own bits are kept: without them chmod would clear a setgid bit from the parent.
         os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | bits)
-    finally:
-        os.close(descriptor)
+
+    with_open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW, add)
 
 
 class Files:
@@ -156,14 +157,15 @@ class Files:
         """fsync a directory, unless its file system needs or has no such fsync."""
         if self._rules.mounted.synchronous(path):
             return
-        descriptor = os.open(path, DIRECTORY_FLAGS)
-        try:
-            os.fsync(descriptor)
-        except OSError as error:
-            if error.errno not in _NO_DIRECTORY_SYNC:
-                raise
-        finally:
-            os.close(descriptor)
+
+        def sync(descriptor: int) -> None:
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                if error.errno not in _NO_DIRECTORY_SYNC:
+                    raise
+
+        with_open(path, DIRECTORY_FLAGS, sync)
 
     def sync_parents(self, changed: Iterable[tuple[T, str]]) -> Iterator[tuple[T, OSError]]:
         """Make changes durable: fsync the directory of each (change, directory), each once.
@@ -261,11 +263,8 @@ class Files:
         """The server's time in ns: the mtime of a file made for this and removed again."""
         temporary = os.path.join(self.directory, temporary_name())
         try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            try:
-                time_ns = os.fstat(descriptor).st_mtime_ns
-            finally:
-                os.close(descriptor)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+            time_ns = with_open(temporary, flags, os.fstat, 0o600).st_mtime_ns
         finally:
             self.sweep(temporary)  # even if open failed: it may be the reply that was lost
         self._rules.clock.observe(time_ns)
@@ -276,7 +275,7 @@ class Files:
         with files made for this and removed again. OSError if it can't be told."""
         one, two = (os.path.join(self.directory, temporary_name()) for _ in range(2))
         try:
-            os.close(os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+            with_open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL, os.fstat, 0o600)
             os.link(one, two)
             links = [(status.st_ino, status.st_nlink) for status in map(os.lstat, (one, two))]
             return links[0] == links[1] and links[0][1] == 2

@@ -6,6 +6,7 @@ A manifest whose packs are gone, and a pack that is cut short, are ordinary: rea
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import os
 import stat
@@ -15,6 +16,7 @@ from typing import Callable
 
 from ..errors import failure
 from ..layout import IndexPaths, mtime_of, random_name, temporary_name
+from ..opening import close, open_into
 from .claims import Claims
 from .coherence import Coherence
 from .descriptors import read_at, set_mode
@@ -35,13 +37,15 @@ class PackFileReader:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        self._descriptor = os.open(path, READ_FLAGS)
+        opened: list[int] = []
         try:
-            status = os.fstat(self._descriptor)
+            status = os.fstat(open_into(opened, path, READ_FLAGS))
             if not stat.S_ISREG(status.st_mode):
                 raise failure(errno.ENXIO, path)
-        except OSError:
-            self.close()
+            # From here on it is closed with this object, should nobody come to close it.
+            self._file = next(map(io.FileIO, map(opened.pop, [-1])))
+        except BaseException:
+            close(opened)
             raise
         self._size = status.st_size
 
@@ -51,7 +55,7 @@ class PackFileReader:
             raise ValueError(f"{self._path} is cut short")
         parts = []
         while size:
-            part = read_at(self._descriptor, min(size, 1 << 30), offset)
+            part = read_at(self._file.fileno(), min(size, 1 << 30), offset)
             if not part:
                 raise ValueError(f"{self._path} was cut short")
             parts.append(part)
@@ -62,7 +66,7 @@ class PackFileReader:
     def close(self) -> None:
         """Close the file. An error is ignored, as nothing was written."""
         with suppress(OSError):
-            os.close(self._descriptor)
+            self._file.close()
 
 
 class PackClaim:
@@ -105,7 +109,7 @@ class PackFileWriter:
         self._mode = mode
         self._durable = durable
         self._claim = claim
-        self._descriptor: int | None = None
+        self._opened: list[int] = []
         self._parts: list[bytes] = []
         self._buffered = 0
         self.size = 0
@@ -122,25 +126,23 @@ class PackFileWriter:
             self._spill()
 
     def _spill(self) -> None:
-        if self._descriptor is None:
+        if not self._opened:
             mode = 0o666 if self._mode is None else self._mode
-            self._descriptor = os.open(self._temporary, WRITE_FLAGS, mode)
+            descriptor = open_into(self._opened, self._temporary, WRITE_FLAGS, mode)
             if self._mode is not None:
-                set_mode(self._descriptor, self._mode)
+                set_mode(descriptor, self._mode)
         view = memoryview(b"".join(self._parts))
         self._parts, self._buffered = [], 0
         while view:
-            view = view[os.write(self._descriptor, view[: 1 << 30]) :]
+            view = view[os.write(self._opened[0], view[: 1 << 30]) :]
 
     def publish(self, path: str) -> None:
         """Finish the file and rename it to ``path``. On an error the file is removed."""
         try:
             self._spill()
-            if self._descriptor is not None:
-                if self._durable:
-                    os.fsync(self._descriptor)
-                descriptor, self._descriptor = self._descriptor, None
-                os.close(descriptor)
+            if self._durable:
+                os.fsync(self._opened[0])
+            close(self._opened)
             os.replace(self._temporary, path)
         except BaseException:
             self._remove()
@@ -150,7 +152,7 @@ class PackFileWriter:
 
     def abandon(self) -> None:
         """Remove the file."""
-        if self._descriptor is not None:
+        if self._opened:
             self._remove()
         self._give_up_claim()
 
@@ -160,9 +162,7 @@ class PackFileWriter:
 
     def _remove(self) -> None:
         try:
-            if self._descriptor is not None:
-                descriptor, self._descriptor = self._descriptor, None
-                os.close(descriptor)
+            close(self._opened)
         except OSError:
             pass  # what came before is what to report
         try:

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Sequence
 from typing import Callable, NamedTuple, TypeVar
 
 from ..layout import LEASES, NO_STAMP, LeaseName, lease_of, mtime_of
+from ..opening import with_open
 from .coherence import Coherence, Contains, Listed, Names
 from .descriptors import set_mode
 from .files import WRITE_FLAGS, Files
@@ -144,15 +145,13 @@ class LeaseFiles:
     def _write(self, name: str, content: bytes) -> None:
         mode = self._files.mode
         flags, bits = WRITE_FLAGS, 0o666 if mode is None else mode
-        descriptor = self._rules.retry_stale(
-            lambda path: os.open(path, flags, bits), self._path(name)
-        )
-        try:
+
+        def write(descriptor: int) -> None:
             if mode is not None:
                 set_mode(descriptor, mode)
             os.write(descriptor, content)
-        finally:
-            os.close(descriptor)
+
+        self._rules.retry_stale(lambda path: with_open(path, flags, write, bits), self._path(name))
 
     def renew(self, olds: Sequence[str], new: str) -> None:
         """Rename one of these files, the last one that is there, to a name that is new.

@@ -8,6 +8,8 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from ..opening import with_open
+
 # Errors that mean: there is no /proc, or it may not be read.
 _NO_PROC = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM)
 
@@ -43,11 +45,11 @@ def mount_of(path: str) -> Mount:
     numbers, by its device. No server is asked.
     """
     if hasattr(os, "O_PATH"):
-        descriptor = os.open(path, os.O_PATH | os.O_CLOEXEC)  # asks no server
-        try:
+
+        def mount(descriptor: int) -> Mount:
             return _mount_of(os.fstat(descriptor).st_dev, f"/proc/self/fdinfo/{descriptor}")
-        finally:
-            os.close(descriptor)
+
+        return with_open(path, os.O_PATH | os.O_CLOEXEC, mount)  # asks no server
     return _mount_of(os.stat(path).st_dev, os.devnull)
 
 

@@ -10,6 +10,7 @@ import time
 from typing import Callable, Protocol, TypeVar
 
 from ..counters import Counters
+from ..opening import with_open
 from .directories import READ_FLAGS
 from .mounts import Kind
 
@@ -100,7 +101,7 @@ def _lease_ended(number: int | None, path: str) -> bool:
         time.sleep(pause)
         pause = min(2 * pause, 0.1)
         try:
-            os.close(os.open(path, READ_FLAGS))
+            with_open(path, READ_FLAGS, os.fstat)
         except OSError as error:
             if error.errno in _LEASED:
                 continue

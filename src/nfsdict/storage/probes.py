@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 from typing import Callable
 
 from ..layout import PROBES, Stamp, random_name, stamp_of
+from ..opening import close, open_into, with_open
 from .directories import DIRECTORY_FLAGS, READ_FLAGS
 
 _CREATE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
@@ -76,7 +77,7 @@ class Directory:
 
     def create(self, name: str, mode: int = 0o666) -> int:
         """O_EXCL: refused where the name is there."""
-        return _number(lambda: os.close(os.open(self._of(name), _CREATE | os.O_EXCL, mode)))
+        return _number(with_open, self._of(name), _CREATE | os.O_EXCL, os.fstat, mode)
 
     def link(self, name: str, other: str) -> int:
         return _number(os.link, self._of(name), self._of(other))
@@ -98,19 +99,11 @@ class Directory:
 
     def open_unfollowed(self, name: str) -> int:
         """O_NOFOLLOW: refused where the name is a symbolic link."""
-        return _number(lambda: os.close(os.open(self._of(name), READ_FLAGS)))
+        return _number(with_open, self._of(name), READ_FLAGS, os.fstat)
 
     def sync(self) -> int:
         """fsync of the directory."""
-
-        def sync() -> None:
-            descriptor = os.open(self.path, DIRECTORY_FLAGS)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-
-        return _number(sync)
+        return _number(with_open, self.path, DIRECTORY_FLAGS, os.fsync)
 
     def fill(self, name: str, size: int) -> int:
         """Write so many bytes, durably, and remove them."""
@@ -123,14 +116,15 @@ class Directory:
 
     def write(self, name: str, data: bytes) -> os.stat_result:
         """Write a file in place, durably. Its attributes when it was written."""
-        descriptor = os.open(self._of(name), _CREATE | os.O_TRUNC, 0o666)
-        try:
-            while data:
-                data = data[os.write(descriptor, data) :]
+
+        def write(descriptor: int) -> os.stat_result:
+            left = memoryview(data)
+            while left:
+                left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
             return os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
+
+        return with_open(self._of(name), _CREATE | os.O_TRUNC, write)
 
     def read(self, name: str) -> bytes | None:
         """The first bytes of a file; None if there is none."""
@@ -145,11 +139,11 @@ class Directory:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[OpenFile]:
-        descriptor = os.open(self._of(name), READ_FLAGS)
+        opened: list[int] = []
         try:
-            yield OpenFile(descriptor)
+            yield OpenFile(open_into(opened, self._of(name), READ_FLAGS))
         finally:
-            os.close(descriptor)
+            close(opened)
 
     def status(self, name: str = "") -> os.stat_result | None:
         """The attributes of what has this name; None if nothing has."""
@@ -165,11 +159,7 @@ class Directory:
 
     def stamp(self) -> Stamp:
         """The directory's stamp, by the server's word."""
-        descriptor = os.open(self.path, DIRECTORY_FLAGS)
-        try:
-            return stamp_of(os.fstat(descriptor))
-        finally:
-            os.close(descriptor)
+        return stamp_of(with_open(self.path, DIRECTORY_FLAGS, os.fstat))
 
     def other_group(self) -> int | None:
         """A group of this process that isn't its first one; any for root. None if there is none."""

@@ -17,6 +17,7 @@ from typing import Union
 
 from ..errors import failure
 from ..layout import UNKNOWN, same_but_for_ctime, signature_of
+from ..opening import with_open
 from .coherence import Coherence
 from .directories import READ_FLAGS
 from .exclusive import Exclusive
@@ -129,11 +130,9 @@ class Removal:
         if self._rules.kind.lookup is Lookup.NAME:
             self._rules.look_up_anew(path)
         try:
-            descriptor = self._rules.retry_stale(lambda path: os.open(path, READ_FLAGS), path)
+            status = self._rules.retry_stale(
+                lambda path: with_open(path, READ_FLAGS, os.fstat), path
+            )
         except OSError as error:
             return error
-        try:
-            status = os.fstat(descriptor)
-        finally:
-            os.close(descriptor)
         return self._rules.mounted.signed(signature_of(status))

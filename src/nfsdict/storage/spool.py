@@ -11,6 +11,7 @@ import weakref
 from contextlib import suppress
 
 from ..layout import temporary_name
+from ..opening import with_open
 from .descriptors import read_at
 from .directories import READ_FLAGS
 from .files import WRITE_FLAGS
@@ -48,16 +49,15 @@ class Spool:
         if self._buffered >= _BUFFER:
             if self._finalizer is None:
                 self._finalizer = weakref.finalize(self, _remove, self._path, self._process)
-            descriptor = os.open(self._path, WRITE_FLAGS | os.O_APPEND, 0o600)
-            try:
-                view = memoryview(b"".join(self._parts))
-                while view:
-                    view = view[os.write(descriptor, view) :]
-            finally:
-                os.close(descriptor)
+            with_open(self._path, WRITE_FLAGS | os.O_APPEND, self._write, 0o600)
             self._written += self._buffered
             self._parts, self._buffered = [], 0
         return offset
+
+    def _write(self, descriptor: int) -> None:
+        view = memoryview(b"".join(self._parts))
+        while view:
+            view = view[os.write(descriptor, view) :]
 
     def remove(self) -> None:
         """Remove the file."""
@@ -69,11 +69,9 @@ class Spool:
         if offset >= self._written:
             self._parts = [b"".join(self._parts)]
             return self._parts[0][offset - self._written :][:size]
-        descriptor = os.open(self._path, READ_FLAGS)
-        try:
-            found = read_at(descriptor, size, offset)
-        finally:
-            os.close(descriptor)
+        found = with_open(
+            self._path, READ_FLAGS, lambda descriptor: read_at(descriptor, size, offset)
+        )
         rest = size - len(found)
         return found + b"".join(self._parts)[:rest] if rest else found
 
