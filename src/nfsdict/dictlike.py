@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
+from .core import MISSING
+from .errors import CorruptValueError
 from .locks import Locks
 from .read_ahead import ReadAhead
 from .scan import Scanner
@@ -64,6 +67,24 @@ class DictLike(MutableMapping[str, V]):
     def items(self) -> Items[V]:
         """A view of (key, value) pairs. Iterating skips the same keys as for ``values``."""
         return Items(self)
+
+    def __eq__(self, other: object) -> bool:
+        """Whether ``other`` is a mapping with the same keys and equal values, but for entries that
+        ``items`` skips. They are compared one by one, until two differ: beside what the cache keeps
+        no others are in memory."""
+        if not isinstance(other, Mapping):
+            return NotImplemented
+        same = 0
+        for key, value in self.items():
+            counterpart = MISSING
+            with suppress(CorruptValueError):  # ``items`` skips it, too
+                counterpart = other.get(key, MISSING)
+            if counterpart is MISSING or not (value is counterpart or value == counterpart):
+                return False
+            same += 1
+        if isinstance(other, DictLike) and same < len(other):
+            return same == sum(1 for _ in other.items())
+        return same == len(other)
 
     def copy(self) -> dict[str, V]:
         """A plain ``dict`` of all entries but those that ``items`` skips, with all values in

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import importlib
 from collections import ChainMap, Counter, OrderedDict, UserDict
 
@@ -130,3 +131,27 @@ def test_within_another_call(stored):
             assert len(d) == 2 and repr(d).endswith(" 2 keys>")
 
     assert in_child(ask) == 0
+
+
+def test_equality_is_that_of_the_entries(nfsdict, tmp_path):
+    d, other = (nfsdict.NfsDict(name, tmp_path) for name in "ab")
+    assert d == {} == d and d == other and d != [] and d != None  # noqa: E711
+    d.update(a=1, b=float("nan"))
+    assert d == dict(d.items())  # identity first, as in a dict
+    assert d != {"a": 1} and d != {"a": 1, "c": d["b"]} and d != {**d, "c": 3}
+    assert d != {"a": 1} and d != other and other != d
+    assert d != collections.defaultdict(int, a=1)
+    other.update(d)
+    assert d == other == d
+    with pytest.raises(TypeError, match="unhashable"):
+        hash(d)
+
+
+def test_equality_passes_over_what_items_passes_over(nfsdict, tmp_path, caplog):
+    d, other = (nfsdict.NfsDict(name, tmp_path, cache_bytes=0) for name in "ab")
+    d.update(a=1, b=2)
+    other.update(a=1)
+    open(d.path_of("b"), "wb").close()
+    assert d == {"a": 1} == d and d == other == d
+    other["b"] = 2
+    assert other != d != other

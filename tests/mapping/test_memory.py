@@ -201,6 +201,25 @@ peak(lambda: bounded.repair())
         assert after < OF_ALL
 
 
+def test_comparing_holds_few_values(nfsdict, tmp_path):
+    """With a dict, with another store, and with itself."""
+    script = """
+import os
+def opened(name):
+    return nfsdict.NfsDict(name, base, "bytes", durable=False, lazy=True, cache_bytes=0)
+d, twin = opened("s"), opened("t")
+for number in range(60):
+    d[str(number)] = twin[str(number)] = os.urandom(MIB)
+assert not peak(lambda: opened("s") == {})
+assert peak(lambda: opened("s") == opened("t"))
+assert peak(lambda: opened("s") == opened("s"))
+del twin["59"]
+assert not peak(lambda: opened("t") == opened("s"))
+"""
+    for most, _ in peaks(script, tmp_path):
+        assert most < 24 + SLACK
+
+
 def test_a_transfer_holds_a_batch(nfsdict, tmp_path):
     """64 MiB of what is written, and what is read ahead."""
     script = """
