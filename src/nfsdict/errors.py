@@ -170,12 +170,16 @@ def text_of(error: BaseException) -> str:
 def name_key(error: Exception, key: str) -> None:
     """Add to this same exception which key's value it is about.
 
-    If the text is its only argument, the key is appended to it. Any other exception, such as one
+    If its only argument is its text, the key is appended to it. Any other exception, such as one
     whose class makes up the text, stays as it is and gets a note, from Python 3.11 on.
     """
     about = f"the value of {key!r:.200}"
-    ordinary = type(error).__str__ is BaseException.__str__
-    if ordinary and len(error.args) == 1 and isinstance(error.args[0], str):
-        error.args = (f"{error.args[0]} ({about})",)
-    elif hasattr(error, "add_note"):
+    args = error.args
+    if len(args) == 1 and isinstance(args[0], str) and text_of(error) == args[0]:
+        named = f"{args[0]} ({about})"
+        error.args = (named,)
+        if text_of(error) == named:
+            return
+        error.args = args  # its class keeps the text elsewhere, too
+    if hasattr(error, "add_note"):
         error.add_note(about)

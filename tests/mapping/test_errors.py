@@ -45,6 +45,7 @@ def test_a_read_only_error_is_of_the_directory(nfsdict, opened, change):
         ("bytes", "text", TypeError),
         ("pickle", threading.Lock(), Exception),  # PyPy says it otherwise
         ("pickle", lambda: 0, Exception),
+        ("pickle", type("Local", (), {"__qualname__": "f.<locals>.Local"})(), Exception),
     ],
 )
 def test_update_names_the_key_whose_value_was_refused(opened, serializer, value, kind):
@@ -69,6 +70,14 @@ def test_an_error_that_makes_its_own_text_keeps_it(nfsdict, opened):
         def __str__(self):
             return self.args[0].upper()
 
+    class Kept(Exception):
+        def __init__(self, text):
+            super().__init__(text)
+            self.text = text
+
+        def __str__(self):
+            return self.text
+
     class Refuses:
         def __init__(self, error):
             self.error = error
@@ -80,6 +89,7 @@ def test_an_error_that_makes_its_own_text_keeps_it(nfsdict, opened):
     for error in (
         BuiltinSerializer(5),
         Text("text"),
+        Kept("text"),
         Exception(),
         Exception("two", "arguments"),
         KeyError(1),
