@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple, TypeVar
 from .builtin_serializer import Damaged, Foreign
 from .content import Content, Data, fingerprint
 from .core import digest
-from .errors import CorruptValueError, described
+from .errors import CorruptValueError, contained, described
 from .layout import UNKNOWN, same_but_for_ctime
 from .locks import decoding
 from .serializers import Serializer
@@ -36,28 +36,6 @@ class Entry(NamedTuple):
     def fingerprint(self) -> int:
         """The fingerprint of the file's bytes; see ``Entries.fingerprint``."""
         return self.fingerprint_of(self.data)
-
-
-def contained(decode: Callable[..., T], *arguments: Any) -> T:
-    """Decode. What a value's own code raises that is no Exception, such as SystemExit, comes out as
-    RuntimeError: it mustn't end the work on all other values.
-
-    If a signal handler has raised it, decoding again doesn't, and it goes on as it is. So does
-    KeyboardInterrupt always.
-    """
-    try:
-        return decode(*arguments)
-    except (Exception, KeyboardInterrupt):
-        raise
-    except BaseException as first:
-        try:
-            decode(*arguments)
-        except KeyboardInterrupt:
-            raise
-        except BaseException as again:
-            if type(again) is type(first):
-                raise RuntimeError(f"its code raises {described(again)}") from again
-        raise
 
 
 def _as_it_is(value: Any) -> Any:

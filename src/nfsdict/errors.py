@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from typing import Any, Callable, TypeVar
 
 __all__ = [
     "ArchiveError",
@@ -16,6 +17,8 @@ __all__ = [
     "UnsafeMountWarning",
     "WrongSerializerError",
 ]
+
+T = TypeVar("T")
 
 
 class NfsDictError(Exception):
@@ -154,6 +157,28 @@ def failure(number: int, path: str) -> OSError:
     return OSError(number, os.strerror(number), path)
 
 
+def contained(code: Callable[..., T], *arguments: Any) -> T:
+    """Run somebody's code. What it raises that is no Exception, such as SystemExit, comes out as
+    RuntimeError: one value mustn't end the work on all others.
+
+    If a signal handler has raised it, the code run again doesn't, and it goes on as it is. So does
+    KeyboardInterrupt always.
+    """
+    try:
+        return code(*arguments)
+    except (Exception, KeyboardInterrupt):
+        raise
+    except BaseException as first:
+        try:
+            code(*arguments)
+        except KeyboardInterrupt:
+            raise
+        except BaseException as again:
+            if type(again) is type(first):
+                raise RuntimeError(f"its code raises {described(again)}") from again
+        raise
+
+
 def described(error: BaseException) -> str:
     """Type and text of an exception, whichever code raised it."""
     return f"{type(error).__name__}: {text_of(error)}"
@@ -162,7 +187,7 @@ def described(error: BaseException) -> str:
 def text_of(error: BaseException) -> str:
     """The exception's text. Its ``__str__`` may be a user's code, and itself raise."""
     try:
-        return str(error)
+        return contained(str, error)
     except Exception:
         return "(no text: its __str__ raises)"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import errno
+import importlib
 import pickle
 import threading
 
@@ -132,3 +133,37 @@ def test_without_a_key_it_names_the_path(nfsdict):
     error = nfsdict.CorruptValueError("/path", "reason")
     assert error.key is None and not error.foreign
     assert str(error) == "damaged value file: /path: reason"
+
+
+class Ending(Exception):
+    """Its text ends the program, as its class has it."""
+
+    def __str__(self):
+        raise self.args[0]
+
+    __repr__ = __str__
+
+
+class Raises:
+    def __init__(self, kind):
+        self.kind = kind
+
+    def __reduce__(self):
+        return _raise, (self.kind,)
+
+
+def _raise(kind):
+    raise Ending(kind)
+
+
+@pytest.mark.parametrize("kind", [SystemExit, GeneratorExit, LookupError, Ending])
+def test_an_errors_own_text_ends_no_work(opened, kind):
+    d = opened()
+    d.update({"good": 1, "ends": Raises(kind)})
+    assert "(no text" in repr(d.verify())
+    assert "good" in opened() and not d.repair().quarantined
+
+
+def test_an_interrupt_of_a_text_goes_on(nfsdict):
+    with pytest.raises(KeyboardInterrupt):
+        importlib.import_module("nfsdict.errors").described(Ending(KeyboardInterrupt))

@@ -23,8 +23,7 @@ from math import inf
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ..core import MISSING, digest
-from ..entries import contained
-from ..errors import described
+from ..errors import contained, described
 from ..layout import LeaseName
 from ..scan import Scanner
 from ..state import StoreState

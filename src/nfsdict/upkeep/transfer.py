@@ -9,8 +9,8 @@ from ..arguments import plain
 from ..bulk import Item
 from ..content import Content, Data
 from ..core import MISSING, digest
-from ..entries import Entries, Entry, contained
-from ..errors import ArchiveError, CorruptValueError, described
+from ..entries import Entries, Entry
+from ..errors import ArchiveError, CorruptValueError, contained, described
 from ..kinds import argument_for
 from ..layout import mtime_of
 from .archive import Archive, ArchiveWriter
