@@ -68,7 +68,7 @@ class Moving:
         """Take over the entries that ``export_to`` has written, of a store of the same serializer.
 
         Each is decoded, its key compared with its name, and written as ``update`` does, in batches
-        of 64 MiB. Entries whose files have the same content are left as they are, so an import that
+        of 16 MiB. Entries whose files have the same content are left as they are, so an import that
         was interrupted can be run again for little. Values aren't kept in memory. Unpickling runs
         code: import pickles from people only whom you would let write to the store.
 

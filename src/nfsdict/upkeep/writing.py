@@ -10,15 +10,18 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ..batches import batches
-from ..bulk import BATCH_BYTES, Bulk, Item
+from ..bulk import Bulk, Item
 from ..content import holds, size_of
 from ..errors import BatchError
 from ..layout import file_size
 from ..one_key import OneKey
-from ..parallel import in_parallel
+from ..parallel import IN_FLIGHT, in_parallel
 from ..progress import Progress
 from ..storage import Storage
 
+# So many bytes are written together. What is read ahead of them, and what is read to be compared
+# with them, is in memory meanwhile: 64 MiB in all.
+_BATCH_BYTES = (64 << 20) - 2 * IN_FLIGHT
 # So many entries at most are written together, as small ones take more memory than their bytes.
 _ENTRIES = 1 << 16
 
@@ -61,7 +64,7 @@ class Writing:
         """see ``TransferReport``; filled by whoever makes the items, too"""
 
     def take(self, items: Iterable[Item], total: int | None) -> None:
-        """Write these entries, in batches of 64 MiB. If a key comes twice, its last entry counts;
+        """Write these entries, in batches of 16 MiB. If a key comes twice, its last entry counts;
         with ``keep_existing`` its first. ``total`` is how many they are, None if nobody knows.
 
         BatchError if some can't be written: the rest of their batch is, and of the later ones
@@ -147,7 +150,7 @@ def _batched(items: Iterable[Item]) -> Iterator[list[Item]]:
     batch: dict[str, Item] = {}
     size = 0
     for item in items:
-        if batch and (item.hexdigest in batch or size >= BATCH_BYTES or len(batch) >= _ENTRIES):
+        if batch and (item.hexdigest in batch or size >= _BATCH_BYTES or len(batch) >= _ENTRIES):
             yield list(batch.values())
             batch, size = {}, 0
         batch[item.hexdigest] = item
