@@ -225,6 +225,10 @@ def test_a_transfer_holds_a_batch(nfsdict, tmp_path, mib):
     """64 MiB: what is written, what is read ahead of it, and what it is compared with."""
     script = f"""
 import os
+import nfsdict.parallel
+def waited(self, *error):  # as on a share
+    self.threads = self._workers
+nfsdict.parallel._Waits.__exit__ = waited
 def opened(name, **options):
     return nfsdict.NfsDict(name, base, "bytes", durable=False, **options)
 d = opened("s", cache_bytes=0)
