@@ -49,7 +49,8 @@ def _absolute(path: str | os.PathLike[str], argument: str) -> str:
 def checked_name(name: str | os.PathLike[str]) -> str:
     """The name as a path below ``base_dir``, in its shortest form: ``x//y/./`` becomes ``x/y``.
 
-    ValueError if it is empty, absolute or leaves ``base_dir``.
+    ValueError if it is empty, absolute or leaves ``base_dir``, has a newline, or begins with
+    ``~/``, which only ``base_dir`` may.
     """
     text = os.fspath(name)
     if not isinstance(text, str):
@@ -57,6 +58,10 @@ def checked_name(name: str | os.PathLike[str]) -> str:
     path = PurePath(text)
     if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in text:
         raise ValueError(f"name must be a relative path without '..' or NUL, not {text!r}")
+    if "\n" in text:
+        raise ValueError(f"name must be without a newline, not {text!r}")
+    if path.parts[0] == "~":
+        raise ValueError(f"name must be a path below base_dir, where ~ goes, not {text!r}")
     return str(path)
 
 
@@ -73,17 +78,13 @@ def checked_mode(mode: int | None) -> int | None:
 
 
 def checked_workers(workers: int) -> int:
-    """The number of threads. ValueError if it is less than 1."""
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, not {workers}")
-    return workers
+    """The number of threads. TypeError or ValueError if it is none, or less than 1."""
+    return checked_count("workers", workers, 1)
 
 
 def checked_cache_bytes(cache_bytes: int | None) -> int | None:
-    """The limit of the cache in bytes, or None. ValueError if it is negative."""
-    if cache_bytes is not None and cache_bytes < 0:
-        raise ValueError(f"cache_bytes must be at least 0, not {cache_bytes}")
-    return cache_bytes
+    """The limit of the cache in bytes, or None. TypeError or ValueError if it is none."""
+    return None if cache_bytes is None else checked_count("cache_bytes", cache_bytes)
 
 
 def checked_seconds(name: str, seconds: float, least: float = 0.001) -> float:
@@ -98,14 +99,23 @@ def checked_seconds(name: str, seconds: float, least: float = 0.001) -> float:
     return float(seconds)
 
 
-def checked_count(name: str, count: int) -> int:
-    """A number that isn't negative. TypeError or ValueError if it is none; ``name`` is the
+def checked_count(name: str, count: int, least: int = 0) -> int:
+    """A number that is at least this. TypeError or ValueError if it is none; ``name`` is the
     argument's."""
     if isinstance(count, bool) or not isinstance(count, int):
         raise TypeError(f"{name} is an int, not {count!r}")
-    if count < 0:
-        raise ValueError(f"{name} must be at least 0, not {count}")
+    if count < least:
+        raise ValueError(f"{name} must be at least {least}, not {count}")
     return count
+
+
+def check_file(file: object, call: str, mode: str) -> None:
+    """TypeError unless it is an open file, which has this call; ``mode`` is what it is opened
+    with."""
+    if not callable(getattr(file, call, None)):
+        raise TypeError(
+            f"file is an open binary file, such as open(path, {mode!r}), not {type(file).__name__}"
+        )
 
 
 def plain(key: str) -> str:

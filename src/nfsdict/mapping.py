@@ -134,8 +134,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
     that takes others defines ``__reduce__``.
 
     Raises:
-        ValueError: a ``name`` that is empty, absolute or leaves ``base_dir``; an unknown
-            serializer; a number that is out of its range.
+        ValueError: a ``name`` that is empty, absolute, leaves ``base_dir``, has a newline or begins
+            with ``~/``; an unknown serializer; a number that is out of its range.
         NotADirectoryError: a file is in the way of the store's directory.
         FileNotFoundError: ``read_only`` or not ``create``, and there is no such store.
         OSError: the system's own error. It is never turned into a KeyError, which means that the
@@ -145,7 +145,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             opening, or when lazy by the first miss or listing. To find out, a store without any
             entry of this serializer is listed whole, once.
         TypeError: a key that isn't a ``str``, when writing; when reading or removing, such a key
-            counts as missing. A ``mode`` that isn't an int.
+            counts as missing. ``mode``, ``workers`` or ``cache_bytes`` that isn't an int.
     """
 
     def __init__(

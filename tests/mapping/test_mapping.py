@@ -117,7 +117,27 @@ def test_a_home_directory_is_expanded(nfsdict, monkeypatch, tmp_path):
         assert d.path == tmp_path / "x" / "s"
         d["key"] = 1
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
-    assert nfsdict.NfsDict("~/s", "~/x").path == tmp_path / "x" / "~" / "s"
+    for name in ("~/s", "~", Path("~/s")):
+        with pytest.raises(ValueError, match="base_dir, where ~ goes"):
+            nfsdict.NfsDict(name, "~/x")
+    assert nfsdict.NfsDict("~s", tmp_path).path == tmp_path / "~s"
+
+
+def test_a_name_with_a_newline(nfsdict, tmp_path):
+    for name in ("a\nb", "a/b\n"):
+        with pytest.raises(ValueError, match="newline"):
+            nfsdict.NfsDict(name, tmp_path)
+    with pytest.raises(ValueError, match="newline"):
+        nfsdict.NfsDict.open(f"{tmp_path}/a\n")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", ["4", 1.5, float("nan"), True, b"4"])
+@pytest.mark.parametrize("option", ["workers", "cache_bytes"])
+def test_a_number_that_is_no_int(opened, tmp_path, option, number):
+    with pytest.raises(TypeError, match=f"{option} is an int, not "):
+        opened(**{option: number})
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("mode", ["660", "0o660", 0o660 + 0.0, True, b"660"])

@@ -565,3 +565,15 @@ def test_the_wrong_serializer_of_either_is_an_error(nfsdict, store, archive):
         with pytest.raises(nfsdict.WrongSerializerError):
             call()
     assert json.loads(next(store("source", "json").path.glob("??/*")).read_bytes())
+
+
+@pytest.mark.parametrize("jsonl", [False, True])
+def test_a_path_is_no_open_file(store, tmp_path, jsonl):
+    d = store("source", "json")
+    path = tmp_path / "file"
+    for file in (path, str(path), None):
+        with pytest.raises(TypeError, match=r"open\(path, 'wb'\)"):
+            d.export_to(file, jsonl=jsonl)
+        with pytest.raises(TypeError, match=r"open\(path, 'rb'\)"):
+            d.import_from(file, jsonl=jsonl)
+    assert not path.exists()

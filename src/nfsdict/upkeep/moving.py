@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any
 
+from ..arguments import check_file
 from ..bulk import Bulk
 from ..entries import Entries
 from ..one_key import OneKey
@@ -54,10 +55,12 @@ class Moving:
         Raises:
             ValueError: ``jsonl``, and the store isn't of JSON; an extension of more than 33
                 characters.
+            TypeError: ``file`` is no open file.
             OSError: a directory can't be listed, or the file not be written.
         """
         from . import transfer  # ``tarfile`` and what it takes would lengthen each import
 
+        check_file(file, "write", "wb")
         self._check_serializer()
         write = transfer.export_lines if jsonl else transfer.export
         return write(self._reading(), self._storage.extension, file)
@@ -83,12 +86,15 @@ class Moving:
         Raises:
             ArchiveError: (a ValueError) the file is no archive, not whole, or of another
                 serializer; it says how many entries were taken over.
+            TypeError: ``file`` is no open file.
             BatchError: some entries couldn't be written. Later ones aren't then.
             ReadOnlyError, OSError: as of ``update``.
         """
         from . import transfer
         from .archive import Archive
 
+        if not isinstance(file, Archive):
+            check_file(file, "read", "rb")
         writing = self._writing(keep_existing)
         if jsonl and not isinstance(file, Archive):
             return transfer.import_lines(writing, self._entries, self._storage.extension, file)
