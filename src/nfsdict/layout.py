@@ -29,6 +29,7 @@ from typing import NamedTuple
 SHARDS = [f"{number:02x}" for number in range(256)]
 _SHARD_NAMES = frozenset(SHARDS)
 _DIGEST = 64  # hexadecimal digits of a SHA-256
+_VALUE = re.compile(rf"[0-9a-f]{{{_DIGEST}}}\.")
 _RANDOM = 12  # random bytes in names that must be unique
 _EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
@@ -163,10 +164,20 @@ def is_index_file(name: str) -> bool:
     return name.startswith("_")
 
 
+def is_shard(name: str) -> bool:
+    """Whether this is a shard's name. Programs have such names too: ``dd``, ``df``, ``cc``."""
+    return name in _SHARD_NAMES
+
+
 def is_of_store(name: str) -> bool:
-    """Whether a name in a directory is one that only stores have: a shard's, or that of a file of
-    the index, of a lease or of a write."""
-    return name in _SHARD_NAMES or name.startswith((_INDEX, TEMPORARY))
+    """Whether a name in a directory is that of a shard, or of a file of the index, of a lease or of
+    a write."""
+    return is_shard(name) or name.startswith((_INDEX, TEMPORARY))
+
+
+def is_of_shard(name: str) -> bool:
+    """Whether a name in a shard is that of a value file, of any serializer, or of a write."""
+    return name.startswith(TEMPORARY) or _VALUE.match(name) is not None
 
 
 class IndexPaths:
