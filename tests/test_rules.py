@@ -44,7 +44,8 @@ _ORDER = """
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
-    arguments views progress parallel background batches logs counters locks errors layout
+    arguments views progress parallel background batches logs counters locks errors wording
+    layout
     core _core _pure backend
 """
 ORDER = _ORDER.split()

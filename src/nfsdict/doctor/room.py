@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator
 
 from ..storage.probes import Directory, space
+from ..wording import binary
 from .report import Figures, Finding, named
 
 _BYTES, _INODES = 1 << 30, 10_000  # fewer are worth a warning
@@ -60,13 +61,3 @@ def _quota(number: int) -> Finding:
     else:
         seen = f"{binary(_TRIED)} couldn't be written ({named(number)})."
     return Finding("room", "quota", "FAIL", seen, "every put.", "make room, or have it raised.")
-
-
-def binary(size: int) -> str:
-    """Bytes, for people."""
-    number, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if number < 1024 or unit == "PiB":
-            break
-        number /= 1024
-    return f"{number:.4g} {unit}"
