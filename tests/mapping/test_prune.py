@@ -634,6 +634,20 @@ def test_what_can_not_be_removed_is_told(nfsdict, d, monkeypatch):
     assert d[KEYS[4]] == "xxxx"
 
 
+def test_what_it_says_has_no_private_name(nfsdict, d, monkeypatch):
+    rename = os.rename
+
+    def refuse(source, target):
+        if ".nfsdict-taken-" in target:
+            raise PermissionError(errno.EACCES, "Permission denied", source, None, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    report = d.prune(max_items=39)
+    path = str(d.path_of(KEYS[0]))
+    assert report.failed == {path: f"[Errno 13] Permission denied: {path!r}"}
+
+
 def test_if_what_was_renamed_can_not_be_looked_at_it_is_given_back(nfsdict, d, monkeypatch):
     Removal = importlib.import_module("nfsdict.storage.removal").Removal
 
