@@ -75,7 +75,7 @@ class Moving:
         Args:
             file: a binary file that is opened for reading. If it is seekable it is read through
                 first, and if it isn't whole nothing is taken over. Of a pipe that is cut short or
-                damaged, what came before that is, in whole batches.
+                damaged the batches before that are, and nothing of the one that was under way.
             keep_existing: leave keys alone that have an entry, as ``add`` does, also if others
                 create it meanwhile.
             jsonl: the file has lines ``{"key": …, "value": …}``. For stores of JSON.
