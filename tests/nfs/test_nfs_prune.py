@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import json
 import os
 import time
@@ -17,6 +18,7 @@ pytestmark = pytest.mark.nfs(version=("3", "4.2"), timeout=240)
 OLD = [f"old {number:03}" for number in range(100)]
 NEW = [f"new {number:03}" for number in range(20)]
 HALF = OLD[::2]
+LATE = OLD[1::10]
 DAY = 86400
 
 # Replaces half of what is old, puts new entries, and says what was acknowledged.
@@ -64,17 +66,31 @@ def fill(package, lab: Lab):
 
 
 @pytest.mark.parametrize("limit", ["age", "items", "bytes"])
-def test_what_the_other_host_writes_meanwhile_stays(lab: Lab, package, limit: str) -> None:
-    """And all else goes: it was written before, and the limits leave room for no more."""
+def test_what_the_other_host_writes_meanwhile_stays(
+    lab: Lab, package, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And all else goes: it was written before, and the limits leave room for no more. What is LATE
+    is replaced when it has been chosen, just before it gets a private name."""
+    exclusive = importlib.import_module("nfsdict.storage.exclusive").Exclusive
+    digest = importlib.import_module("nfsdict.core").digest
+    take, other = exclusive.take, package.NfsDict("store", lab.b, lazy=True)
+    late = {digest(key): key for key in LATE}
+
+    def replace_and_take(self, hexdigest: str, private: str) -> bool:
+        if hexdigest in late:
+            other[late.pop(hexdigest)] = "just now!"
+        return take(self, hexdigest, private)
+
+    monkeypatch.setattr(exclusive, "take", replace_and_take)
     d = fill(package, lab)
-    keys = [*HALF, *NEW]
+    keys = [*HALF, *NEW, *LATE]
     size = d.info(OLD[0]).size
     limits = {
         "age": {"max_age": DAY / 2},
         "items": {"max_items": len(keys)},
         "bytes": {"max_bytes": len(keys) * size},
     }[limit]
-    writer = lab.spawn(WRITE, lab.b, json.dumps(keys))
+    writer = lab.spawn(WRITE, lab.b, json.dumps([*HALF, *NEW]))
     assert writer.stdout is not None
     assert writer.stdout.readline() == "\n"
     replaced = pruned = 0
@@ -87,11 +103,11 @@ def test_what_the_other_host_writes_meanwhile_stays(lab: Lab, package, limit: st
     assert writer.returncode == 0, errors
     d.prune(**limits)
     there = package.NfsDict("store", lab.b)
-    assert {key: value for key, value in there.items() if value != "yesterday"} == json.loads(
-        output
-    )
-    assert set(there) == set(keys)
-    assert pruned >= len(OLD) - len(HALF)
+    # The limit can be kept before the last ones of LATE are chosen.
+    values = {key: "yesterday" if key in late.values() else "just now!" for key in LATE}
+    assert dict(there) == {**json.loads(output), **values}
+    assert replaced >= len(LATE) - len(late) > 0
+    assert pruned >= len(OLD) - len(HALF) - len(LATE)
     d.refresh()
     assert dict(d) == dict(there)
     assert list(lab.server.glob("store/*/.nfsdict-*")) == []
