@@ -34,7 +34,7 @@ _ORDER = """
     coordination.compute coordination.live coordination.leases coordination.lease_watch
     coordination.turns coordination.holding coordination
     repack draw watching one_key read_ahead bulk interrupting scan loads taking upkeep.usage
-    upkeep.infos upkeep.repair upkeep.verify upkeep.stats upkeep trust kinds
+    upkeep.repair upkeep.verify upkeep.stats upkeep.infos upkeep trust kinds
     state news shard_scan in_flight
     index.tables index.writer index.stack index.memory index.shard cache_bound index.pack index
     entries
@@ -44,7 +44,7 @@ _ORDER = """
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
-    arguments views progress parallel background batches logs counters locks errors layout
+    first_use arguments views progress parallel background batches logs counters locks errors layout
     core _core _pure backend
 """
 ORDER = _ORDER.split()

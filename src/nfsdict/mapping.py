@@ -7,7 +7,6 @@ import os
 import time
 import weakref
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,15 +20,10 @@ from .arguments import (
     checked_workers,
     plain,
 )
-from .background import Background
 from .bulk import Bulk
-from .coordination.claims import Claims
-from .coordination.compute import ComputeOnce
-from .coordination.leases import Leases
 from .coordination.methods import Coordination
 from .core import MISSING, ReadCache, digest
 from .dictlike import DictLike
-from .draw import Draw
 from .entries import Entries
 from .errors import BatchError, ReadOnlyError
 from .following import Following
@@ -37,15 +31,13 @@ from .index.memory import Index
 from .index.writer import IndexWriter
 from .interrupting import Interrupting
 from .kinds import Kinds
-from .loads import Loads
+from .loads import Loads, pack_loads
 from .locks import Locks
 from .logs import INFO, Operation, emit, kept_back, log, told
 from .once import Once
 from .one_key import OneKey
-from .options import Options
 from .progress import Progress, ProgressBar
 from .read_ahead import ReadAhead
-from .repack import pack_loads
 from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
 from .state import StoreState
@@ -53,13 +45,16 @@ from .storage import Storage
 from .storage.neighbours import no_such_store
 from .taking import Taker
 from .trust import warn_of_mount, warn_of_writers
-from .upkeep.infos import Infos
 from .upkeep.methods import Upkeep
 from .watching import Watching
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from _typeshed import SupportsKeysAndGetItem
     from typing_extensions import Self, TypeVar, Unpack
+
+    from .options import Options
 
     # Without an annotation, values have type Any.
     V = TypeVar("V", default=Any)
@@ -231,10 +226,6 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             self._ahead,
         )
         self._taker = Taker(self._state, self._writer, self._storage, self._entries)
-        self._draw = Draw(self._scanner, self._cache)
-        self._leases = Leases(self._storage)
-        self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
-        self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
         self._bulk = Bulk(
             self._state,
             self._writer,
@@ -244,9 +235,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             self._progress,
             workers,
         )
-        self._infos = Infos(self._state, self._storage, self._entries, workers)
         self._watching = Watching(self._scanner, self._state)
-        self._background = Background(workers)
         with Operation(self._storage, "open"):
             if read_only or not create:
                 try:
@@ -444,7 +433,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         """
         self._watching.end()
         if not self._read_only:
-            pack_loads(self._scanner, self._state, self._loads)
+            pack_loads(self._scanner.scan, self._state, self._loads)
             self._writer.flush()
 
     # --- the dictionary itself -----------------------------------------------------------------
@@ -452,6 +441,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
     @property
     def path(self) -> Path:
         """The store's directory."""
+        from pathlib import Path
+
         return Path(self._storage.directory)
 
     def __reduce__(self) -> tuple[Any, ...]:
