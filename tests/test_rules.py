@@ -23,7 +23,7 @@ _ORDER = """
     integrations.joblib integrations.optuna integrations.zarr integrations
     doctor.examination doctor.peer doctor.rounds doctor.player doctor.meeting doctor.speed
     doctor.stores doctor.room doctor.clock doctor.mount doctor.semantics doctor.report doctor
-    mapping upkeep.methods following once dictlike
+    mapping upkeep.methods following once dictlike parts
     upkeep.moving upkeep.transfer upkeep.writing upkeep.reading upkeep.json_lines
     upkeep.archive upkeep.migrate
     upkeep.prune upkeep.limits upkeep.oldest upkeep.prefixed

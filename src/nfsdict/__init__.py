@@ -22,7 +22,6 @@ from .mapping import NfsDict
 from .progress import ProgressUpdate
 from .serializers import Serializer, json_format
 from .signed import signed
-from .trust import UntrustedPickleWarning
 
 if TYPE_CHECKING:
     from .coordination.claims import Task
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
     from .doctor.examination import diagnose
     from .doctor.report import Diagnosis, Finding
     from .repack import Packing, PackReport
+    from .trust import UntrustedPickleWarning
     from .upkeep.infos import EntryInfo
     from .upkeep.limits import PruneReport
     from .upkeep.reading import ExportReport
@@ -91,6 +91,7 @@ _LATER = {
     "RepairReport": ".upkeep.repair",
     "Task": ".coordination.claims",
     "TransferReport": ".upkeep.writing",
+    "UntrustedPickleWarning": ".trust",
     "VerifyReport": ".upkeep.verify",
     "diagnose": ".doctor.examination",
     "register_key": ".coordination.encoding",

@@ -175,19 +175,19 @@ class Loads:
             return None
         return max(0.0, self._ended + RACY_WINDOW_NS / 1e9 + _LAG - time.monotonic())
 
+    def pack(self, scan: Callable[[], None], state: StoreState) -> None:
+        """At ``close``, have a scan put into a pack what was loaded, if it is proven or has taken
+        long.
 
-def pack_loads(scan: Callable[[], None], state: StoreState, loads: Loads) -> None:
-    """At ``close``, put into a pack what ``update`` has loaded, if it is proven or has taken long.
-
-    A dictionary that has listed nothing yet isn't listed for it. Never raises OSError.
-    """
-    if state.locks.interrupted or not state.index.listed:
-        return
-    wait = loads.wait()
-    if wait is None or (wait and loads.seconds < _LONG):
-        return
-    try:
-        time.sleep(wait)
-        scan()
-    except OSError as error:
-        log.info("what was written is not packed: %s", error)
+        A dictionary that has listed nothing yet isn't listed for it. Never raises OSError.
+        """
+        if state.locks.interrupted or not state.index.listed:
+            return
+        wait = self.wait()
+        if wait is None or (wait and self.seconds < _LONG):
+            return
+        try:
+            time.sleep(wait)
+            scan()
+        except OSError as error:
+            log.info("what was written is not packed: %s", error)

@@ -5,17 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .core import MISSING
-from .entries import Entries
 from .errors import CorruptValueError
-from .first_use import at_first_use
 from .logs import told
-from .one_key import OneKey
-from .scan import Scanner
-from .storage import Storage
-from .taking import Taker, Taking
 
 if TYPE_CHECKING:
     from .draw import Draw
+    from .entries import Entries
+    from .one_key import OneKey
+    from .storage import Storage
+    from .taking import Taker, Taking
 
 V = TypeVar("V")
 T = TypeVar("T")
@@ -26,9 +24,9 @@ _RAISE: Any = object()
 class Once(Generic[V]):
     """Base class of ``NfsDict``, which sets the attributes."""
 
+    _draw: Draw
     _entries: Entries
     _one_key: OneKey
-    _scanner: Scanner
     _storage: Storage
     _taker: Taker
 
@@ -122,12 +120,6 @@ class Once(Generic[V]):
     @told("pop")
     def _take(self, taking: Taking) -> Any:
         return self._taker.take_entry(taking)
-
-    @at_first_use
-    def _draw(self) -> Draw:
-        from .draw import Draw
-
-        return Draw(self._scanner, self._cache)
 
     def popitem(self) -> tuple[str, V]:
         """Remove and return some entry; of all callers on all hosts exactly one gets it.

@@ -14,6 +14,7 @@ from .builtin_serializer import BuiltinSerializer, Damaged
 from .content import SMALL, Content, Data, size_of
 from .core import crc32
 from .errors import text_of
+from .opcodes import pickle_flaw
 
 # What an extension, the end of a file name, must look like.
 EXTENSION = re.compile(r"\.[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -80,12 +81,8 @@ class Pickle(BuiltinSerializer):
 
     def flaw(self, data: bytes, /) -> str | None:
         flaw = self._flaw_at_the_end(data)
-        if flaw or data.endswith(self._MAGIC):
-            return flaw  # if the checksum is right, the bytes are those that were written
-        # Only for plain pickles that can't be read, which import what they like, too.
-        from .opcodes import pickle_flaw
-
-        return pickle_flaw(data)
+        # With a trailer the checksum was right, so the bytes are those that were written.
+        return flaw or (None if data.endswith(self._MAGIC) else pickle_flaw(data))
 
     def _flaw_at_the_end(self, data: bytes) -> str | None:
         if not data.endswith(self._MAGIC):

@@ -6,12 +6,8 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, cast
 
 from ..arguments import plain
 from ..core import MISSING
-from ..entries import Entries
 from ..first_use import at_first_use
 from ..logs import told
-from ..scan import Scanner
-from ..state import StoreState
-from ..storage import Storage
 from . import holding
 
 if TYPE_CHECKING:
@@ -21,6 +17,10 @@ if TYPE_CHECKING:
 
     from ..aio import AsyncNfsDict
     from ..background import Background
+    from ..entries import Entries
+    from ..scan import Scanner
+    from ..state import StoreState
+    from ..storage import Storage
     from .claims import Claims, Task
     from .compute import ComputeOnce, Store
     from .leases import Lease, LeaseInfo, Leases
@@ -32,8 +32,8 @@ else:
 
     V = TypeVar("V")
 
-# Imported with the package: what a program registers with ``atexit`` afterwards runs before leases
-# are released.
+# Imported with the package, so that it registers with ``atexit`` before the program does: what runs
+# at exit under a lease still has it.
 __all__ = ["Coordination", "holding"]
 
 

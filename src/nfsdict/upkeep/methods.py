@@ -7,18 +7,10 @@ from typing import TYPE_CHECKING
 
 from ..arguments import plain
 from ..core import digest
-from ..entries import Entries
 from ..errors import failure
 from ..first_use import at_first_use
-from ..index.writer import IndexWriter
 from ..layout import digest_of
-from ..loads import Loads
-from ..locks import Locks
 from ..logs import told
-from ..progress import Progress
-from ..scan import Scanner
-from ..state import StoreState
-from ..storage import Storage
 from .moving import Moving
 
 if TYPE_CHECKING:
@@ -26,7 +18,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..coordination.leases import Leases
+    from ..entries import Entries
+    from ..index.writer import IndexWriter
+    from ..loads import Loads
+    from ..locks import Locks
+    from ..progress import Progress
     from ..repack import PackReport
+    from ..scan import Scanner
+    from ..state import StoreState
+    from ..storage import Storage
     from .infos import EntryInfo, Infos
     from .limits import Limits, PruneReport
     from .prune import Prune

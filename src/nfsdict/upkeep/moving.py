@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any
 
-from ..bulk import Bulk
-from ..entries import Entries
-from ..one_key import OneKey
-from ..progress import Progress
-from ..storage import Storage
-
 if TYPE_CHECKING:
+    from ..bulk import Bulk
+    from ..entries import Entries
+    from ..one_key import OneKey
+    from ..progress import Progress
+    from ..storage import Storage
     from .archive import Archive
     from .reading import ExportReport, Reading
     from .transfer import Source
