@@ -251,6 +251,10 @@ def test_every_public_method_has_a_docstring(nfsdict):
             assert inspect.getdoc(getattr(nfsdict.NfsDict, name)), name
 
 
+def test_the_class_can_be_looked_through(nfsdict):
+    assert {"_leases", "get", "prune"} <= set(dict(inspect.getmembers(nfsdict.NfsDict)))
+
+
 def test_help_of_get_says_what_fresh_does(nfsdict, capsys):
     help(nfsdict.NfsDict.get)
     assert "``fresh``" in capsys.readouterr().out

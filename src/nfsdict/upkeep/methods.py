@@ -40,7 +40,6 @@ class Upkeep(Moving):
     Each method imports the room that it calls: most processes call none of them."""
 
     _entries: Entries
-    _leases: Leases
     _loads: Loads
     _locks: Locks
     _progress: Progress
@@ -52,6 +51,8 @@ class Upkeep(Moving):
 
     if TYPE_CHECKING:
 
+        @property
+        def _leases(self) -> Leases: ...
         def sync(self) -> None: ...
         def _check_serializer(self) -> None: ...
         def _writable(self) -> None: ...
