@@ -23,7 +23,6 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 SHARDS = [f"{number:02x}" for number in range(256)]
@@ -31,7 +30,6 @@ _SHARD_NAMES = frozenset(SHARDS)
 _DIGEST = 64  # hexadecimal digits of a SHA-256
 _VALUE = re.compile(rf"[0-9a-f]{{{_DIGEST}}}\.")
 _RANDOM = 12  # random bytes in names that must be unique
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 TEMPORARY = ".nfsdict-"
 PROBES = TEMPORARY + "doctor-"
@@ -273,11 +271,6 @@ def file_size(signature: bytes) -> int:
 def mtime_of(signature: bytes) -> int:
     """The mtime in ns."""
     return int.from_bytes(signature[_MTIME], "little", signed=True)
-
-
-def moment_of(time_ns: int) -> datetime:
-    """A file's time, in UTC."""
-    return _EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
 def ctime_of(signature: bytes) -> int:

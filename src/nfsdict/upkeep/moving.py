@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import IO, TYPE_CHECKING, Any
 
-from ..bulk import Bulk
-from ..entries import Entries
-from ..one_key import OneKey
-from ..progress import Progress
-from ..storage import Storage
-from .reading import ExportReport, Reading
-from .writing import TransferReport, Writing
-
 if TYPE_CHECKING:
+    from ..bulk import Bulk
+    from ..entries import Entries
+    from ..one_key import OneKey
+    from ..progress import Progress
+    from ..storage import Storage
     from .archive import Archive
+    from .reading import ExportReport, Reading
     from .transfer import Source
+    from .writing import TransferReport, Writing
 
 
 class Moving:
@@ -123,9 +122,13 @@ class Moving:
         return transfer.copy_store(writing, self._entries, source._reading(), same)
 
     def _reading(self) -> Reading:
+        from .reading import Reading
+
         return Reading(self._storage, self._entries, self._progress, self._workers)
 
     def _writing(self, keep_existing: bool) -> Writing:
+        from .writing import Writing
+
         self._writable()
         self._not_interrupting()
         self._check_serializer()
