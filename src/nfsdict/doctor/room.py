@@ -70,8 +70,7 @@ def _judged(
 
 
 def _quota(size: int, point: str) -> Finding:
-    """One of the directory, which shows in its size, as project quotas of xfs do. One of
-    a user doesn't."""
+    """A directory's shows in its size, as project quotas of xfs do; a user's doesn't."""
     seen = f"{binary(_TRIED)} could be written; "
     found = space(point) if point else None
     whole = found.f_blocks * found.f_frsize if found else 0
