@@ -544,6 +544,52 @@ def adds(d, process):
     return [number for number in range(50) if d.add(str(number), process)]
 
 
+@pytest.fixture
+def vanishing(nfsdict, monkeypatch):
+    """As 9p's client does it: to make a file whose name has just been given up is ENOENT, so many
+    times. The names for which it was."""
+    module = importlib.import_module("nfsdict.storage.claims")
+    met, original = [], os.open
+
+    class Simulated:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def open(self, path, flags, *mode):
+            if flags & os.O_EXCL and len(met) < self.times:
+                met.append(Path(path).name)
+                raise FileNotFoundError(errno.ENOENT, "given up", path)
+            return original(path, flags, *mode)
+
+    simulated = Simulated()
+    simulated.times = 0
+    monkeypatch.setattr(module, "os", simulated)
+    return simulated, met
+
+
+@pytest.mark.parametrize("kind", ["9p", "fuse.sshfs"])
+def test_a_claim_that_vanishes_while_it_is_looked_up_is_made(opened, on, copies, vanishing, kind):
+    on(kind)
+    d = opened(lazy=True)
+    d["other"] = 0
+    simulated, met = vanishing
+    simulated.times = 3
+    assert d.add("a", 1) is True and d.add("a", 2) is False
+    assert len(met) == 3 and dict(opened()) == {"a": 1, "other": 0} and left(d) == []
+
+
+def test_a_claim_in_no_directory_is_an_error(opened, on, vanishing, tmp_path):
+    on("9p")
+    claims = opened(lazy=True)._storage.exclusive._claims
+    with pytest.raises(FileNotFoundError):
+        claims.try_claim(str(tmp_path / "missing" / "claim"))
+    simulated, met = vanishing
+    simulated.times = 1000
+    with pytest.raises(FileNotFoundError):
+        claims.try_claim(str(tmp_path / "claim"))
+    assert len(met) == 20  # it ends
+
+
 def test_a_listing_that_took_long_is_not_proven_by_the_time_it_took(nfsdict, tmp_path, monkeypatch):
     """A later change in the tick of the last one may have come while it was under way."""
     module = importlib.import_module("nfsdict.storage.coherence")
