@@ -55,7 +55,7 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
     ``Memory.clear`` and ``MemorizedFunc.clear`` remove what any host has written. ``reduce_size``
     removes the results that were written first, by ``NfsDict.prune``: joblib's own store goes by
     when one was read last, which isn't known here. Its ``age_limit`` is about when a result was
-    written, by the server's clock, and its ``bytes_limit`` about the results alone: some 200 bytes
+    written, by the server's clock, and its ``bytes_limit`` about the results alone: some 250 bytes
     for each call, and the functions' code, aren't counted.
 
     ``mapping`` is the dictionary.
