@@ -611,23 +611,68 @@ def test_a_listing_that_took_long_is_not_proven_by_the_time_it_took(nfsdict, tmp
     assert len(listed) == 2
 
 
-@pytest.mark.parametrize("sent", [[7, 7, 7, 8, 8, 11], [None], [5, 7]])
-def test_a_listing_that_the_client_did_not_ask_for_is_repeated(
-    nfsdict, on, opened, monkeypatch, sent
-):
-    """As another process was just copying names from a page, which then can't be dropped."""
+@pytest.fixture
+def listed(nfsdict, on, opened, monkeypatch):
+    """A directory of 100 files that is listed twice, while the client's statistics are as given;
+    how often that was, and whether listings are believed afterwards."""
     mounted = importlib.import_module("nfsdict.storage.mounted").Mounted
     coherence = importlib.import_module("nfsdict.storage.coherence")
-    on("nfs4", "vers=4.2")
-    rules = opened(lazy=True)._storage.rules
-    told, listed = iter(sent * 2 if sent == [None] else sent), []
-    original = coherence.list_directory
-    monkeypatch.setattr(mounted, "listings_sent", lambda self: next(told))
-    monkeypatch.setattr(
-        coherence,
-        "list_directory",
-        lambda path, times: listed.append(times) or original(path, times),
-    )
-    rules.list_twice(os.path.dirname(importlib.__file__))
-    assert listed == [2] * (3 if sent[0] == 7 else 1)
-    assert next(told, "all were asked for") == "all were asked for"
+    original, calls = coherence.list_directory, []
+
+    def counted(path, times):
+        calls.append(times)
+        return original(path, times)
+
+    def listed(directory, told, mount=("nfs4", "vers=4.2"), **options):
+        on(*mount)
+        rules = opened(lazy=True)._storage.rules
+        rules.mounted._lists_attributes = True
+        monkeypatch.setattr(coherence, "list_directory", counted)
+        monkeypatch.setattr(coherence.time, "sleep", lambda seconds: None)
+        coming = iter(told)
+        monkeypatch.setattr(mounted, "listings", lambda self: next(coming))
+        calls.clear()
+        assert len(rules.list_twice(str(directory), **options)[2]) == 100
+        assert set(calls) == {2} and next(coming, "all") == "all"
+        return len(calls), rules.mounted.lists_attributes()
+
+    return listed
+
+
+@pytest.fixture
+def hundred(tmp_path):
+    directory = tmp_path / "hundred"
+    directory.mkdir()
+    for number in range(100):
+        (directory / f"{number:02}").touch()
+    return directory
+
+
+def sent(*counts):
+    listings = importlib.import_module("nfsdict.storage.mountstats").Listings
+    return [None if count is None else listings(*count) for count in counts]
+
+
+def test_a_listing_that_the_client_did_not_ask_for_is_repeated(listed, hundred):
+    """As another process was just copying names from a page, which then can't be dropped."""
+    told = sent((7, 0), (7, 0), (7, 0), (8, 0), (8, 0), (11, 0))
+    assert listed(hundred, told) == (3, True)
+    assert listed(hundred, sent((5, 0), (7, 0))) == (1, True)
+    assert listed(hundred, sent(None, None)) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("mount", "size"), [(("nfs4", "vers=4.2"), 193), (("nfs", "vers=3"), 146)], ids=["v4.2", "v3"]
+)
+def test_a_listing_that_brought_too_little_is_repeated(listed, hundred, mount, size):
+    """As it was one page of several that couldn't be dropped."""
+    whole, short = 200 * size, 150 * size
+    told = sent((1, 0), (3, short), (3, short), (5, short + whole))
+    assert listed(hundred, told, mount, attributes=True) == (2, True)
+    assert listed(hundred, told[:2], mount) == (1, True)
+
+
+def test_listings_that_are_always_too_small_are_not_believed(listed, hundred):
+    tries = importlib.import_module("nfsdict.storage.passing").TRIES
+    told = sent(*[(1, 0), (3, 1000)] * tries)
+    assert listed(hundred, told, attributes=True) == (tries, False)
