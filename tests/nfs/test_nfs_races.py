@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from lab.laboratory import Lab
-from lab.servers import SERVERS
 from support.proof import FACTOR
 
 # For each test and version of NFS, and on other servers; more takes proportionally longer.
@@ -18,9 +17,6 @@ ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "150"))
 SHORT_ROUNDS = 30 * FACTOR
 PROCESSES = 4
 SECONDS = 240 + max(ROUNDS // 5, SHORT_ROUNDS * 2)
-
-# TESTING.md, "File systems", tells what was seen on it.
-WITHOUT_SMB = tuple(name for name in SERVERS if name != "smb")
 
 pytestmark = [
     pytest.mark.nfs(version=("3", "4.2"), timeout=SECONDS),
@@ -133,7 +129,6 @@ def test_exactly_one_setdefault_sets_and_all_return_its_value(lab: Lab, tmp_path
     assert dict(opened(lab.a)) == dict(opened(lab.b)) == winners
 
 
-@pytest.mark.shared(server=WITHOUT_SMB)
 def test_exactly_one_pops(lab: Lab, tmp_path: Path) -> None:
     opened(lab.a).update({f"key {number}": number for number in range(rounds_on(lab))})
     body = """
@@ -151,7 +146,6 @@ def test_exactly_one_pops(lab: Lab, tmp_path: Path) -> None:
     assert left(lab) == []
 
 
-@pytest.mark.shared(server=WITHOUT_SMB)
 def test_one_key_is_added_and_popped_by_exactly_one_again_and_again(
     lab: Lab, tmp_path: Path
 ) -> None:
@@ -179,3 +173,45 @@ def test_what_is_popped_is_what_the_server_has(lab: Lab) -> None:
         theirs["key"] = "new"
         assert mine.pop("key") == "new"
         assert left(lab) == []
+
+
+READS = """
+    import os, sys
+
+    for line in sys.stdin:
+        file = os.open(line[:-1], os.O_RDONLY)
+        print("open", flush=True)
+        sys.stdin.readline()
+        os.close(file)
+        print("closed", flush=True)
+"""
+
+
+@pytest.mark.shared(server="smb", timeout=SECONDS)
+def test_what_is_popped_while_others_read_it_is_not_given_back(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server removes a file when the last has closed it, or forgets to, if that comes just
+    after a rename."""
+    mine, reader = opened(lab.a), lab.spawn(READS, lab.b)
+    assert reader.stdin and reader.stdout
+    rename = os.rename
+
+    def closing(source: str, target: str) -> None:
+        rename(source, target)
+        if Path(source).suffix == ".pkl":
+            reader.stdin.write("\n")
+            reader.stdin.flush()
+
+    monkeypatch.setattr(os, "rename", closing)
+    for number in range(15):
+        mine[f"key {number}"] = number
+        [file] = lab.server.glob("store/??/*.pkl")
+        reader.stdin.write(f"{lab.b / file.relative_to(lab.server)}\n")
+        reader.stdin.flush()
+        assert reader.stdout.readline() == "open\n"
+        assert mine.pop(f"key {number}") == number
+        assert reader.stdout.readline() == "closed\n"
+    mine.repair(grace=-1)
+    assert dict(opened(lab.a)) == dict(opened(lab.b)) == {}
+    assert left(lab) == []
