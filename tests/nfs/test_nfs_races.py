@@ -113,8 +113,7 @@ def test_exactly_one_adds_where_hard_links_are_refused(lab: Lab, tmp_path: Path)
     check_adds(lab, race(lab, tmp_path, "    without_links()\n" + ADD, 4))
 
 
-def test_exactly_one_setdefault_sets_and_all_return_its_value(lab: Lab, tmp_path: Path) -> None:
-    body = """
+SETDEFAULT = """
     for number in range(rounds):
         key = f"key {number}"
         if number % 2:
@@ -122,7 +121,10 @@ def test_exactly_one_setdefault_sets_and_all_return_its_value(lab: Lab, tmp_path
         meet()
         results.append(d.setdefault(key, who))
 """
-    rounds = race(lab, tmp_path, body)
+
+
+def test_exactly_one_setdefault_sets_and_all_return_its_value(lab: Lab, tmp_path: Path) -> None:
+    rounds = race(lab, tmp_path, SETDEFAULT)
     assert all(len(set(values)) == 1 for values in rounds)
     winners = {f"key {number}": values[0] for number, values in enumerate(rounds)}
     assert len(set(winners.values())) > 1
@@ -173,45 +175,3 @@ def test_what_is_popped_is_what_the_server_has(lab: Lab) -> None:
         theirs["key"] = "new"
         assert mine.pop("key") == "new"
         assert left(lab) == []
-
-
-READS = """
-    import os, sys
-
-    for line in sys.stdin:
-        file = os.open(line[:-1], os.O_RDONLY)
-        print("open", flush=True)
-        sys.stdin.readline()
-        os.close(file)
-        print("closed", flush=True)
-"""
-
-
-@pytest.mark.shared(server="smb", timeout=SECONDS)
-def test_what_is_popped_while_others_read_it_is_not_given_back(
-    lab: Lab, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The server removes a file when the last has closed it, or forgets to, if that comes just
-    after a rename."""
-    mine, reader = opened(lab.a), lab.spawn(READS, lab.b)
-    assert reader.stdin and reader.stdout
-    rename = os.rename
-
-    def closing(source: str, target: str) -> None:
-        rename(source, target)
-        if Path(source).suffix == ".pkl":
-            reader.stdin.write("\n")
-            reader.stdin.flush()
-
-    monkeypatch.setattr(os, "rename", closing)
-    for number in range(15):
-        mine[f"key {number}"] = number
-        [file] = lab.server.glob("store/??/*.pkl")
-        reader.stdin.write(f"{lab.b / file.relative_to(lab.server)}\n")
-        reader.stdin.flush()
-        assert reader.stdout.readline() == "open\n"
-        assert mine.pop(f"key {number}") == number
-        assert reader.stdout.readline() == "closed\n"
-    mine.repair(grace=-1)
-    assert dict(opened(lab.a)) == dict(opened(lab.b)) == {}
-    assert left(lab) == []
