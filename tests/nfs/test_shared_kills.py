@@ -43,7 +43,7 @@ def check(lab: Lab) -> None:
         for writer in writers:
             time.sleep(choose.random() / 20)
             writer.kill()
-        outcomes = [told(first + writer.communicate()[0]) for first, writer in zip(begun, writers)]
+        outcomes = [told(first + writer.stdout.read()) for first, writer in zip(begun, writers)]
         importlib.import_module("nfsdict").NfsDict("store", lab.b / name).repair(grace=-1)
         files = [*(lab.server / name).glob("store/??/*")]
         assert [file.name for file in files if file.suffix != ".pkl"] == []
