@@ -123,7 +123,7 @@ def test_files_are_touched_by_storage_alone(module):
 def test_the_rules_see_what_breaks_them():
     assert "mapping" not in ORDER[ORDER.index("storage") :]
     assert "storage" in set(imported("mapping"))
-    assert {"os.rename", "os.unlink"} <= set(file_calls("storage.exclusive"))
+    assert {"os.rename", "os.link"} <= set(file_calls("storage.exclusive"))
     assert "open" in set(file_calls("storage.mountinfo"))
 
 
