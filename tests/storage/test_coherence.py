@@ -461,6 +461,107 @@ def test_an_error_that_does_not_pass_is_raised(opened, on, files, monkeypatch):
     assert caught.value.errno == errno.EINVAL
 
 
+# --- removals ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lingers(monkeypatch, files):
+    """Have so many removals of files with values succeed, and leave the files, as SMB's server
+    does while another host has them open."""
+    original, removals, most = os.unlink, [], [0]
+
+    def unlink(path, **how):
+        if Path(path).name.startswith(".nfsdict-") and os.path.getsize(path):
+            removals.append(path)
+            if len(removals) <= most[0]:
+                return
+        original(path, **how)
+
+    def lingers(times):
+        most[0] = times
+        return removals
+
+    monkeypatch.setattr(files, "time", NoTime)
+    monkeypatch.setattr(os, "unlink", unlink)
+    return lingers
+
+
+def left_in_shards(d):
+    return sorted(d.path.glob("??/.nfsdict-*"))
+
+
+TAKES = {
+    "pop": lambda d: d.pop("0"),
+    "prune": lambda d: d.prune(prefix="0", max_items=0),
+    "undone": lambda d: undone_beside_a_put(d),
+}
+
+
+def undone_beside_a_put(d):
+    """A ``pop`` is undone after somebody has put a new value, which stays; that is removed then."""
+    exclusive, digest = d._storage.exclusive, value_file(d.path.parent, "0").name[:64]
+    private = d._storage.values.private_path_of(digest)
+    assert exclusive.take(digest, private)
+    d["0"] = "new"
+    assert exclusive.give_back(private) and d["0"] == "new"
+    del d["0"]
+
+
+@pytest.mark.parametrize("how", TAKES)
+@pytest.mark.parametrize("kind", ["cifs", "fuse.strange"])
+def test_a_file_that_stays_a_while_is_removed(opened, on, lingers, kind, how):
+    on(kind)
+    d = opened()
+    d.update(KEYS)
+    removals = lingers(3)
+    TAKES[how](d)
+    assert left_in_shards(d) == [] and len(removals) == 4
+    assert "0" not in opened()
+
+
+@pytest.mark.parametrize("how", TAKES)
+@pytest.mark.parametrize("kind", ["cifs", "fuse.strange"])
+def test_what_was_taken_is_never_given_back(opened, on, lingers, kind, how):
+    """Though its file stays for good, whenever ``repair`` is called."""
+    on(kind)
+    d = opened()
+    d.update(KEYS)
+    lingers(10**9)
+    TAKES[how](d)
+    assert opened().repair(grace=-1).failed == {} and left_in_shards(d) != []
+    lingers(0)
+    assert opened().repair(grace=-1).failed == {}
+    assert "0" not in opened() and left_in_shards(d) == []
+
+
+def test_a_value_whose_removal_is_refused_stays(opened, on, monkeypatch):
+    """It lies under its key again: nothing was handed out."""
+    on("cifs")
+    d = opened()
+    d.update(KEYS)
+    rename = os.rename
+
+    def refused(source, target, **how):
+        if ".nfsdict-taken-" in source and ".nfsdict-taken-" not in target:
+            raise OSError(errno.EACCES, "refused")
+        rename(source, target, **how)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(OSError, match="refused"):
+        d.pop("0")
+    assert d["0"] == opened()["0"] == 0 and left(d) == []
+
+
+def test_elsewhere_a_file_is_removed_at_once(opened, on, lingers, monkeypatch):
+    on("nfs4")
+    d = opened()
+    d.update(KEYS)
+    removals, renames, rename = lingers(0), [], os.rename
+    monkeypatch.setattr(os, "rename", lambda *names: renames.append(names) or rename(*names))
+    assert d.pop("0") == 0
+    assert len(removals) == len(renames) == 1
+
+
 # --- links -------------------------------------------------------------------------------------
 
 

@@ -61,7 +61,7 @@ from typing import Callable, TypeVar
 from ..core import list_changes, list_directory
 from ..counters import Counters
 from ..errors import failure
-from ..layout import Stamp, stamp_of
+from ..layout import NO_STAMP, Stamp, stamp_of
 from .clock import ServerClock
 from .directories import (
     DIRECTORY_FLAGS,
@@ -79,6 +79,8 @@ from .passing import TRIES, retry_stale
 T = TypeVar("T")
 Names = tuple[Stamp, list[str]]
 """A directory's stamp, and the names in it."""
+NO_NAMES: Names = (NO_STAMP, [])
+"""where nothing is known of a directory"""
 
 Listed = tuple[int, int, list[tuple[str, int, bytes, int]]]
 """A directory's mtime and ctime in ns, and its entries; see the core's ``list_directory``."""

@@ -178,7 +178,7 @@ class Exclusive:
         """
         self._sweep_other_names(private)
         try:
-            os.unlink(private)
+            self._files.remove(private)
         except FileNotFoundError:
             raise
         except OSError:
