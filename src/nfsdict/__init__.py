@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 from .buffers import buffers
-from .coordination.claims import Task
-from .coordination.encoding import register_key
-from .coordination.leases import Lease, LeaseInfo
 from .core import BACKEND
-from .doctor.report import Diagnosis, Finding
 from .errors import (
     ArchiveError,
     BatchError,
@@ -23,21 +20,23 @@ from .errors import (
 )
 from .mapping import NfsDict
 from .progress import ProgressUpdate
-from .repack import PackReport
 from .serializers import Serializer, json_format
 from .signed import signed
-from .trust import UntrustedPickleWarning
-from .upkeep.infos import EntryInfo
-from .upkeep.limits import PruneReport
-from .upkeep.reading import ExportReport
-from .upkeep.repair import RepairReport
-from .upkeep.verify import VerifyReport
-from .upkeep.writing import TransferReport
 
 if TYPE_CHECKING:
+    from .coordination.claims import Task
+    from .coordination.encoding import register_key
+    from .coordination.leases import Lease, LeaseInfo
     from .doctor.examination import diagnose
-
-Packing = PackReport  # the name that it had first
+    from .doctor.report import Diagnosis, Finding
+    from .repack import Packing, PackReport
+    from .trust import UntrustedPickleWarning
+    from .upkeep.infos import EntryInfo
+    from .upkeep.limits import PruneReport
+    from .upkeep.reading import ExportReport
+    from .upkeep.repair import RepairReport
+    from .upkeep.verify import VerifyReport
+    from .upkeep.writing import TransferReport
 
 __version__ = "1.0.0.dev0"
 
@@ -77,11 +76,35 @@ __all__ = [
     "signed",
 ]
 
+# The public names that most programs don't use, and their modules, which are imported when such a
+# name is first asked for: they would lengthen each import of the package.
+_LATER = {
+    "Diagnosis": ".doctor.report",
+    "EntryInfo": ".upkeep.infos",
+    "ExportReport": ".upkeep.reading",
+    "Finding": ".doctor.report",
+    "Lease": ".coordination.leases",
+    "LeaseInfo": ".coordination.leases",
+    "PackReport": ".repack",
+    "Packing": ".repack",
+    "PruneReport": ".upkeep.limits",
+    "RepairReport": ".upkeep.repair",
+    "Task": ".coordination.claims",
+    "TransferReport": ".upkeep.writing",
+    "UntrustedPickleWarning": ".trust",
+    "VerifyReport": ".upkeep.verify",
+    "diagnose": ".doctor.examination",
+    "register_key": ".coordination.encoding",
+}
+
 
 def __getattr__(name: str) -> object:
-    """``diagnose``, when it is asked for: its probes would lengthen each import (PEP 562)."""
-    if name == "diagnose":
-        from .doctor.examination import diagnose
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(_LATER[name], __name__), name)
+    globals()[name] = value  # found from now on
+    return value
 
-        return diagnose
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LATER})

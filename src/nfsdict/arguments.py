@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import threading
-from pathlib import PurePath
 
 
 def user_data_dir(name: str) -> str:
@@ -55,14 +54,16 @@ def checked_name(name: str | os.PathLike[str]) -> str:
     text = os.fspath(name)
     if not isinstance(text, str):
         raise TypeError(f"name is a path in text, not {type(text).__name__}")
-    path = PurePath(text)
-    if not path.parts or path.is_absolute() or path.drive or ".." in path.parts or "\0" in text:
+    drive, path = os.path.splitdrive(text)
+    parts = path.replace(os.path.altsep or os.path.sep, os.path.sep).split(os.path.sep)
+    shortest = os.path.normpath(text)
+    if drive or not parts[0] or ".." in parts or "\0" in text or shortest == ".":
         raise ValueError(f"name must be a relative path without '..' or NUL, not {text!r}")
     if "\n" in text:
         raise ValueError(f"name must be without a newline, not {text!r}")
-    if path.parts[0] == "~":
+    if shortest.split(os.path.sep)[0] == "~":
         raise ValueError(f"name must be a path below base_dir, where ~ goes, not {text!r}")
-    return str(path)
+    return shortest
 
 
 def checked_mode(mode: int | None) -> int | None:

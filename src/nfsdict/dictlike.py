@@ -8,16 +8,17 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from .core import MISSING
 from .errors import CorruptValueError
-from .locks import Locks
-from .read_ahead import ReadAhead
-from .scan import Scanner
-from .state import StoreState
-from .storage import Storage
 from .views import Items, Values
 
 if TYPE_CHECKING:
     from _typeshed import SupportsKeysAndGetItem
     from typing_extensions import Self
+
+    from .locks import Locks
+    from .read_ahead import ReadAhead
+    from .scan import Scanner
+    from .state import StoreState
+    from .storage import Storage
 
 V = TypeVar("V")
 T = TypeVar("T")

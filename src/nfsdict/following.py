@@ -8,14 +8,15 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 
 from .arguments import checked_seconds, plain
 from .core import MISSING
-from .locks import Locks
 from .logs import told
-from .scan import Scanner
-from .state import StoreState
-from .watching import Watching
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
+
+    from .locks import Locks
+    from .scan import Scanner
+    from .state import StoreState
+    from .watching import Watching
 
     V = TypeVar("V", default=Any)
 else:

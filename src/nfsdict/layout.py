@@ -23,14 +23,13 @@ import os
 import re
 import struct
 from collections.abc import Iterable, Iterator
-from datetime import datetime, timedelta, timezone
 from typing import NamedTuple
 
 SHARDS = [f"{number:02x}" for number in range(256)]
 _SHARD_NAMES = frozenset(SHARDS)
 _DIGEST = 64  # hexadecimal digits of a SHA-256
+_VALUE = re.compile(rf"[0-9a-f]{{{_DIGEST}}}\.")
 _RANDOM = 12  # random bytes in names that must be unique
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 TEMPORARY = ".nfsdict-"
 PROBES = TEMPORARY + "doctor-"
@@ -163,10 +162,20 @@ def is_index_file(name: str) -> bool:
     return name.startswith("_")
 
 
+def is_shard(name: str) -> bool:
+    """Whether this is a shard's name. Programs have such names too: ``dd``, ``df``, ``cc``."""
+    return name in _SHARD_NAMES
+
+
 def is_of_store(name: str) -> bool:
-    """Whether a name in a directory is one that only stores have: a shard's, or that of a file of
-    the index, of a lease or of a write."""
-    return name in _SHARD_NAMES or name.startswith((_INDEX, TEMPORARY))
+    """Whether a name in a directory is that of a shard, or of a file of the index, of a lease or of
+    a write."""
+    return is_shard(name) or name.startswith((_INDEX, TEMPORARY))
+
+
+def is_of_shard(name: str) -> bool:
+    """Whether a name in a shard is that of a value file, of any serializer, or of a write."""
+    return name.startswith(TEMPORARY) or _VALUE.match(name) is not None
 
 
 class IndexPaths:
@@ -262,11 +271,6 @@ def file_size(signature: bytes) -> int:
 def mtime_of(signature: bytes) -> int:
     """The mtime in ns."""
     return int.from_bytes(signature[_MTIME], "little", signed=True)
-
-
-def moment_of(time_ns: int) -> datetime:
-    """A file's time, in UTC."""
-    return _EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
 def ctime_of(signature: bytes) -> int:

@@ -14,7 +14,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import groupby
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 from .content import Content, size_of, whole
 from .index.memory import RACY_WINDOW_NS
@@ -23,6 +23,7 @@ from .index.shard import LoadedEntry
 from .layout import latest_of
 from .locks import Locks
 from .shard_scan import ShardScan
+from .state import StoreState
 from .storage.spool import Spool
 
 log = logging.getLogger("nfsdict")
@@ -31,7 +32,8 @@ log = logging.getLogger("nfsdict")
 _LAG = 0.05
 # A spool is begun anew when it has so many bytes more than twice those that still wait in it.
 _WASTE = 64 << 20
-
+# ``close`` waits for what took so many seconds to load: that it takes 3 s more doesn't show.
+_LONG = 30.0
 
 Loaded = tuple[str, LoadedEntry, Content]
 """A file that was written: digest, what is known of it, content."""
@@ -172,3 +174,20 @@ class Loads:
         if self._spool is None or self._spool.inherited:
             return None
         return max(0.0, self._ended + RACY_WINDOW_NS / 1e9 + _LAG - time.monotonic())
+
+    def pack(self, scan: Callable[[], None], state: StoreState) -> None:
+        """At ``close``, have a scan put into a pack what was loaded, if it is proven or has taken
+        long.
+
+        A dictionary that has listed nothing yet isn't listed for it. Never raises OSError.
+        """
+        if state.locks.interrupted or not state.index.listed:
+            return
+        wait = self.wait()
+        if wait is None or (wait and self.seconds < _LONG):
+            return
+        try:
+            time.sleep(wait)
+            scan()
+        except OSError as error:
+            log.info("what was written is not packed: %s", error)

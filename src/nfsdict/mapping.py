@@ -7,7 +7,6 @@ import os
 import time
 import weakref
 from collections.abc import Iterable
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, overload
 
@@ -21,45 +20,26 @@ from .arguments import (
     checked_workers,
     plain,
 )
-from .background import Background
-from .bulk import Bulk
-from .coordination.claims import Claims
-from .coordination.compute import ComputeOnce
-from .coordination.leases import Leases
 from .coordination.methods import Coordination
 from .core import MISSING, ReadCache, digest
 from .dictlike import DictLike
-from .draw import Draw
-from .entries import Entries
 from .errors import BatchError, ReadOnlyError
 from .following import Following
-from .index.memory import Index
-from .index.writer import IndexWriter
-from .interrupting import Interrupting
-from .kinds import Kinds
-from .loads import Loads
 from .locks import Locks
 from .logs import INFO, Operation, emit, kept_back, log, told
 from .once import Once
-from .one_key import OneKey
-from .options import Options
 from .progress import Progress, ProgressBar
-from .read_ahead import ReadAhead
-from .repack import pack_loads
-from .scan import Scanner
 from .serializers import AnySerializer, serializer_named
-from .state import StoreState
-from .storage import Storage
-from .storage.neighbours import no_such_store
-from .taking import Taker
-from .trust import warn_of_mount, warn_of_writers
-from .upkeep.infos import Infos
 from .upkeep.methods import Upkeep
 from .watching import Watching
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from _typeshed import SupportsKeysAndGetItem
     from typing_extensions import Self, TypeVar, Unpack
+
+    from .options import Options
 
     # Without an annotation, values have type Any.
     V = TypeVar("V", default=Any)
@@ -166,6 +146,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         trust_stamps: bool = False,
     ) -> None:
         begun = time.monotonic()
+        from . import parts  # most of the package; who opens nothing needs none of it
+
         workers = checked_workers(workers)
         cache_bytes = checked_cache_bytes(cache_bytes)
         if refresh_every is not None:
@@ -190,13 +172,15 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         }
         self._read_only, self._workers = read_only, workers
         aligned = getattr(format, "aligned", False)
-        self._storage = Storage(directory, format.extension, mode, durable, aligned, trust_stamps)
+        self._storage = parts.Storage(
+            directory, format.extension, mode, durable, aligned, trust_stamps
+        )
         self._values = self._storage.values
         self._locks = Locks()
-        self._entries = Entries(self._values, format)
-        self._kinds = Kinds(self._storage, workers)
-        self._state = StoreState(
-            Index(),
+        self._entries = parts.Entries(self._values, format)
+        self._kinds = parts.Kinds(self._storage, workers)
+        self._state = parts.StoreState(
+            parts.Index(),
             self._cache,
             self._locks,
             lazy,
@@ -204,12 +188,12 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             self._entries.fingerprint,
             self._storage.counters,
         )
-        self._writer = IndexWriter(
+        self._writer = parts.IndexWriter(
             self._state.index, self._storage.index, self._locks, writes=not read_only
         )
-        self._loads = Loads(directory, self._locks)
+        self._loads = parts.Loads(directory, self._locks)
         self._progress = Progress(name, progress_bar)
-        self._scanner = Scanner(
+        self._scanner = parts.Scanner(
             self._state,
             self._writer,
             self._storage,
@@ -220,9 +204,9 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             may_probe_clock=not read_only,
             workers=workers,
         )
-        self._interrupting = Interrupting(self._state, self._storage, self._entries)
-        self._ahead = ReadAhead(self._state, self._storage, self._entries)
-        self._one_key = OneKey(
+        self._interrupting = parts.Interrupting(self._state, self._storage, self._entries)
+        self._ahead = parts.ReadAhead(self._state, self._storage, self._entries)
+        self._one_key = parts.OneKey(
             self._state,
             self._writer,
             self._storage,
@@ -230,12 +214,9 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             self._interrupting,
             self._ahead,
         )
-        self._taker = Taker(self._state, self._writer, self._storage, self._entries)
-        self._draw = Draw(self._scanner, self._cache)
-        self._leases = Leases(self._storage)
-        self._compute = ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
-        self._claims = Claims(self._leases, self._scanner, self._state, self._storage)
-        self._bulk = Bulk(
+        self._taker = parts.Taker(self._state, self._writer, self._storage, self._entries)
+        self._draw = parts.Draw(self._scanner, self._cache)
+        self._bulk = parts.Bulk(
             self._state,
             self._writer,
             self._storage,
@@ -244,20 +225,18 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             self._progress,
             workers,
         )
-        self._infos = Infos(self._state, self._storage, self._entries, workers)
         self._watching = Watching(self._scanner, self._state)
-        self._background = Background(workers)
         with Operation(self._storage, "open"):
             if read_only or not create:
                 try:
                     self._storage.check(any_directory=create)
                 except FileNotFoundError:
-                    raise no_such_store(base, name) from None
+                    raise parts.no_such_store(base, name) from None
             if not read_only:
                 self._storage.create()
                 weakref.finalize(self, self._writer.flush)
-            warn_of_mount(self._storage)
-            warn_of_writers(self._storage, format, mode)
+            parts.warn_of_mount(self._storage)
+            parts.warn_of_writers(self._storage, format, mode)
             if lazy:
                 self._storage.shards.prefetch()
             else:
@@ -444,7 +423,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         """
         self._watching.end()
         if not self._read_only:
-            pack_loads(self._scanner, self._state, self._loads)
+            self._loads.pack(self._scanner.scan, self._state)
             self._writer.flush()
 
     # --- the dictionary itself -----------------------------------------------------------------
@@ -452,6 +431,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
     @property
     def path(self) -> Path:
         """The store's directory."""
+        from pathlib import Path
+
         return Path(self._storage.directory)
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from .core import MISSING
-from .draw import Draw
-from .entries import Entries
 from .errors import CorruptValueError
 from .logs import told
-from .one_key import OneKey
-from .storage import Storage
-from .taking import Taker, Taking
+
+if TYPE_CHECKING:
+    from .draw import Draw
+    from .entries import Entries
+    from .one_key import OneKey
+    from .storage import Storage
+    from .taking import Taker, Taking
 
 V = TypeVar("V")
 T = TypeVar("T")

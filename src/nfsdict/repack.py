@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from typing import NamedTuple
 
@@ -22,28 +21,6 @@ from .scan import Scanner
 from .state import StoreState
 from .storage import Storage
 
-log = logging.getLogger("nfsdict")
-
-# ``close`` waits for what took so many seconds to load: that it takes 3 s more doesn't show.
-_LONG = 30.0
-
-
-def pack_loads(scanner: Scanner, state: StoreState, loads: Loads) -> None:
-    """At ``close``, put into a pack what ``update`` has loaded, if it is proven or has taken long.
-
-    A dictionary that has listed nothing yet isn't listed for it. Never raises OSError.
-    """
-    if state.locks.interrupted or not state.index.listed:
-        return
-    wait = loads.wait()
-    if wait is None or (wait and loads.seconds < _LONG):
-        return
-    try:
-        time.sleep(wait)
-        scanner.scan()
-    except OSError as error:
-        log.info("what was written is not packed: %s", error)
-
 
 class PackReport(NamedTuple):
     """What ``NfsDict.pack`` did."""
@@ -55,6 +32,9 @@ class PackReport(NamedTuple):
     seconds, or beyond the 16 MiB of values that a pack takes of one shard"""
     racy: int
     """how many of the unpacked values were changed within the last seconds"""
+
+
+Packing = PackReport  # the name that it had first
 
 
 class Repack:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 from .entries import Entries
@@ -38,25 +37,25 @@ _STAMPS = 4
 _FEW = 2
 
 
-@dataclass
 class Plan:
     """Which shards a scan looks at."""
 
-    stamps: dict[str, Stamp]
-    """of each shard, as the index has it"""
-    clean: set[str]
-    """shards that still have the stamp in the index"""
-    present: int
-    """number of shards that exist"""
-    unpacked: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """values from the packs, by shard, of those clean shards that also have values to be read from
-    files"""
-    todo: list[str] = field(default_factory=list)
-    """shards to look at, in order"""
-    unpacks: bool = False
-    """whether the packs that the opening has loaded have values for shards that are listed"""
-    reopened: PackStack | None = None
-    """packs with values for files that are read again, if their signatures are the same"""
+    def __init__(self, stamps: dict[str, Stamp], clean: set[str], present: int) -> None:
+        self.stamps = stamps
+        """of each shard, as the index has it"""
+        self.clean = clean
+        """shards that still have the stamp in the index"""
+        self.present = present
+        """number of shards that exist"""
+        self.unpacked: dict[str, dict[str, Any]] = {}
+        """values from the packs, by shard, of those clean shards that also have values to be read
+        from files"""
+        self.todo: list[str] = []
+        """shards to look at, in order"""
+        self.unpacks = False
+        """whether the packs that the opening has loaded have values for shards that are listed"""
+        self.reopened: PackStack | None = None
+        """packs with values for files that are read again, if their signatures are the same"""
 
     def packed_size(self, shard: str, writer: IndexWriter) -> int:
         """Bytes that are read from packs when this shard is listed."""

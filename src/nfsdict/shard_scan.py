@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from .batches import batches
@@ -102,7 +101,6 @@ class Batch(NamedTuple):
     """whether this is the shard's last batch"""
 
 
-@dataclass
 class ShardScan:
     """One shard, as a scan finds it.
 
@@ -110,44 +108,46 @@ class ShardScan:
     results to ``add_reading``, then call ``finish``.
     """
 
-    shard: str
-    number: int
-    """the look's number: looks are numbered in the order in which they begin"""
-    before: ShardIndex
-    """what was known when the look began"""
-    known: dict[str, IndexEntry] = field(default_factory=dict)
-    """the entries that were known before, by digest, but for files that are as they were"""
-    without: list[int] = field(default_factory=list)
-    """the positions of listed keys of ``before`` that are in ``known``; the others have the file
-    that they had"""
-    unpacked: dict[str, Any] = field(default_factory=dict)
-    """values from the packs, by key, of files that are as they were"""
-    unchanged: list[tuple[str, int]] = field(default_factory=list)
-    """other keys that have the file that they had, and its size, if the cache may have to change"""
-    clean: bool = False
-    """whether the stamp shows that the index has the shard's keys, so that it isn't listed"""
-    stamp: Stamp = NO_STAMP
-    """the stamp of the listing; NO_STAMP if a file couldn't be read, so that the next scan lists
-    the shard again"""
-    entries: dict[str, IndexEntry] = field(default_factory=dict)
-    """the other entries found now, by digest"""
-    values: dict[str, Any] = field(default_factory=dict)
-    """the values that were read and kept, by key"""
-    data: dict[str, pack.Packed] = field(default_factory=dict)
-    """what was read of small files, by key, as many as a pack takes of one shard"""
-    changed: set[str] = field(default_factory=set)
-    """keys that were added or replaced, as far as signatures or contents show it"""
-    gone: set[str] = field(default_factory=set)
-    """known keys that have no file any more"""
-    unread: set[str] = field(default_factory=set)
-    """known keys whose files exist but couldn't be read"""
-    missing: bool = False
-    """whether there was no file where one was known or listed"""
-    read: int = 0
-    """bytes of the files that were read"""
-    _to_read: list[tuple[str, int]] = field(default_factory=list)
-    _packed: int = 0
-    _complete: bool = True
+    def __init__(self, shard: str, number: int, before: ShardIndex) -> None:
+        self.shard = shard
+        self.number = number
+        """the look's number: looks are numbered in the order in which they begin"""
+        self.before = before
+        """what was known when the look began"""
+        self.known: dict[str, IndexEntry] = {}
+        """the entries that were known before, by digest, but for files that are as they were"""
+        self.without: list[int] = []
+        """the positions of listed keys of ``before`` that are in ``known``; the others have the
+        file that they had"""
+        self.unpacked: dict[str, Any] = {}
+        """values from the packs, by key, of files that are as they were"""
+        self.unchanged: list[tuple[str, int]] = []
+        """other keys that have the file that they had, and its size, if the cache may have to
+        change"""
+        self.clean = False
+        """whether the stamp shows that the index has the shard's keys, so that it isn't listed"""
+        self.stamp = NO_STAMP
+        """the stamp of the listing; NO_STAMP if a file couldn't be read, so that the next scan
+        lists the shard again"""
+        self.entries: dict[str, IndexEntry] = {}
+        """the other entries found now, by digest"""
+        self.values: dict[str, Any] = {}
+        """the values that were read and kept, by key"""
+        self.data: dict[str, pack.Packed] = {}
+        """what was read of small files, by key, as many as a pack takes of one shard"""
+        self.changed: set[str] = set()
+        """keys that were added or replaced, as far as signatures or contents show it"""
+        self.gone: set[str] = set()
+        """known keys that have no file any more"""
+        self.unread: set[str] = set()
+        """known keys whose files exist but couldn't be read"""
+        self.missing = False
+        """whether there was no file where one was known or listed"""
+        self.read = 0
+        """bytes of the files that were read"""
+        self._to_read: list[tuple[str, int]] = []
+        self._packed = 0
+        self._complete = True
 
     def trust_index(self, stamp: Stamp, unpacked: dict[str, Any], policy: ReadPolicy) -> None:
         """Take the shard as the index has it: its directory was just seen to have this stamp."""

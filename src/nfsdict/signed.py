@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 from typing import Any
 
 from .builtin_serializer import BuiltinSerializer, Damaged, Foreign
@@ -53,8 +52,11 @@ def signed(serializer: AnySerializer = "pickle", *, key: bytes) -> Serializer:
 
 class _Signed(BuiltinSerializer):
     def __init__(self, serializer: AnySerializer, key: bytes) -> None:
+        from hmac import compare_digest, new  # OpenSSL, and most programs sign nothing
+
         self._serializer = serializer
         self._key = key
+        self._begin, self._same = new, compare_digest
         self._inner = inner = serializer_named(serializer)
         self.extension = f"{inner.extension}.signed"
         # Signed too, so that one serializer refuses bytes that another has signed.
@@ -83,7 +85,7 @@ class _Signed(BuiltinSerializer):
         if flaw:
             raise Damaged(flaw)
         body = memoryview(data)[:-_TRAILER]
-        if hmac.compare_digest(data[-_TRAILER : -len(_MAGIC)], self._code(body)):
+        if self._same(data[-_TRAILER : -len(_MAGIC)], self._code(body)):
             # Without ``loads_verified`` (JSON, a user's own) a serializer takes only ``bytes``.
             return self._loads_whole(body) if self._loads_whole else self._loads(bytes(body))
         flaw = self._flaw(bytes(body))
@@ -106,7 +108,7 @@ class _Signed(BuiltinSerializer):
 
     def _code(self, *parts: bytes | memoryview) -> bytes:
         # hmac.digest takes 2 GiB at most.
-        code = hmac.new(self._key, self._prefix, "sha256")
+        code = self._begin(self._key, self._prefix, "sha256")
         for part in parts:
             code.update(part)
         return code.digest()

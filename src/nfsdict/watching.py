@@ -11,11 +11,14 @@ import time
 import weakref
 from collections.abc import Generator
 from contextlib import closing, suppress
+from typing import TYPE_CHECKING
 
 from .errors import described
 from .parallel import start
-from .scan import Scanner
-from .state import StoreState
+
+if TYPE_CHECKING:
+    from .scan import Scanner
+    from .state import StoreState
 
 log = logging.getLogger("nfsdict")
 

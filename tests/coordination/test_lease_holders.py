@@ -203,6 +203,34 @@ def test_arguments(d, opened):
     assert files(d) == []
 
 
+@pytest.mark.parametrize("refused", ["symlink", "rename", "unlink"])
+def test_what_is_refused_names_the_directory_of_the_leases(d, monkeypatch, refused):
+    """A lease's own name says nothing to people, nor does what is in it."""
+    d["key"] = 1
+    if refused == "symlink":
+        calls = [
+            lambda: d.lease("key"),
+            d.claim,
+            lambda: d.modify("key", str),
+            lambda: d.get_or_create("other", str),
+            lambda: d.prune(max_items=1),
+        ]
+    elif refused == "rename":
+        leave = d.lease("other").leave
+        calls = [lambda: leave(1)]
+    else:
+        calls = [d.lease("other").release]
+
+    def refuse(path, *other):
+        raise PermissionError(errno.EACCES, "Permission denied", path, None, *other)
+
+    monkeypatch.setattr(os, refused, refuse)
+    for call in calls:
+        with pytest.raises(PermissionError) as caught:
+            call()
+        assert str(caught.value) == f"[Errno 13] Permission denied: '{d.path}/.nfsdict-leases'"
+
+
 @pytest.mark.parametrize("key", ["", "k" * 5000, "\ud800", "nul\0nul", "../..", "é\n"])
 def test_any_key(d, key):
     with d.lease(key):

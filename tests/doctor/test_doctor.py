@@ -316,5 +316,5 @@ def test_calls_to_the_server_are_counted(package):
 def test_listings_are_counted(package, monkeypatch):
     mountstats = importlib.import_module("nfsdict.storage.mountstats")
     monkeypatch.setattr(mountstats, "_mountstats", lambda: MOUNTSTATS)
-    found = [mountstats.listings_sent(point) for point in ("/mnt/a b", "/mnt/b", "/")]
-    assert found == [3, 0, None]
+    found = [mountstats.listings(point) for point in ("/mnt/a b", "/mnt/b", "/")]
+    assert found == [(3, 24), (0, 0), None]

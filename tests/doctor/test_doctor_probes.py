@@ -47,7 +47,7 @@ def findings(package, probes, kinds, tmp_path, monkeypatch):
     def findings(section: str, kind: str = "ext4") -> dict:
         module = importlib.import_module(f"nfsdict.doctor.{section}")
         if section == "room":
-            found = module.room(str(tmp_path), probes.Directory(str(tmp_path)))
+            found = module.room(str(tmp_path), probes.Directory(str(tmp_path)), "/whole")
         else:
             found = getattr(module, section)(probes.Directory(str(tmp_path)), kinds[kind])
         return {finding.probe: finding for finding in found}
@@ -295,6 +295,18 @@ def room_of(free: int, files: int, inodes: int) -> Callable:
     )
 
 
+@pytest.mark.parametrize(("times", "told"), [(4, "4 TiB of 16 TiB"), (1, "isn't used up")])
+def test_a_quota_of_the_directory_shows_in_its_size(broken, findings, times, told):
+    def statvfs(path):
+        found = room_of(1 << 20, 0, 0)(path)
+        found.f_blocks *= times if path == "/whole" else 1
+        return found
+
+    broken(statvfs=statvfs)
+    found = findings("room")["quota"]
+    assert found.verdict == "OK" and told in found.seen
+
+
 @pytest.mark.parametrize(
     ("space", "bytes_", "inodes"),
     [
@@ -322,3 +334,19 @@ def test_a_quota_that_is_used_up(broken, findings, number, tmp_path):
     found = findings("room")["quota"]
     assert found.verdict == "FAIL" and errno.errorcode[number] in found.seen
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [errno.EDQUOT, errno.ENOSPC])
+def test_a_quota_that_lets_no_directory_be_made(package, broken, number, tmp_path):
+    broken(mkdir=refusing(number))
+    diagnosis = package.diagnose(tmp_path)
+    found = {one.probe: one for one in diagnosis.findings}
+    assert diagnosis.verdict == found["mkdir"].verdict == found["quota"].verdict == "FAIL"
+    assert found["mkdir"].advice == found["quota"].advice and "quota" in found["quota"].advice
+    assert errno.errorcode[number] in found["quota"].seen
+
+
+def test_a_directory_that_may_not_be_made_is_no_quota(package, broken, tmp_path):
+    broken(mkdir=refusing(errno.EACCES))
+    found = {one.probe: one for one in package.diagnose(tmp_path).findings}
+    assert "quota" not in found and "let this user write" in found["mkdir"].advice

@@ -13,35 +13,7 @@ import time
 import pytest
 
 from support.proof import FACTOR
-
-WRITER = """
-import sys, nfsdict
-base, who = sys.argv[1:]
-d = nfsdict.NfsDict("store", base)
-number = 0
-while True:
-    number += 1
-    key = f"{who} {number % 20}"
-    kind = number % 7
-    print("begin", key, number, flush=True)
-    if kind == 1:
-        d.pop(key, None)
-        number_then = ""
-    elif kind == 2:
-        d.update({key: number, f"{who} more {number}": number})
-        number_then = number
-    elif kind == 3:
-        d.setdefault(key, number)
-        number_then = d.get(key, fresh=True)
-    else:
-        d[key] = number
-        number_then = number
-        if kind == 4:
-            d.close()
-        elif kind == 5:
-            d.refresh()
-    print("done", key, number_then, flush=True)
-"""
+from support.writers import WRITER, told
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="kills by a signal")
@@ -69,14 +41,9 @@ def test_writers_that_are_killed(nfsdict, tmp_path):
         for first, writer in zip(begun, writers):
             with writer:
                 output = first + writer.stdout.read()
-            for line in output.split("\n")[:-1]:  # the kill may have torn the last one
-                parts = line.rsplit(" ", 1) if line.count(" ") else [line]
-                word, _, key = parts[0].partition(" ")
-                if word == "begin":
-                    open_[key] = int(parts[1])
-                elif word == "done":
-                    del open_[key]
-                    known[key] = int(parts[1]) if parts[1] else None
+            done, begun_last = told(output)
+            known.update(done)
+            open_.update(begun_last)
         assert len(known) > 3
         held = dict(pickle.loads(path.read_bytes()) for path in base.glob("store/??/*.pkl"))
         d = nfsdict.NfsDict("store", base)

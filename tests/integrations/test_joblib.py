@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import pickle
 import subprocess
 import sys
@@ -45,6 +46,9 @@ def backend(nfsdict, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)  # one of joblib's tests writes there
     module = importlib.import_module("nfsdict.integrations.joblib")
     monkeypatch.setitem(joblib.memory._STORE_BACKENDS, "local", module.NfsDictStoreBackend)
+    # It waits so that what is written meanwhile bears a later time; nothing is in these tests.
+    prune = importlib.import_module("nfsdict.upkeep.prune").Prune
+    monkeypatch.setattr(prune, "_await_later", lambda self, time_ns: None)
     yield module.NfsDictStoreBackend
     for name, imported in list(sys.modules.items()):  # from files that joblib's tests have written
         if str(getattr(imported, "__file__", "")).startswith(str(tmp_path.parent)):
@@ -106,7 +110,7 @@ def mapping_of(memory):
 def entry(memory, name, x=1):
     """The key of what is kept of ``double`` or its result."""
     f = memory.cache(double)
-    names = [f.func_id, name] if name == "func_code.py" else [f.func_id, f._get_args_id(x), name]
+    names = [name, f.func_id] if name == "func_code.py" else [name, f.func_id, f._get_args_id(x)]
     return "/".join(names)
 
 
@@ -137,7 +141,7 @@ def test_arrays_come_by_buffers(memory, options):
     again = f(array)
     assert np.array_equal(again, array * 3) and len(calls) == 1
     assert again.flags.writeable is False
-    [size] = [info.size for info in mapping_of(m).infos() if info.key.endswith("output.pkl")]
+    [size] = [info.size for info in mapping_of(m).infos() if info.key.startswith("output.pkl")]
     assert (size < array.nbytes) is bool(options.get("compress"))
 
 
@@ -145,7 +149,7 @@ def test_options_are_those_of_a_dictionary(memory, nfsdict):
     serializer = nfsdict.signed(nfsdict.buffers(), key=b"0" * 32)
     m = memory(backend_options={"serializer": serializer, "durable": False})
     assert m.cache(double)(1) == [2, 0]
-    [info] = [info for info in mapping_of(m).infos() if info.key.endswith("output.pkl")]
+    [info] = [info for info in mapping_of(m).infos() if info.key.startswith("output.pkl")]
     assert info.path.name.endswith(serializer.extension)
     with pytest.raises(TypeError, match="durabel"):
         memory(backend_options={"durabel": False})
@@ -199,7 +203,7 @@ def test_an_exception_is_not_kept(memory):
     m = memory()
     with pytest.raises(ZeroDivisionError):
         m.cache(fails_at_once)(1)
-    assert not any(key.endswith("output.pkl") for key in mapping_of(m))
+    assert not any(key.startswith("output.pkl") for key in mapping_of(m))
 
 
 def test_clear_removes_what_others_have_written(memory):
@@ -210,7 +214,9 @@ def test_clear_removes_what_others_have_written(memory):
     other.cache(triple)(2)
     f.clear(warn=False)
     keys = set(mapping_of(memory()))
-    assert [key for key in keys if "/double/" in key] == [entry(one, "func_code.py")]
+    assert [key for key in keys if key.endswith("/double") or "/double/" in key] == [
+        entry(one, "func_code.py")
+    ]
     assert len(keys) == 1 + 5
     one.clear(warn=False)
     assert set(mapping_of(memory())) == set()
@@ -247,6 +253,128 @@ def test_reduce_size_removes_what_was_written_first(memory):
     assert len(mapping_of(again)) == 2 * 2 + 1
     again.reduce_size(bytes_limit=0)
     assert list(mapping_of(memory())) == [entry(m, "func_code.py")]
+
+
+@pytest.fixture
+def found(memory):
+    """Which of these calls of ``double`` has a result on the disk."""
+
+    def found(*arguments):
+        f = memory().cache(double)
+        return [x for x in arguments if f.check_call_in_cache(x)]
+
+    return found
+
+
+def test_age_and_bytes_are_those_of_results(memory, found):
+    m = memory()
+    f = m.cache(double)
+    f(0), f(1)
+    d = mapping_of(m)
+    for key in d:  # the code, too
+        os.utime(d.path_of(key), (1, 1))
+    f(2)
+    [size] = {info.size for info in d.infos("output.pkl/")}
+    memory().reduce_size(age_limit=timedelta(hours=1))
+    assert found(0, 1, 2) == [2]
+    assert sorted(mapping_of(memory())) == sorted(
+        [entry(m, "func_code.py"), entry(m, "metadata.json", 2), entry(m, "output.pkl", 2)]
+    )
+    assert f(2) == [4, 0] and len(calls) == 3, "the code is known, so the result counts"
+    f(3)
+    memory().reduce_size(bytes_limit=2 * size)
+    assert found(2, 3) == [2, 3]
+
+
+@pytest.mark.parametrize(
+    ("limits", "error"),
+    [
+        ({"items_limit": -1}, ValueError),
+        ({"items_limit": 1.5}, TypeError),
+        ({"bytes_limit": "5X"}, ValueError),
+        ({"age_limit": 3}, TypeError),
+    ],
+)
+def test_what_is_no_limit_removes_nothing(memory, found, limits, error):
+    m = memory()
+    m.cache(double)(0)
+    with pytest.raises(error):
+        m.reduce_size(**limits)
+    assert found(0) == [0]
+
+
+def test_one_process_reduces_a_store_at_a_time(memory, found):
+    m = memory()
+    m.cache(double)(0)
+    told = pytest.warns(joblib._store_backends.CacheWarning, match="another process prunes")
+    with mapping_of(memory()).lease("nfsdict: prune"), told:
+        m.reduce_size(items_limit=0)
+    assert found(0) == [0]
+    m.reduce_size(items_limit=0)
+    assert found(0) == []
+
+
+def test_a_result_that_cant_be_removed_is_warned_of(memory, found, monkeypatch):
+    m = memory()
+    f = m.cache(double)
+    f(0), f(1)
+    removal = importlib.import_module("nfsdict.storage.removal")
+    stuck = mapping_of(m).path_of(entry(m, "output.pkl", 0)).stem
+    remove = removal.Removal.remove_unchanged
+
+    def refused(self, shard, victims, fates):
+        if stuck in victims:
+            fates[stuck] = PermissionError(13, "Permission denied")
+        remove(self, shard, {name: victims[name] for name in victims if name != stuck}, fates)
+
+    monkeypatch.setattr(removal.Removal, "remove_unchanged", refused)
+    with pytest.warns(joblib._store_backends.CacheWarning, match=f"{stuck}.*Permission denied"):
+        m.reduce_size(items_limit=0)
+    assert found(0, 1) == [0]
+    assert entry(m, "metadata.json", 0) in mapping_of(memory())
+
+
+def test_what_a_killed_one_has_left_of_a_call_goes_with_the_next(memory, found):
+    m = memory()
+    f = m.cache(double)
+    f(0), f(1)
+    d = mapping_of(m)
+    del d[entry(m, "output.pkl", 0)]
+    d.path_of(entry(m, "metadata.json", 1)).write_bytes(b"garbage")
+    d["somebody's"] = 1
+    memory().reduce_size(items_limit=1)
+    assert found(0, 1) == [1]
+    assert entry(m, "metadata.json", 0) not in mapping_of(memory())
+    m.reduce_size(items_limit=0)  # it knows the key of the damaged one
+    assert found(0, 1) == []
+    assert set(mapping_of(memory())) == {entry(m, "func_code.py"), "somebody's"}
+
+
+def test_a_result_written_meanwhile_keeps_what_is_told_of_it(memory, found, monkeypatch):
+    m = memory()
+    m.cache(double)(0)
+    infos = type(mapping_of(m)).infos
+
+    def then_written(self, prefix=""):
+        yield from infos(self, prefix)
+        memory().cache(double)(0)
+
+    monkeypatch.setattr(type(mapping_of(m)), "infos", then_written)
+    m.reduce_size(items_limit=0)
+    assert found(0) == [0] and len(calls) == 2
+    assert mapping_of(memory())[entry(m, "metadata.json", 0)]["input_args"] == {"x": "0", "y": "0"}
+
+
+def test_damage_is_cleared(memory, found):
+    m = memory()
+    f = m.cache(double)
+    shelved = f.call_and_shelve(0)
+    f(1)
+    for x in range(2):
+        mapping_of(m).path_of(entry(m, "output.pkl", x)).write_bytes(b"garbage")
+    shelved.clear()
+    f.clear(warn=False)
+    assert found(0, 1) == []
 
 
 @pytest.mark.parametrize("options", [{}, {"compress": 3, "backend_options": {"durable": False}}])

@@ -66,7 +66,7 @@ def test_ls_l_json_has_what_infos_tell(cli, store):
 def test_ls_l_is_aligned_and_coloured_on_a_terminal_alone(cli, store, terminal, monkeypatch):
     lines = cli("ls", "s", "-l").out.decode().splitlines()
     assert all(line.startswith("\033[2m") for line in lines)
-    assert {line.index("\033[m ") for line in lines} == {4 + 5 + 1 + 19}
+    assert {line.index("\033[m ") for line in lines} == {4 + 9 + 1 + 19}
     monkeypatch.setenv("NO_COLOR", "1")
     assert "\033" not in cli("ls", "s", "-l").out.decode()
 
@@ -77,7 +77,7 @@ def test_a_terminal_does_not_obey_keys(cli, opened, terminal, monkeypatch):
     opened()[key] = 1
     for options in ((), ("-l",)):
         line = cli("ls", "s", *options).out
-        assert line.endswith(b"\\x1b]0;title\\x07\\n\\ud800\n") and line.isascii()
+        assert line.endswith(b"\\x1b]0;title\\x07\\n\\ud800'\n") and line.isascii()
         assert line.count(b"\n") == 1 and b"\033" not in line
 
 
@@ -128,18 +128,18 @@ def test_an_array_in_pieces_is_the_array(nfsdict, items):
 @pytest.mark.parametrize(
     ("size", "text"),
     [
-        (0, "0"),
-        (999, "999"),
-        (1023, "1023"),
-        (1024, "1.0K"),
-        (9 * 1024 + 1000, "10K"),
-        (1 << 20, "1.0M"),
-        ((1 << 20) - 1, "1024K"),
-        (35 << 30, "35G"),
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1 KiB"),
+        (1200, "1.172 KiB"),
+        ((1 << 20) - 1, "1024 KiB"),
+        (1 << 20, "1 MiB"),
+        (35 << 30, "35 GiB"),
+        (5 << 60, "5120 PiB"),
     ],
 )
 def test_sizes_for_people_fit_their_column(nfsdict, size, text):
-    assert importlib.import_module("nfsdict.cli.output").human(size) == text
+    assert importlib.import_module("nfsdict.wording").binary(size) == text
 
 
 # --- del -----------------------------------------------------------------------------------------

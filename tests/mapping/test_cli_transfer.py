@@ -214,6 +214,50 @@ def test_a_reader_that_goes_away_ends_an_export_in_silence(command, store):
     assert (done.returncode, done.stderr) == (141, b"")
 
 
+@pytest.mark.parametrize("kind", ["file", "pipe", "lines", "pickles"])
+def test_what_brings_nothing_leaves_no_new_store(command, store, tmp_path, kind):
+    store(PAIRS, serializer="json")
+    archive = output(command("export", "s", "-"))[:-2000]
+    (tmp_path / "cut.tar").write_bytes(archive)
+    (tmp_path / "empty").mkdir()
+    before = names(tmp_path)
+    for name in ("lab/t", "empty"):
+        if kind == "file":
+            told = complaint(command("import", tmp_path / "cut.tar", name))
+        elif kind == "pipe":
+            told = complaint(command("import", "-", name, input=archive))
+            assert "; 0 entries were taken over before that" in told
+        elif kind == "lines":
+            complaint(
+                command("import", "-", name, "--jsonl", input=b'{"key": "k", "value": 1}\n{"')
+            )
+        else:
+            complaint(command("copy", "s", name, "--to-serializer", "absent:module"))
+        assert names(tmp_path) == before and names(tmp_path / "empty") == set()
+
+
+def test_a_cut_pipe_brings_the_batches_before_and_is_imported_again(
+    package, command, store, tmp_path, monkeypatch, capfd
+):
+    """The help says what is true: here of batches of 2,000 bytes, 4 entries."""
+    store({str(number): "x" * 500 for number in range(10)})
+    archive = output(command("export", "s", "-"))
+    text = " ".join(output(command("import", "--help")).decode().split())
+    assert "batches of 64 MiB" in text and "of the batch that was under way nothing is" in text
+    monkeypatch.setattr(importlib.import_module("nfsdict.upkeep.writing"), "BATCH_BYTES", 2000)
+    monkeypatch.setenv("NFSDICT_BASE_DIR", str(tmp_path))
+    reader, writer = os.pipe()
+    with open(writer, "wb") as pipe:
+        pipe.write(archive[:-3000])  # 9 entries and a piece of one
+    with open(reader) as stdin, monkeypatch.context() as patch:
+        patch.setattr(sys, "stdin", stdin)
+        assert importlib.import_module("nfsdict.cli").main(["import", "-", "t"]) == 2
+    assert "; 8 entries were taken over before that" in capfd.readouterr().err
+    assert len(package.NfsDict("t", tmp_path, lazy=True)) == 8
+    done = json.loads(output(command("import", "-", "t", "--json", input=archive)))
+    assert (done["written"], done["same"]) == (2, 8)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_an_interrupted_import_is_run_again(package, command, store, tmp_path, number):
     store(PAIRS)

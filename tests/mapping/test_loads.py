@@ -33,8 +33,9 @@ def waits(nfsdict, monkeypatch, tmp_path):
         waits.append(seconds)
         age(tmp_path)
 
-    repack = importlib.import_module("nfsdict.repack")
-    monkeypatch.setattr(repack, "time", SimpleNamespace(sleep=sleep))
+    for name in ("nfsdict.loads", "nfsdict.repack"):
+        clock = SimpleNamespace(monotonic=time.monotonic, sleep=sleep)
+        monkeypatch.setattr(importlib.import_module(name), "time", clock)
     return waits
 
 

@@ -152,6 +152,21 @@ def test_a_directory_of_other_files_is_no_store(nfsdict, stores):
     assert sorted(stores.rglob("*")) == before
 
 
+def test_what_has_the_names_of_shards_is_no_store(nfsdict, stores):
+    """Programs in /bin are called dd and df, directories in /proc and /etc/postgresql 15."""
+    (stores / "bin").mkdir()
+    (stores / "bin" / "df").touch()
+    (stores / "bin" / "dd").symlink_to("df")
+    (stores / "etc" / "postgresql" / "15" / "main").mkdir(parents=True)
+    (stores / "emptied" / "15").mkdir(parents=True)
+    (stores / "indexed").mkdir()
+    (stores / "indexed" / "_index.nfsdict-pkl").touch()
+    error = no_store(nfsdict.NfsDict, "reslts", stores, create=False)
+    told = error.strerror.partition(f"stores in {str(stores)!r}: ")[2]
+    assert sorted(told.split(", ")) == ["'emptied'", "'indexed'", "'lab/results'", "'results'"]
+    no_store(nfsdict.NfsDict, "bin", stores, create=False)
+
+
 def test_a_store_is_opened_without_being_made(nfsdict, stores):
     d = nfsdict.NfsDict("results", stores, create=False)
     d["new"] = 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import json
 import os
 import pickle
 import random
@@ -632,6 +633,63 @@ def test_what_can_not_be_removed_is_told(nfsdict, d, monkeypatch):
     assert list(report.failed) == [str(d.path_of(KEYS[4]))]
     assert sorted(on_disk(d)) == [KEYS[4], *KEYS[10:]]
     assert d[KEYS[4]] == "xxxx"
+
+
+def test_what_kept_and_replaced_count(nfsdict, opened, d, monkeypatch, before_each_rename):
+    """Others change ten entries that are to go: before they are listed again, and after."""
+    other = opened()
+    plan = importlib.import_module("nfsdict.upkeep.prune").Prune._plan
+
+    def planned(self, shards):
+        found = plan(self, shards)
+        other[KEYS[0]] = other["added"] = "new"
+        del other[KEYS[1]], other[KEYS[39]]
+        return found
+
+    def change(key):
+        if key == KEYS[2]:
+            other[key] = "new"
+        if key == KEYS[3]:
+            del other[key]
+
+    monkeypatch.setattr(importlib.import_module("nfsdict.upkeep.prune").Prune, "_plan", planned)
+    before_each_rename(change)
+    report = d.prune(max_items=30)
+    assert (report.removed, report.replaced, report.kept) == (6, 1, COUNT - 6 - 1)
+    assert len(on_disk(d)) == COUNT - 6 - 3 + 1
+
+
+def test_a_pruner_that_died_on_another_host_is_taken_over(nfsdict, d):
+    """Not before its lease has run out, and been watched for so long."""
+    layout = importlib.import_module("nfsdict.layout")
+    prune = importlib.import_module("nfsdict.upkeep.prune")
+    name = layout.LeaseName(digest(prune.LEASE), 1, 1000, "a", 1, 1, layout.random_name())
+    content = {"key": prune.LEASE, "host": "elsewhere", "process": 1}
+    d._storage.leases.create(name, json.dumps(content).encode())
+    with pytest.raises(OSError, match="process 1 on elsewhere") as caught:
+        d.prune(max_items=30)
+    assert caught.value.errno == errno.EBUSY
+    end = time.monotonic() + 30
+    while d.leases():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    begin = time.monotonic()
+    assert d.prune(max_items=30).removed == 10
+    assert time.monotonic() - begin >= 1
+
+
+def test_what_it_says_has_no_private_name(nfsdict, d, monkeypatch):
+    rename = os.rename
+
+    def refuse(source, target):
+        if ".nfsdict-taken-" in target:
+            raise PermissionError(errno.EACCES, "Permission denied", source, None, target)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", refuse)
+    report = d.prune(max_items=39)
+    path = str(d.path_of(KEYS[0]))
+    assert report.failed == {path: f"[Errno 13] Permission denied: {path!r}"}
 
 
 def test_if_what_was_renamed_can_not_be_looked_at_it_is_given_back(nfsdict, d, monkeypatch):

@@ -193,9 +193,9 @@ def test_attributes_that_cannot_be_read_are_no_reason(store, opened, nfsdict, mo
         original(*arguments)
         refusing = False
 
-    mapping = importlib.import_module("nfsdict.mapping")
+    parts = importlib.import_module("nfsdict.parts")
     monkeypatch.setattr(os, "stat", refused)
-    monkeypatch.setattr(mapping, "warn_of_writers", warn_of_writers)
+    monkeypatch.setattr(parts, "warn_of_writers", warn_of_writers)
     opened(lazy=True)["key"] = 1
 
 

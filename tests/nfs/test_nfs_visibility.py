@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from lab.laboratory import Lab
-from lab.servers import SERVERS
 from support.proof import FACTOR, VERSIONS
 from support.settling import SETTLED
 
@@ -23,9 +22,6 @@ from support.settling import SETTLED
 SECONDS = float(os.environ.get("NFSDICT_RACE_SECONDS", "10"))
 SHORT_SECONDS = 4 * FACTOR
 
-
-# TESTING.md, "File systems", tells what was seen on it.
-WITHOUT_GLUSTER = tuple(name for name in SERVERS if name != "gluster")
 
 READS: dict[str, Callable] = {
     "[]": lambda d, key: d[key],
@@ -128,7 +124,7 @@ def test_a_fresh_get_sees_what_another_host_replaced(lab: Lab, a, b) -> None:
 
 
 @pytest.mark.nfs(version=VERSIONS, export=("tmpfs", "ext4"))
-@pytest.mark.shared(server=WITHOUT_GLUSTER, timeout=400)
+@pytest.mark.shared(timeout=400)
 def test_refresh_sync_and_a_new_dictionary_see_all_that_another_host_did(lab: Lab, a, b) -> None:
     # Where no stamp is believed each look lists all.
     count, turns = (60, 5) if lab.configuration.server == "knfsd" else (12, 2)

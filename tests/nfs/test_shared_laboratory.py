@@ -18,6 +18,7 @@ CLIENTS = {
     "smb": "cifs",
     "gluster": "fuse.glusterfs",
     "ceph": "ceph",
+    "ceph-fuse": "fuse.ceph-fuse",
     "sshfs": "fuse.sshfs",
     "9p": "9p",
 }

@@ -461,6 +461,107 @@ def test_an_error_that_does_not_pass_is_raised(opened, on, files, monkeypatch):
     assert caught.value.errno == errno.EINVAL
 
 
+# --- removals ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lingers(monkeypatch, files):
+    """Have so many removals of files with values succeed, and leave the files, as SMB's server
+    does while another host has them open."""
+    original, removals, most = os.unlink, [], [0]
+
+    def unlink(path, **how):
+        if Path(path).name.startswith(".nfsdict-") and os.path.getsize(path):
+            removals.append(path)
+            if len(removals) <= most[0]:
+                return
+        original(path, **how)
+
+    def lingers(times):
+        most[0] = times
+        return removals
+
+    monkeypatch.setattr(files, "time", NoTime)
+    monkeypatch.setattr(os, "unlink", unlink)
+    return lingers
+
+
+def left_in_shards(d):
+    return sorted(d.path.glob("??/.nfsdict-*"))
+
+
+TAKES = {
+    "pop": lambda d: d.pop("0"),
+    "prune": lambda d: d.prune(prefix="0", max_items=0),
+    "undone": lambda d: undone_beside_a_put(d),
+}
+
+
+def undone_beside_a_put(d):
+    """A ``pop`` is undone after somebody has put a new value, which stays; that is removed then."""
+    exclusive, digest = d._storage.exclusive, value_file(d.path.parent, "0").name[:64]
+    private = d._storage.values.private_path_of(digest)
+    assert exclusive.take(digest, private)
+    d["0"] = "new"
+    assert exclusive.give_back(private) and d["0"] == "new"
+    del d["0"]
+
+
+@pytest.mark.parametrize("how", TAKES)
+@pytest.mark.parametrize("kind", ["cifs", "fuse.strange"])
+def test_a_file_that_stays_a_while_is_removed(opened, on, lingers, kind, how):
+    on(kind)
+    d = opened()
+    d.update(KEYS)
+    removals = lingers(3)
+    TAKES[how](d)
+    assert left_in_shards(d) == [] and len(removals) == 4
+    assert "0" not in opened()
+
+
+@pytest.mark.parametrize("how", TAKES)
+@pytest.mark.parametrize("kind", ["cifs", "fuse.strange"])
+def test_what_was_taken_is_never_given_back(opened, on, lingers, kind, how):
+    """Though its file stays for good, whenever ``repair`` is called."""
+    on(kind)
+    d = opened()
+    d.update(KEYS)
+    lingers(10**9)
+    TAKES[how](d)
+    assert opened().repair(grace=-1).failed == {} and left_in_shards(d) != []
+    lingers(0)
+    assert opened().repair(grace=-1).failed == {}
+    assert "0" not in opened() and left_in_shards(d) == []
+
+
+def test_a_value_whose_removal_is_refused_stays(opened, on, monkeypatch):
+    """It lies under its key again: nothing was handed out."""
+    on("cifs")
+    d = opened()
+    d.update(KEYS)
+    rename = os.rename
+
+    def refused(source, target, **how):
+        if ".nfsdict-taken-" in source and ".nfsdict-taken-" not in target:
+            raise OSError(errno.EACCES, "refused")
+        rename(source, target, **how)
+
+    monkeypatch.setattr(os, "rename", refused)
+    with pytest.raises(OSError, match="refused"):
+        d.pop("0")
+    assert d["0"] == opened()["0"] == 0 and left(d) == []
+
+
+def test_elsewhere_a_file_is_removed_at_once(opened, on, lingers, monkeypatch):
+    on("nfs4")
+    d = opened()
+    d.update(KEYS)
+    removals, renames, rename = lingers(0), [], os.rename
+    monkeypatch.setattr(os, "rename", lambda *names: renames.append(names) or rename(*names))
+    assert d.pop("0") == 0
+    assert len(removals) == len(renames) == 1
+
+
 # --- links -------------------------------------------------------------------------------------
 
 
@@ -544,6 +645,52 @@ def adds(d, process):
     return [number for number in range(50) if d.add(str(number), process)]
 
 
+@pytest.fixture
+def vanishing(nfsdict, monkeypatch):
+    """As 9p's client does it: to make a file whose name has just been given up is ENOENT, so many
+    times. The names for which it was."""
+    module = importlib.import_module("nfsdict.storage.claims")
+    met, original = [], os.open
+
+    class Simulated:
+        def __getattr__(self, name):
+            return getattr(os, name)
+
+        def open(self, path, flags, *mode):
+            if flags & os.O_EXCL and len(met) < self.times:
+                met.append(Path(path).name)
+                raise FileNotFoundError(errno.ENOENT, "given up", path)
+            return original(path, flags, *mode)
+
+    simulated = Simulated()
+    simulated.times = 0
+    monkeypatch.setattr(module, "os", simulated)
+    return simulated, met
+
+
+@pytest.mark.parametrize("kind", ["9p", "fuse.sshfs"])
+def test_a_claim_that_vanishes_while_it_is_looked_up_is_made(opened, on, copies, vanishing, kind):
+    on(kind)
+    d = opened(lazy=True)
+    d["other"] = 0
+    simulated, met = vanishing
+    simulated.times = 3
+    assert d.add("a", 1) is True and d.add("a", 2) is False
+    assert len(met) == 3 and dict(opened()) == {"a": 1, "other": 0} and left(d) == []
+
+
+def test_a_claim_in_no_directory_is_an_error(opened, on, vanishing, tmp_path):
+    on("9p")
+    claims = opened(lazy=True)._storage.exclusive._claims
+    with pytest.raises(FileNotFoundError):
+        claims.try_claim(str(tmp_path / "missing" / "claim"))
+    simulated, met = vanishing
+    simulated.times = 1000
+    with pytest.raises(FileNotFoundError):
+        claims.try_claim(str(tmp_path / "claim"))
+    assert len(met) == 20  # it ends
+
+
 def test_a_listing_that_took_long_is_not_proven_by_the_time_it_took(nfsdict, tmp_path, monkeypatch):
     """A later change in the tick of the last one may have come while it was under way."""
     module = importlib.import_module("nfsdict.storage.coherence")
@@ -565,23 +712,68 @@ def test_a_listing_that_took_long_is_not_proven_by_the_time_it_took(nfsdict, tmp
     assert len(listed) == 2
 
 
-@pytest.mark.parametrize("sent", [[7, 7, 7, 8, 8, 11], [None], [5, 7]])
-def test_a_listing_that_the_client_did_not_ask_for_is_repeated(
-    nfsdict, on, opened, monkeypatch, sent
-):
-    """As another process was just copying names from a page, which then can't be dropped."""
+@pytest.fixture
+def listed(nfsdict, on, opened, monkeypatch):
+    """A directory of 100 files that is listed twice, while the client's statistics are as given;
+    how often that was, and whether listings are believed afterwards."""
     mounted = importlib.import_module("nfsdict.storage.mounted").Mounted
     coherence = importlib.import_module("nfsdict.storage.coherence")
-    on("nfs4", "vers=4.2")
-    rules = opened(lazy=True)._storage.rules
-    told, listed = iter(sent * 2 if sent == [None] else sent), []
-    original = coherence.list_directory
-    monkeypatch.setattr(mounted, "listings_sent", lambda self: next(told))
-    monkeypatch.setattr(
-        coherence,
-        "list_directory",
-        lambda path, times: listed.append(times) or original(path, times),
-    )
-    rules.list_twice(os.path.dirname(importlib.__file__))
-    assert listed == [2] * (3 if sent[0] == 7 else 1)
-    assert next(told, "all were asked for") == "all were asked for"
+    original, calls = coherence.list_directory, []
+
+    def counted(path, times):
+        calls.append(times)
+        return original(path, times)
+
+    def listed(directory, told, mount=("nfs4", "vers=4.2"), **options):
+        on(*mount)
+        rules = opened(lazy=True)._storage.rules
+        rules.mounted._lists_attributes = True
+        monkeypatch.setattr(coherence, "list_directory", counted)
+        monkeypatch.setattr(coherence.time, "sleep", lambda seconds: None)
+        coming = iter(told)
+        monkeypatch.setattr(mounted, "listings", lambda self: next(coming))
+        calls.clear()
+        assert len(rules.list_twice(str(directory), **options)[2]) == 100
+        assert set(calls) == {2} and next(coming, "all") == "all"
+        return len(calls), rules.mounted.lists_attributes()
+
+    return listed
+
+
+@pytest.fixture
+def hundred(tmp_path):
+    directory = tmp_path / "hundred"
+    directory.mkdir()
+    for number in range(100):
+        (directory / f"{number:02}").touch()
+    return directory
+
+
+def sent(*counts):
+    listings = importlib.import_module("nfsdict.storage.mountstats").Listings
+    return [None if count is None else listings(*count) for count in counts]
+
+
+def test_a_listing_that_the_client_did_not_ask_for_is_repeated(listed, hundred):
+    """As another process was just copying names from a page, which then can't be dropped."""
+    told = sent((7, 0), (7, 0), (7, 0), (8, 0), (8, 0), (11, 0))
+    assert listed(hundred, told) == (3, True)
+    assert listed(hundred, sent((5, 0), (7, 0))) == (1, True)
+    assert listed(hundred, sent(None, None)) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("mount", "size"), [(("nfs4", "vers=4.2"), 193), (("nfs", "vers=3"), 146)], ids=["v4.2", "v3"]
+)
+def test_a_listing_that_brought_too_little_is_repeated(listed, hundred, mount, size):
+    """As it was one page of several that couldn't be dropped."""
+    whole, short = 200 * size, 150 * size
+    told = sent((1, 0), (3, short), (3, short), (5, short + whole))
+    assert listed(hundred, told, mount, attributes=True) == (2, True)
+    assert listed(hundred, told[:2], mount) == (1, True)
+
+
+def test_listings_that_are_always_too_small_are_not_believed(listed, hundred):
+    tries = importlib.import_module("nfsdict.storage.passing").TRIES
+    told = sent(*[(1, 0), (3, 1000)] * tries)
+    assert listed(hundred, told, attributes=True) == (tries, False)

@@ -12,6 +12,7 @@ import time
 import warnings
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Union
 
@@ -39,23 +40,27 @@ class Made(NamedTuple):
 History = list[Made]
 
 
-def work(base: str, who: str, seconds: float, keys: int, options: dict[str, Any]) -> None:
-    """Work on the store and print what was done."""
+def work(
+    base: str, who: str, seconds: float, keys: int, options: dict[str, Any], least: int
+) -> None:
+    """Work on the store, once all others are ready too, and print what was done."""
     import nfsdict
 
     # The options of FUSE can't be seen, whatever they are.
     warnings.simplefilter("ignore", nfsdict.UnsafeMountWarning)
     d = nfsdict.NfsDict("store", base, lazy=True, durable=False, **options)
-    json.dump(made(d, who, seconds, keys), sys.stdout)
+    print("ready", flush=True)
+    sys.stdin.readline()
+    json.dump(made(d, who, seconds, keys, least), sys.stdout)
 
 
-def made(d: NfsDict[str], who: str, seconds: float, keys: int) -> History:
-    """Calls for so long."""
+def made(d: NfsDict[str], who: str, seconds: float, keys: int, least: int = 0) -> History:
+    """Calls for so long, and at least so many."""
     choose = random.Random(who)
     done: History = []
     limit = time.monotonic() + seconds
     number = 0
-    while time.monotonic() < limit:
+    while time.monotonic() < limit or number < least:
         number += 1
         key, kind = f"key {choose.randrange(keys)}", choose.choice(KINDS)
         value = f"{who} {number}"
@@ -174,9 +179,9 @@ def explained(calls: list[Call]) -> str:
 
 
 def of_processes(
-    bases: list[str], seconds: float, keys: int, options: dict[str, Any]
+    bases: list[str], seconds: float, keys: int, options: dict[str, Any], least: int = 0
 ) -> list[History]:
-    """One history for each process, which all run at once."""
+    """One history for each process, of at least so many calls; all of them begin at once."""
     here = str(Path(__file__).parents[1])
     processes = [
         subprocess.Popen(
@@ -184,15 +189,24 @@ def of_processes(
                 sys.executable,
                 "-c",
                 f"import sys; sys.path.insert(0, {here!r}); from support import history;"
-                f" history.work({base!r}, 'p{who}', {seconds}, {keys}, {options!r})",
+                f" history.work({base!r}, 'p{who}', {seconds}, {keys}, {options!r},"
+                f" {least})",
             ],
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
         for who, base in enumerate(bases)
     ]
+    ready = [process.stdout.readline() for process in processes if process.stdout]
+    for process in processes:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # what it had to say comes below
+            process.stdin.write("\n")
+            process.stdin.flush()
     outputs = [process.communicate() for process in processes]
+    assert ready == ["ready\n"] * len(bases), outputs
     assert not any(errors for _, errors in outputs), [errors for _, errors in outputs]
     return [[Made(*one) for one in json.loads(output)] for output, _ in outputs]
 

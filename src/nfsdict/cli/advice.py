@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 
 from .. import CorruptValueError, NfsDictError, ReadOnlyError, WrongSerializerError
 from ..errors import text_of
@@ -12,9 +13,8 @@ _BY_ERRNO = {
     errno.EROFS: "mount it for writing, or run this where it is",
     errno.ENOSPC: "make room there, or have the store elsewhere, and run this again",
     errno.EDQUOT: "make room in the quota, and run this again",
-    errno.EACCES: "ask the owner of the files for permission, or run this as a user who has it",
-    errno.EPERM: "ask the owner of the files for permission, or run this as a user who has it",
 }
+_NO_PERMISSION = (errno.EACCES, errno.EPERM)
 
 
 class NoSuchKeyError(NfsDictError):
@@ -43,5 +43,35 @@ def _advice(error: BaseException) -> str | None:
         names = [name for name, one in KNOWN.items() if one.extension in error.found]
         return f"on the command line --serializer {' or '.join(names)}" if names else None
     if isinstance(error, OSError) and not isinstance(error, ReadOnlyError):
+        if error.errno in _NO_PERMISSION:
+            return _who_may(error.filename)
         return _BY_ERRNO.get(error.errno or 0)
     return None
+
+
+def _who_may(path: object) -> str:
+    """Who asked for what this user may not do, and whom to ask: the owner of the file, or of the
+    directory that should have it."""
+    ask = "ask the owner of the files"
+    if isinstance(path, str) and hasattr(os, "geteuid"):
+        while not (status := _status(path)) and path != os.path.dirname(path):
+            path = os.path.dirname(path)
+        if status:
+            ask = f"user {_user(os.geteuid())} may not: ask {_user(status.st_uid)}, owner of {path}"
+    return f"{ask}, for permission, or run this as a user who has it"
+
+
+def _status(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except OSError:
+        return None
+
+
+def _user(number: int) -> str:
+    import pwd  # which Windows lacks
+
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return str(number)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .. import EntryInfo, NfsDict
-from .output import DIM, DONE, emit_each, encode, human, json_array, painter, shown
+from ..wording import binary, printable
+from .output import DIM, DONE, emit_each, encode, json_array, painter
 from .stores import reading
 
 # Larger first, newer first.
@@ -87,7 +88,7 @@ def _json_of(info: EntryInfo) -> bytes:
 
 
 def _line_of_key() -> Callable[[str], bytes]:
-    key_of = shown if sys.stdout.isatty() else str
+    key_of = printable if sys.stdout.isatty() else str
     return lambda key: encode(f"{key_of(key)}\n")
 
 
@@ -97,7 +98,7 @@ def _line_of() -> Callable[[EntryInfo], bytes]:
     paint = painter(sys.stdout)
 
     def line(info: EntryInfo) -> bytes:
-        about = f"{human(info.size):>5} {info.modified.astimezone():%Y-%m-%d %H:%M:%S}"
-        return encode(f"{paint(about, DIM)} {shown(info.key)}\n")
+        about = f"{binary(info.size):>9} {info.modified.astimezone():%Y-%m-%d %H:%M:%S}"
+        return encode(f"{paint(about, DIM)} {printable(info.key)}\n")
 
     return line

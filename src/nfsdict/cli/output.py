@@ -72,18 +72,6 @@ def painter(stream: IO[str]) -> Callable[[str, str], str]:
     return lambda text, colour: text
 
 
-def shown(text: str) -> str:
-    """`text` without what a terminal would obey or can't show. Only for people: see ``encode``."""
-    return text if text.isprintable() else repr(text)[1:-1]
-
-
-def human(size: int) -> str:
-    """A number of bytes in at most 5 characters: 999, 1.2K, 35M; a K is 1024."""
-    power = max(0, size.bit_length() - 1) // 10
-    number = size / 1024**power
-    return f"{number:.{int(power > 0 and number < 9.95)}f}{' KMGTPE'[power].strip()}"
-
-
 def show(report: dict[str, Any], arguments: argparse.Namespace) -> None:
     """Print `report`: as JSON with `--json`, else a line for each field and each of its items."""
     if arguments.json:

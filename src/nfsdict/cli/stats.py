@@ -9,12 +9,13 @@ from typing import Any
 
 from .. import BACKEND, __version__
 from ..doctor.report import Figures
-from ..doctor.room import binary, room
+from ..doctor.room import room
 from ..entries import Entries
 from ..serializers import Serializer, serializer_named
 from ..storage import Storage
 from ..upkeep import stats as rooms
 from ..upkeep.usage import overhead, usage
+from ..wording import binary, printable
 from .output import DONE, emit, emit_json, encode
 from .stores import chosen, kind_of, reading
 
@@ -135,11 +136,6 @@ def _show_stats(found: rooms.StoreStats, report: dict[str, Any]) -> None:
 def name_of(value: rooms.LargeValue) -> str:
     """Its key, or the path if that isn't known."""
     return value.path if value.key is None else printable(value.key)
-
-
-def printable(key: str) -> str:
-    """The key, or its ``repr`` if a terminal or a page would take part of it for something else."""
-    return key if key.isprintable() else repr(key)
 
 
 def _time(moment: str | None) -> str:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any
 
-from .. import ExportReport, NfsDictError, TransferReport
+from .. import ExportReport, NfsDict, NfsDictError, TransferReport
 from ..serializers import KNOWN, AnySerializer
 from ..upkeep.migrate import KINDS, Foreign
 from .files import whole_file
@@ -19,6 +20,7 @@ from .stores import (
     NAMING,
     add_serializer,
     add_store,
+    base_and_name_of,
     chosen,
     is_empty,
     reading,
@@ -57,8 +59,11 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         import_,
         "Take over the entries of an archive that export has written.\n\n"
         "The store is made if it is not there, with the serializer of the archive. From a file\n"
-        "that is cut short or damaged nothing is taken; from standard input what comes before,\n"
-        f"and it says how many entries that were. {_AGAIN}\n{_PRINTS}\n\n{NAMING}",
+        "that is cut short or damaged nothing is taken. Standard input is taken in batches of\n"
+        "64 MiB, or of 65,536 entries: if it is cut short or damaged, those before are taken,\n"
+        "and it says how many entries they have; of the batch that was under way nothing is.\n"
+        "Import the whole archive then. A new store to which nothing came is removed.\n"
+        f"{_AGAIN}\n{_PRINTS}\n\n{NAMING}",
         over=(),
     )
     added.add_argument("file", metavar="FILE", help="- reads standard input")
@@ -132,7 +137,7 @@ def import_(arguments: argparse.Namespace) -> int:
 
             given = Archive(file)
             _default(arguments, _name_of(given.extension))
-        with writing(arguments) as store:
+        with _destination(arguments) as store:
             keep = arguments.keep_existing
             report = store.import_from(given, keep_existing=keep, jsonl=arguments.jsonl)
     return _told(report, arguments)
@@ -148,16 +153,34 @@ def copy(arguments: argparse.Namespace) -> int:
     if arguments.serializer == AUTO and arguments.key_file is None:
         arguments.key_file = arguments.from_key_file
         _default(arguments, chosen(of_source))
-    with writing(arguments) as store:
+    with _destination(arguments) as store:
         report = store.copy_from(source, keep_existing=arguments.keep_existing)
     return _told(report, arguments)
 
 
 def migrate(arguments: argparse.Namespace) -> int:
     source = Foreign(arguments.kind, arguments.path)
-    with writing(arguments) as store:
+    with _destination(arguments) as store:
         report = store.copy_from(source, keep_existing=arguments.keep_existing)
     return _told(report, arguments)
+
+
+@contextmanager
+def _destination(arguments: argparse.Namespace) -> Iterator[NfsDict[Any]]:
+    """The store, opened for writing. If an exception ends the block, and nothing came to a store
+    that wasn't there before, its directory is removed, and those above that were made for it."""
+    path, made = os.path.join(*base_and_name_of(arguments)), []
+    while not os.path.lexists(path):
+        made.append(path)
+        path = os.path.dirname(path)
+    try:
+        with writing(arguments) as store:
+            yield store
+    except BaseException:
+        with suppress(OSError):  # the system removes no directory that has anything in it
+            for path in made:
+                os.rmdir(path)
+        raise
 
 
 @contextmanager

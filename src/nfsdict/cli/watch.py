@@ -13,7 +13,8 @@ from threading import Thread
 from typing import Any
 
 from .. import NfsDict
-from .output import GREEN, RED, emit, emit_json, encode, painter, shown
+from ..wording import printable
+from .output import GREEN, RED, emit, emit_json, encode, painter
 from .stores import reading
 
 
@@ -49,7 +50,7 @@ def watch(arguments: argparse.Namespace) -> int:
                     emit_json({"key": key, "present": present})
                 else:
                     done = paint("set", GREEN) if present else paint("del", RED)
-                    emit(encode(f"{done}\t{shown(key) if human else key}\n"))
+                    emit(encode(f"{done}\t{printable(key) if human else key}\n"))
             sys.stdout.flush()
     raise BrokenPipeError  # nothing else ends the loop
 

@@ -17,9 +17,11 @@ import weakref
 from collections.abc import Callable
 from contextlib import suppress
 from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING
 
-from ..layout import LeaseName
-from ..storage.lease_files import LeaseFiles
+if TYPE_CHECKING:
+    from ..layout import LeaseName
+    from ..storage.lease_files import LeaseFiles
 
 log = logging.getLogger("nfsdict")
 

@@ -6,13 +6,9 @@ from typing import TYPE_CHECKING, Any, Callable, Generic, cast
 
 from ..arguments import plain
 from ..core import MISSING
+from ..first_use import at_first_use
 from ..logs import told
-from .calls import Calls
-from .claims import Claims, Task
-from .compute import ComputeOnce, Store
-from .leases import Lease, LeaseInfo, Leases
-from .memo import Memo
-from .memoize import memoized
+from . import holding
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -20,6 +16,14 @@ if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
     from ..aio import AsyncNfsDict
+    from ..background import Background
+    from ..entries import Entries
+    from ..scan import Scanner
+    from ..state import StoreState
+    from ..storage import Storage
+    from .claims import Claims, Task
+    from .compute import ComputeOnce, Store
+    from .leases import Lease, LeaseInfo, Leases
     from .memoize import Memoize
 
     V = TypeVar("V", default=Any)
@@ -28,17 +32,47 @@ else:
 
     V = TypeVar("V")
 
+# Imported with the package, so that it registers with ``atexit`` before the program does: what runs
+# at exit under a lease still has it.
+__all__ = ["Coordination", "holding"]
+
 
 class Coordination(Generic[V]):
     """Base class of ``NfsDict``, which is a ``Store`` and sets the attributes."""
 
-    _leases: Leases
-    _compute: ComputeOnce
-    _claims: Claims
+    _entries: Entries
+    _scanner: Scanner
+    _state: StoreState
+    _storage: Storage
+    _workers: int
+
+    @at_first_use
+    def _leases(self) -> Leases:
+        from .leases import Leases
+
+        return Leases(self._storage)
+
+    @at_first_use
+    def _compute(self) -> ComputeOnce:
+        from .compute import ComputeOnce
+
+        return ComputeOnce(self._leases, self._state, self._storage, self._entries.freeze)
+
+    @at_first_use
+    def _claims(self) -> Claims:
+        from .claims import Claims
+
+        return Claims(self._leases, self._scanner, self._state, self._storage)
+
+    @at_first_use
+    def _background(self) -> Background:
+        from ..background import Background
+
+        return Background(self._workers)
 
     @property
     def _store(self) -> Store:
-        return cast(Store, self)
+        return cast("Store", self)
 
     @property
     def aio(self) -> AsyncNfsDict[V]:
@@ -223,6 +257,11 @@ class Coordination(Generic[V]):
         """
         if name is not None and not isinstance(name, str):
             raise TypeError("write @d.memoize() with parentheses; name is a str")
+
+        # Who memoizes no function does without ``inspect`` and what these import.
+        from .calls import Calls
+        from .memo import Memo
+        from .memoize import memoized
 
         def decorate(function: Callable[..., Any]) -> Any:
             calls = Calls(function, name, version, key, ignore)

@@ -8,7 +8,6 @@ Linux have no such names: there each process has a turn of its own.
 from __future__ import annotations
 
 import errno
-import hashlib
 import os
 import random
 import sys
@@ -16,6 +15,8 @@ import time
 import weakref
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+
+from ..core import digest
 
 if TYPE_CHECKING:
     import socket
@@ -35,8 +36,8 @@ class Turn:
     """
 
     def __init__(self, *about: str) -> None:
-        text = "\0".join(about).encode("utf-8", "surrogatepass")
-        self._name = f"\0nfsdict-{hashlib.sha256(text).hexdigest()}"
+        name = digest("\0".join(about))
+        self._name = f"\0nfsdict-{name}"
         self._socket: socket.socket | None = None
         _turns.add(self)
 

@@ -13,7 +13,7 @@ from ..storage.probes import PrivateDirectory, check_directory
 from .clock import clock
 from .mount import mount
 from .report import Diagnosis, Finding
-from .room import room
+from .room import refused, room
 from .semantics import ELSEWHERE, semantics
 from .speed import speed
 
@@ -54,16 +54,12 @@ def examine(path: str, more: More | None = None) -> Iterator[Finding]:
         try:
             directory.make()
         except OSError as error:
-            seen = f"no directory can be made there, {described(error)}."
-            breaks = "a store can only be read, with `read_only=True`, if there is one."
-            advice = "let this user write there, or mount it without `ro`."
-            yield Finding("semantics", "mkdir", "FAIL", seen, breaks, advice)
-            yield from room(path, None)
+            yield from refused(path, error)
             return
         for section, findings in (
             ("semantics", semantics(directory, kind)),
             ("clock", clock(directory, kind)),
-            ("room", room(path, directory)),
+            ("room", room(path, directory, mounted.point)),
             ("speed", speed(directory.path, lambda: calls_sent(mounted.point))),
         ):
             for finding in _guarded(section, findings):

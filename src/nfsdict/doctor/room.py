@@ -5,15 +5,35 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 
+from ..errors import described
 from ..storage.probes import Directory, space
+from ..wording import binary
 from .report import Figures, Finding, named
 
 _BYTES, _INODES = 1 << 30, 10_000  # fewer are worth a warning
 _TRIED = 1 << 20  # bytes that are written to find out whether a quota is used up
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_ADVICE = "make room, or have the quota raised."
+# A directory with less of its file system's size than this has a quota. Some file systems count
+# into their size what is free in a pool, which changes between two calls.
+_LIMITED = 0.9
 
 
-def room(path: str, directory: Directory | None) -> Iterator[Finding]:
-    """What ``statvfs`` tells, and whether a megabyte can be written, if there is a directory."""
+def refused(path: str, error: OSError) -> Iterator[Finding]:
+    """No private directory could be made there: why, and the room."""
+    full = error.errno in _FULL
+    seen = f"no directory can be made there, {described(error)}."
+    breaks = "a store can only be read, with `read_only=True`, if there is one."
+    advice = _ADVICE if full else "let this user write there, or mount it without `ro`."
+    yield Finding("semantics", "mkdir", "FAIL", seen, breaks, advice)
+    yield from room(path, None)
+    if full:
+        yield _used_up(error.errno or errno.ENOSPC)
+
+
+def room(path: str, directory: Directory | None, point: str = "") -> Iterator[Finding]:
+    """What ``statvfs`` tells; and if there is a directory, whether a megabyte can be written, and
+    whether less is for it than for the point where it is mounted."""
     found = space(path)
     free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
     seen = f"{binary(free)} of {binary(size)} are free."
@@ -38,7 +58,8 @@ def room(path: str, directory: Directory | None) -> Iterator[Finding]:
         yield _judged("inodes", seen, found.f_favail, _INODES, breaks, figures)
 
     if directory is not None:
-        yield _quota(directory.fill("quota", _TRIED))
+        number = directory.fill("quota", _TRIED)
+        yield _used_up(number) if number else _quota(size, point)
 
 
 def _judged(
@@ -46,27 +67,24 @@ def _judged(
 ) -> Finding:
     if free >= enough:
         return Finding("room", probe, "OK", seen, figures=figures)
-    advice = "make room, or have the quota raised."
-    return Finding("room", probe, "WARN" if free else "FAIL", seen, breaks, advice, figures)
+    return Finding("room", probe, "WARN" if free else "FAIL", seen, breaks, _ADVICE, figures)
 
 
-def _quota(number: int) -> Finding:
-    """One that is used up shows in a write; one that isn't only where statvfs counts by it."""
-    unknown = "one that isn't used up shows only where the free bytes are counted by it."
-    if not number:
-        return Finding("room", "quota", "OK", f"{binary(_TRIED)} could be written; {unknown}")
+def _quota(size: int, point: str) -> Finding:
+    """A directory's shows in its size, as project quotas of xfs do; a user's doesn't."""
+    seen = f"{binary(_TRIED)} could be written; "
+    found = space(point) if point else None
+    whole = found.f_blocks * found.f_frsize if found else 0
+    if size < _LIMITED * whole:
+        seen += f"a quota of this directory counts, {binary(size)} of {binary(whole)}."
+    else:
+        seen += "one that isn't used up shows only where the free bytes are counted by it."
+    return Finding("room", "quota", "OK", seen)
+
+
+def _used_up(number: int) -> Finding:
     if number == errno.EDQUOT:
         seen = f"a quota is used up ({named(number)})."
     else:
         seen = f"{binary(_TRIED)} couldn't be written ({named(number)})."
-    return Finding("room", "quota", "FAIL", seen, "every put.", "make room, or have it raised.")
-
-
-def binary(size: int) -> str:
-    """Bytes, for people."""
-    number, unit = float(size), "B"
-    for unit in ("B", "KiB", "MiB", "GiB", "TiB", "PiB"):
-        if number < 1024 or unit == "PiB":
-            break
-        number /= 1024
-    return f"{number:.4g} {unit}"
+    return Finding("room", "quota", "FAIL", seen, "every put.", _ADVICE)

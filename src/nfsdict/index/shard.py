@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import NamedTuple
 
@@ -25,16 +24,16 @@ from ..layout import (
 UNREAD = -1
 
 
-@dataclass
 class IndexEntry:
     """What is known of one key's file."""
 
     __slots__ = ("fingerprint", "key", "signature")
 
-    key: str
-    signature: bytes
-    fingerprint: int | None
-    """while the signature may be racy: the content's hash, or UNREAD; else None: not needed"""
+    def __init__(self, key: str, signature: bytes, fingerprint: int | None) -> None:
+        self.key = key
+        self.signature = signature
+        self.fingerprint = fingerprint
+        """while the signature may be racy: the content's hash, or UNREAD; else None: not needed"""
 
     @property
     def size(self) -> int:
@@ -97,9 +96,7 @@ class LoadedEntry(IndexEntry):
     __slots__ = ("load",)
 
     def __init__(self, key: str, signature: bytes, fingerprint: int | None, load: Load) -> None:
-        self.key = key
-        self.signature = signature
-        self.fingerprint = fingerprint
+        super().__init__(key, signature, fingerprint)
         self.load = load
 
     def proves(self, signature: bytes) -> bool:

@@ -8,15 +8,19 @@ remove.
 
 from __future__ import annotations
 
+import errno
 import os
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from datetime import datetime
+from datetime import timedelta
 from typing import Any
 
 from ..buffers import buffers
-from ..errors import described
+from ..core import digest
+from ..errors import CorruptValueError, described
 from ..mapping import NfsDict
+from ..parallel import in_parallel
 
 try:
     from joblib import register_store_backend
@@ -26,12 +30,13 @@ try:
         StoreBackendBase,
         StoreBackendMixin,
     )
+    from joblib.disk import memstr_to_bytes
 except ImportError:
     raise ImportError(
         "nfsdict.integrations.joblib needs joblib 1.4 or newer: pip install 'nfsdict[joblib]'"
     ) from None
 
-# The names that joblib's own store gives to files.
+# The names that joblib's own store gives to files. Keys begin with them, then comes the call.
 _OUTPUT, _METADATA, _CODE = "output.pkl", "metadata.json", "func_code.py"
 
 
@@ -48,7 +53,10 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
     handed out as it returned it. Other objects are made anew for each caller.
 
     ``Memory.clear`` and ``MemorizedFunc.clear`` remove what any host has written. ``reduce_size``
-    removes the results that were written first: when one was read isn't known.
+    removes the results that were written first, by ``NfsDict.prune``: joblib's own store goes by
+    when one was read last, which isn't known here. Its ``age_limit`` is about when a result was
+    written, by the server's clock, and its ``bytes_limit`` about the results alone: some 250 bytes
+    for each call, and the functions' code, aren't counted.
 
     ``mapping`` is the dictionary.
 
@@ -112,7 +120,7 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
     def clear_item(self, call_id: Sequence[str]) -> None:
         """Remove the result of this call, if there is one."""
         for name in (_OUTPUT, _METADATA):
-            self.mapping.pop(_key(call_id, name), None)
+            self._remove(_key(call_id, name))
 
     def get_item_info(self, call_id: Sequence[str]) -> dict[str, str]:
         """Where the store is, and what stands there for this call."""
@@ -135,6 +143,12 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
         except Exception as error:
             warnings.warn(f"Unable to cache: {described(error)}", CacheWarning, stacklevel=4)
 
+    def _remove(self, key: str) -> None:
+        try:
+            del self.mapping[key]
+        except KeyError:
+            pass
+
     # --- functions -------------------------------------------------------------------------------
 
     def contains_path(self, call_id: Sequence[str]) -> bool:
@@ -144,11 +158,13 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
     def clear_path(self, call_id: Sequence[str]) -> None:
         """Remove all that is kept of this function, whoever wrote it."""
         for key in self._keys(call_id):
-            self.mapping.pop(key, None)
+            self._remove(key)
 
     def _keys(self, call_id: Sequence[str]) -> Iterator[str]:
-        prefix = _key(call_id, "")
-        return (info.key for info in self.mapping.infos(prefix))
+        function = "/".join([*call_id, ""])
+        for info in self.mapping.infos():
+            if f"{_call_of(info.key)}/".startswith(function):
+                yield info.key
 
     def store_cached_func_code(self, call_id: Sequence[str], func_code: str | None = None) -> None:
         """Write the code of this function, if there is any."""
@@ -175,17 +191,70 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
 
     def get_items(self) -> list[CacheItemInfo]:
         """The results, each with its size and when it was written."""
-        sizes: dict[str, int] = {}
-        written: dict[str, datetime] = {}
-        for info in self.mapping.infos():
-            item, _, name = info.key.rpartition("/")
-            sizes[item] = sizes.get(item, 0) + info.size
-            if name == _OUTPUT:
-                written[item] = info.modified.astimezone().replace(tzinfo=None)
         return [
-            CacheItemInfo(self._path([item]), sizes[item], moment)
-            for item, moment in written.items()
+            CacheItemInfo(
+                self._path([_call_of(info.key)]),
+                info.size,
+                info.modified.astimezone().replace(tzinfo=None),
+            )
+            for info in self.mapping.infos(f"{_OUTPUT}/")
         ]
+
+    def enforce_store_limits(
+        self,
+        bytes_limit: int | str | None,
+        items_limit: int | None = None,
+        age_limit: timedelta | None = None,
+    ) -> None:
+        """Remove the results that were written first, until the limits are kept.
+
+        Called by ``Memory.reduce_size``. One process does so at a time: meanwhile another one's
+        call removes nothing, which is a CacheWarning, as is a result that can't be removed. What is
+        told of a call goes after its result; what is left of it where this was killed in between,
+        the next call removes. ValueError or TypeError for what is no limit; else raises as
+        ``NfsDict.prune``.
+        """
+        if age_limit is not None and age_limit < timedelta(0):
+            raise ValueError("age_limit has to be a positive timedelta")
+        try:
+            report = self.mapping.prune(
+                max_bytes=memstr_to_bytes(bytes_limit)
+                if isinstance(bytes_limit, str)
+                else bytes_limit,
+                max_items=items_limit,
+                max_age=None if age_limit is None else age_limit.total_seconds(),
+                prefix=f"{_OUTPUT}/",
+            )
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            warnings.warn(f"Not reduced: {described(error)}", CacheWarning, stacklevel=3)
+            return
+        for path, why in report.failed.items():
+            warnings.warn(f"Unable to remove {path}: {why}", CacheWarning, stacklevel=3)
+        self._clear_metadata_without_result()
+
+    def _clear_metadata_without_result(self) -> None:
+        calls: defaultdict[str, set[str]] = defaultdict(set)
+        for info in self.mapping.infos():
+            calls[info.key.partition("/")[0]].add(_call_of(info.key))
+
+        def clear(call: str) -> None:
+            key = _key([call], _METADATA)
+            try:
+                metadata = self.mapping.pop(key, None)
+            except CorruptValueError:  # stays for ``repair``
+                return
+            # Another process may have written result and metadata since those were listed.
+            if metadata is not None and self._has_result(call):
+                self.mapping.add(key, metadata)
+
+        for _ in in_parallel(clear, calls[_METADATA] - calls[_OUTPUT], self.mapping._workers):
+            pass
+
+    def _has_result(self, call: str) -> bool:
+        """Whether there is one now, by the server's word. It isn't read."""
+        return self.mapping._storage.values.look(digest(_key([call], _OUTPUT))) is not None
 
     def clear_location(self, location: str) -> None:
         """Remove the result that ``get_items`` has given this path."""
@@ -210,7 +279,11 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
 
 
 def _key(call_id: Sequence[str], name: str) -> str:
-    return "/".join([*call_id, name])
+    return "/".join([name, *call_id])
+
+
+def _call_of(key: str) -> str:
+    return key.partition("/")[2]
 
 
 register_store_backend("nfsdict", NfsDictStoreBackend)

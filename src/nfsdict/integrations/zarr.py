@@ -45,9 +45,11 @@ class NfsDictStore(Store):
         mapping: a dictionary with ``serializer="bytes"``, or ``nfsdict.signed("bytes", key=…)``.
         read_only: refuse to write. A store of a dictionary that is read-only always is.
 
-    A byte range is cut from the whole value, whose checksum is looked at first. A listing reads the
-    files, once, of chunks whose keys neither this dictionary nor the index on disk knows; after
-    writing a large array call ``mapping.pack()``, or ``close`` it.
+    A byte range is cut from the whole value, at each call: a file has one checksum, of all of it,
+    and a part read alone couldn't be told from a damaged one. So a chunk of a sharded array costs
+    reading its shard. A listing reads the files, once, of chunks whose keys neither this dictionary
+    nor the index on disk knows; after writing a large array call ``mapping.pack()``, or ``close``
+    it.
 
     Raises:
         TypeError: ``mapping`` isn't an ``NfsDict``.

@@ -48,7 +48,13 @@ class Claims:
                     raise
                 if self._files.is_there(path):
                     return False
-                refusal = error  # or its holder has just given it up
+                refusal: OSError = error  # or its holder has just given it up
+            except FileNotFoundError as error:
+                # 9p's client finds the name, and then asks for the attributes of a file that its
+                # holder has removed meanwhile (fs/9p/vfs_inode.c, v9fs_vfs_lookup).
+                if self._rules.revalidate(os.path.dirname(path)) is None:
+                    raise
+                refusal = error
             except OSError:
                 if not made:
                     raise

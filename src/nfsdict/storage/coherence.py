@@ -38,7 +38,7 @@ What a Linux NFS client does, and what is done about it here, in ``files`` and i
   if its cached pages were dropped after the call began, and unless the mount forbids READDIRPLUS.
   Another process of the host that is listing at that moment is waited for, not asked again: so the
   root is listed twice. A page from which that process is copying isn't dropped: the client's count
-  of the listings that it has asked for tells.
+  of the listings that it has asked for tells, and of the bytes that they brought.
 - Mounted with ``nocto`` the client asks nothing when a directory is opened, so nothing revalidates
   it. A listing after its cached pages were dropped does. So every miss lists, as above, and no
   directory is asked for its stamp by itself.
@@ -61,7 +61,7 @@ from typing import Callable, TypeVar
 from ..core import list_changes, list_directory
 from ..counters import Counters
 from ..errors import failure
-from ..layout import Stamp, stamp_of
+from ..layout import NO_STAMP, Stamp, stamp_of
 from ..opening import with_open
 from .clock import ServerClock
 from .directories import (
@@ -80,6 +80,8 @@ from .passing import TRIES, retry_stale
 T = TypeVar("T")
 Names = tuple[Stamp, list[str]]
 """A directory's stamp, and the names in it."""
+NO_NAMES: Names = (NO_STAMP, [])
+"""where nothing is known of a directory"""
 
 Listed = tuple[int, int, list[tuple[str, int, bytes, int]]]
 """A directory's mtime and ctime in ns, and its entries; see the core's ``list_directory``."""
@@ -93,6 +95,8 @@ L = TypeVar("L", Listed, Changes)
 # How often the pages of a directory are dropped and it is listed, for one listing. Twice where it
 # can't be known whether once is enough: see ``_read_names``.
 _LISTINGS = {Lookup.OPEN: 0, Lookup.NFS: 1, Lookup.LISTING: 2, Lookup.NAME: 1}
+# So many names fit into what a program takes at a time, for which attributes are asked for surely.
+_WITH_ATTRIBUTES = 1000
 
 
 class Contains(enum.Enum):
@@ -185,9 +189,10 @@ class Coherence:
             return found
         return (*found[:2], [(*one[:2], self.mounted.signed(one[2]), one[3]) for one in found[2]])
 
-    def list_twice(self, directory: str) -> Listed:
+    def list_twice(self, directory: str, *, attributes: bool = False) -> Listed:
         """The directory's entries as the server has them after this call began: one GETATTR and two
-        listings, where a listing brings attributes (``lists_attributes``).
+        listings, where a listing brings attributes (``lists_attributes``). Those count with
+        ``attributes``; they may still be old ones where ``lists_attributes`` is False afterwards.
 
         The client asks for attributes with the first listing page of a directory at least, goes on
         while they are used, and takes them over for what it knows (fs/nfs/dir.c,
@@ -195,16 +200,22 @@ class Coherence:
         this moment: that one is waited for and proves nothing, so the directory is listed again.
 
         A page that another process is just copying names from can't be dropped, which nothing
-        tells. Then the client asks for fewer listings than twice, as its statistics show, and all
-        is done again.
+        tells. Then the client asks less than twice, or, if it was one page of several, gets too few
+        bytes for all attributes, as its statistics show. So all is done again, after a pause.
         """
         for number in range(TRIES):
-            before = self.mounted.listings_sent()
+            before = self.mounted.listings()
             found = self._list_anew(directory, 2)
-            after = self.mounted.listings_sent()
-            if before is None or after is None or after >= before + 2:
-                break
+            after = self.mounted.listings()
+            if before is None or after is None:
+                return found
+            count = min(len(found[2]), _WITH_ATTRIBUTES) if attributes else 0
+            size = 2 * count * self.mounted.size_of_attributes()
+            if after.asked >= before.asked + 2 and after.received >= before.received + size:
+                return found
             time.sleep(0.001 * number)
+        if attributes:
+            self.mounted.distrust_listings("the server's replies are too small for attributes")
         return found
 
     def prefetch(self, directory: str) -> None:

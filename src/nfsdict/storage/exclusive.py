@@ -152,11 +152,11 @@ class Exclusive:
             except OSError as error:
                 refused = error.errno in REFUSED
                 if refused and self._rules.kind.trusted:
-                    raise
+                    raise failure(error.errno or errno.EIO, path) from error
                 if self._files.is_there(private):
                     return True
                 if refused and self._files.is_there(path):
-                    raise
+                    raise failure(error.errno or errno.EIO, path) from error
                 raise UncertainWriteError(error.errno, error.strerror, path) from error
         return False
 
@@ -178,7 +178,7 @@ class Exclusive:
         """
         self._sweep_other_names(private)
         try:
-            os.unlink(private)
+            self._files.remove(private)
         except FileNotFoundError:
             raise
         except OSError:

@@ -13,11 +13,11 @@ from typing import TypeVar
 from ..content import Content, Data
 from ..core import prepare_files, publish_files, read_aligned, read_files, write_files
 from ..errors import UncertainWriteError, failure
-from ..layout import NEW_DIRECTORY, random_name, temporary_name, whole_seconds
+from ..layout import NEW_DIRECTORY, is_private, random_name, temporary_name, whole_seconds
 from ..opening import with_open
-from .coherence import Coherence
+from .coherence import NO_NAMES, Coherence
 from .directories import DIRECTORY_FLAGS, is_directory
-from .passing import TRIES, passes, tell_of_retries
+from .passing import PAUSES, TRIES, passes, tell_of_retries
 from .refusals import NO_LINKS
 
 T = TypeVar("T")
@@ -301,8 +301,34 @@ class Files:
                 return self.probe_clock()
         return self._rules.clock.lower_bound()
 
+    def remove(self, path: str) -> None:
+        """Remove a file under a temporary or private name. FileNotFoundError if it is gone.
+
+        Where it can linger (see ``Kind.lingers``), a private name is first given up for a
+        temporary one, as from there ``repair`` gives the file back to nobody: with that it is
+        done. Then the file is removed again, 1.3 s long, until no listing has it; if it is still
+        there, ``repair`` removes it.
+        """
+        if not (self._rules.kind.lingers and is_private(path)):
+            os.unlink(path)
+            return
+        shard = os.path.dirname(path)
+        temporary = os.path.join(shard, temporary_name())
+        try:
+            os.rename(path, temporary)
+        except OSError:
+            if not self.is_there(temporary):
+                raise
+        for pause in PAUSES:
+            with suppress(OSError):
+                os.unlink(temporary)
+            with suppress(OSError):
+                if os.path.basename(temporary) not in self._rules.names(shard, NO_NAMES, True)[1]:
+                    break
+            time.sleep(pause)
+
     def sweep(self, path: str) -> None:
         """Remove a temporary file, or an empty directory that never got its name."""
         new = os.path.basename(path).startswith(NEW_DIRECTORY)
         with suppress(FileNotFoundError):
-            (os.rmdir if new else os.unlink)(path)
+            (os.rmdir if new else self.remove)(path)

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Callable, NamedTuple, TypeVar
 
+from ..errors import failure
 from ..layout import LEASES, NO_STAMP, LeaseName, lease_of, mtime_of
 from ..opening import with_open
 from .coherence import Coherence, Contains, Listed, Names
@@ -119,13 +121,23 @@ class LeaseFiles:
         [found] = self._files.read_paths([path])  # it isn't a link
         return bytes(found[0]) if isinstance(found, tuple) else b""
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Have an error name the directory alone: what the files in it are called, and what is in
+        them, says nothing to people."""
+        try:
+            yield
+        except OSError as error:
+            raise failure(error.errno or errno.EIO, self._directory) from error
+
     def create(self, lease: LeaseName, content: bytes) -> None:
         """Make the file of this new lease, and the directory if need be. OSError if that fails."""
-        try:
-            self._make(str(lease), content)
-        except FileNotFoundError:
-            self._files.make_directory(self._directory)
-            self._make(str(lease), content)
+        with self._told():
+            try:
+                self._make(str(lease), content)
+            except FileNotFoundError:
+                self._files.make_directory(self._directory)
+                self._make(str(lease), content)
 
     def _make(self, name: str, content: bytes) -> None:
         if os.name == "nt":  # making links is a privilege there
@@ -161,19 +173,21 @@ class LeaseFiles:
         has done it. OSError if it may not have.
         """
         path = self._path(new)
-        for old in reversed(olds):
-            try:
-                self._rules.retry_stale(lambda old: os.rename(old, path), self._path(old))
-                return
-            except FileNotFoundError:
-                pass
-        self._write(olds[0], b"")
-        os.rename(self._path(olds[0]), path)
+        with self._told():
+            for old in reversed(olds):
+                try:
+                    self._rules.retry_stale(lambda old: os.rename(old, path), self._path(old))
+                    return
+                except FileNotFoundError:
+                    pass
+            self._write(olds[0], b"")
+            os.rename(self._path(olds[0]), path)
 
     def rename(self, old: str, new: str) -> None:
         """Rename a file of one's own to a new name of one's own. OSError if that fails."""
         path = self._path(new)
-        self._rules.retry_stale(lambda old: os.rename(old, path), self._path(old))
+        with self._told():
+            self._rules.retry_stale(lambda old: os.rename(old, path), self._path(old))
 
     def remove(self, names: Iterable[str]) -> None:
         """Remove these files. OSError, after all were tried, if one may still be there."""
@@ -183,8 +197,9 @@ class LeaseFiles:
                 self._rules.retry_stale(self._files.sweep, self._path(name))
             except OSError as error:
                 failed = error
-        if failed:
-            raise failed
+        with self._told():
+            if failed:
+                raise failed
 
 
 def _states(names: Iterable[str]) -> States:

@@ -18,9 +18,15 @@ from .mounts import (
     kind_of,
     lists_attributes,
 )
-from .mountstats import calls_sent, listings_sent
+from .mountstats import Listings, calls_sent, listings
 
 log = logging.getLogger("nfsdict")
+
+# The bytes of an entry with attributes and a file handle of 8 bytes, in a reply to READDIRPLUS
+# (RFC 1813, 3.3.17), and to READDIR with the attributes that Linux's client asks of version 4 (RFC
+# 8881, 18.23), but for two or three of them that a server may not have.
+_LISTED_V3 = 130
+_LISTED_V4 = 170
 
 
 class Mounted:
@@ -125,10 +131,16 @@ class Mounted:
         """Whether a file has, in a listing, the signature that it has on the server."""
         return self.lists_attributes() if self._over_nfs else not self.kind.caches_content
 
-    def listings_sent(self) -> int | None:
-        """How often this host has asked the server for names; None where that isn't told."""
+    def listings(self) -> Listings | None:
+        """What this host has done so far to learn names from the server; None where that isn't
+        told."""
         mount = self.mount(self._directory)
-        return listings_sent(mount.point) if mount is not None and self._over_nfs else None
+        return listings(mount.point) if mount is not None and self._over_nfs else None
+
+    def size_of_attributes(self) -> int:
+        """How many bytes an entry takes at least in a server's listing that has attributes."""
+        mount = self.mount(self._directory)
+        return _LISTED_V4 if mount is not None and mount.type == "nfs4" else _LISTED_V3
 
     def distrust_listings(self, reason: str) -> None:
         """From here on ``lists_attributes`` is False."""

@@ -59,6 +59,9 @@ class Kind(NamedTuple):
     stamps: Stamps
     trusted: bool = False
     """whether a refused rename or link has certainly done nothing"""
+    lingers: bool = False
+    """whether a file that was removed can keep its name, for as long as another host has it open,
+    or for good"""
     syncs: bool = True
     """whether a directory must be fsynced after a change in it"""
     whole_seconds: bool = False
@@ -96,10 +99,14 @@ _CLUSTER = Kind(Lookup.OPEN, Stamps.CLIENTS)
 # the pages of another file that had the same inode number. If the client has a rename's target
 # open, it may remove that file and then refuse the rename (fs/smb/client/inode.c, cifs_rename2).
 # A file's mtime is one in whole seconds by fstat and one in 100 ns by lstat. With leases an open
-# was seen to give EINVAL.
+# was seen to give EINVAL. A file that others have open is removed when the last of them closes it.
+# Until then it is listed, and can't be found. Samba knows the mark for that by the file's name: a
+# process of it that closes a file before it has heard of its last rename leaves it there, unmarked
+# (source3/smbd/close.c, is_delete_on_close_set).
 _SMB = Kind(
     Lookup.NAME,
     Stamps.FILES,
+    lingers=True,
     whole_seconds=True,
     passing=STALE | {errno.EINVAL},
     seconds=1.0,
@@ -114,7 +121,7 @@ _SSHFS = Kind(Lookup.OPEN, Stamps.FILES, caches_content=True, rereads=False)
 # What it is below isn't known. Without a cache each call asks the server.
 _9P = Kind(Lookup.OPEN, Stamps.FILES)
 _9P_CACHED = _9P._replace(lookup=Lookup.NAME, caches_content=True, rereads=False)
-UNKNOWN = Kind(Lookup.NAME, Stamps.NONE, caches_content=True, rereads=False)
+UNKNOWN = Kind(Lookup.NAME, Stamps.NONE, lingers=True, caches_content=True, rereads=False)
 """the most careful rules"""
 
 _DISKS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "nilfs2", "bcachefs")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import NamedTuple
 
 # By which a client tells its server that it is alive. They come by the clock.
 _OF_THE_CLIENT = {
@@ -61,26 +62,37 @@ def calls_sent(mount_point: str) -> int | None:
 
 def calls_in(text: str, mount_point: str) -> int | None:
     """The same from the file's text."""
-    counts = _counts(text, mount_point)
-    if counts is None:
+    operations = _operations(text, mount_point)
+    if operations is None:
         return None
-    return sum(number for name, number in counts.items() if name not in _OF_THE_CLIENT)
+    return sum(numbers[0] for name, numbers in operations.items() if name not in _OF_THE_CLIENT)
 
 
-def listings_sent(mount_point: str) -> int | None:
-    """How often the NFS mount at this point has asked for names of a directory; None if it is no
-    NFS mount, or the system doesn't tell."""
+class Listings(NamedTuple):
+    """What a mount has done so far to learn the names in directories."""
+
+    asked: int
+    """How often the server was asked."""
+    received: int
+    """The bytes of its replies."""
+
+
+def listings(mount_point: str) -> Listings | None:
+    """Those of the NFS mount at this point; None if it is no NFS mount, or the system doesn't
+    tell. All processes of the host count."""
     with suppress(OSError):
-        counts = _counts(_mountstats(), mount_point)
-        if counts is not None:
-            return counts.get("READDIR", 0) + counts.get("READDIRPLUS", 0)
+        operations = _operations(_mountstats(), mount_point)
+        if operations is not None:
+            told = [operations[name] for name in ("READDIR", "READDIRPLUS") if name in operations]
+            return Listings(sum(one[0] for one in told), sum(one[4] for one in told))
     return None
 
 
-def _counts(text: str, mount_point: str) -> dict[str, int] | None:
+def _operations(text: str, mount_point: str) -> dict[str, list[int]] | None:
+    """Per operation: how often it was called, sent and timed out, bytes sent and received, …"""
     told = _told_of(text, mount_point)
     if told is None or "per-op statistics" not in told:
         return None
     operations = told[told.index("per-op statistics") + 1 :]
     pairs = [line.partition(":")[::2] for line in operations if ":" in line]
-    return {name: int(numbers.split()[0]) for name, numbers in pairs}
+    return {name: [int(number) for number in numbers.split()] for name, numbers in pairs}

@@ -12,10 +12,10 @@ from collections import deque
 from collections.abc import Iterable
 from itertools import islice
 
-from ..layout import is_of_store
+from ..layout import is_of_shard, is_of_store, is_shard
 
-# So many directories are looked into, and so many names are taken of each.
-_LOOKS = 100
+# So many directories are looked into, and a shard in each; so many names are taken of each.
+_LOOKS = 50
 _NAMES = 1000
 # So many stores are named.
 _NAMED = 5
@@ -28,7 +28,7 @@ def may_be_store(directory: str) -> bool:
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
-                if is_of_store(entry.name):
+                if _is_of_store(entry):
                     return True
                 empty = empty and entry.name.startswith((".", "lost+found"))
     except OSError:
@@ -37,8 +37,20 @@ def may_be_store(directory: str) -> bool:
 
 
 def is_store(directory: str) -> bool:
-    """Whether the directory has files of a store, among the first ones that are listed."""
-    return any(is_of_store(entry.name) for entry in _entries(directory))
+    """Whether the directory has files of a store, among the first ones that are listed.
+
+    Other programs have directories with the names of shards, such as ``15``: so one is looked into.
+    """
+    found = [entry for entry in _entries(directory) if _is_of_store(entry)]
+    if not all(is_shard(entry.name) for entry in found):
+        return True
+    names = [one.name for shard in found[:1] for one in _entries(shard.path)]
+    return bool(found) and (not names or any(map(is_of_shard, names)))
+
+
+def _is_of_store(entry: os.DirEntry[str]) -> bool:
+    """Whether this is a shard, or another file that only stores have."""
+    return is_of_store(entry.name) and (not is_shard(entry.name) or _is_directory(entry))
 
 
 def no_such_store(base: str, name: str) -> FileNotFoundError:
@@ -85,14 +97,16 @@ def _directories(base: str, below: str) -> list[str]:
     """The directories in ``below``, a path below the base, but for hidden ones."""
     found = []
     for entry in _entries(os.path.join(base, below)):
-        if not entry.name.startswith("."):
-            try:
-                is_directory = entry.is_dir()
-            except OSError:
-                continue
-            if is_directory:
-                found.append(os.path.join(below, entry.name))
+        if not entry.name.startswith(".") and _is_directory(entry):
+            found.append(os.path.join(below, entry.name))
     return found
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
 
 
 def _entries(directory: str) -> list[os.DirEntry[str]]:

@@ -25,6 +25,9 @@ _LEASED = (errno.EAGAIN, errno.EWOULDBLOCK)
 _LEASE_SECONDS = 180
 # A file that is replaced without pause can be stale at each try. So many in a row are no accident.
 TRIES = 20
+PAUSES = tuple(0.001 * 1.5**number for number in range(16))
+"""seconds to wait between tries of what other hosts, or the server, will let be done soon: 1.3 in
+all"""
 
 
 class Rules(Protocol):

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import os
+
+from ..core import digest
 
 
 @functools.lru_cache(1)
@@ -21,7 +22,7 @@ def _this_host() -> str:
         parts += [os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "time")]
     except (OSError, AttributeError):
         return ""
-    return hashlib.sha256("\0".join(parts).encode("utf-8", "surrogateescape")).hexdigest()[:16]
+    return digest("\0".join(parts))[:16]
 
 
 def this_process() -> tuple[str, int, int]:

@@ -97,7 +97,7 @@ class Removal:
             try:
                 found = now[path]
                 if isinstance(found, bytes) and same_but_for_ctime(found, signatures[name]):
-                    self._rules.retry_stale(os.unlink, path)
+                    self._rules.retry_stale(self._files.remove, path)
                     fates[name] = Fate.REMOVED
                 elif self._exclusive.give_back(path):
                     fates[name] = found if isinstance(found, OSError) else Fate.REPLACED

@@ -216,7 +216,9 @@ class Shards:
         """
         if not self._rules.mounted.lists_attributes() or not self._rules.mounted.proves_stamps:
             return None
-        entries = self._rules.list_twice(self._directory)[2]
+        entries = self._rules.list_twice(self._directory, attributes=True)[2]
+        if not self._rules.mounted.lists_attributes():
+            return None
         if len(entries) > _MANY:
             self._rules.mounted.distrust_listings(f"{len(entries)} entries lie beside one another")
             return None

@@ -18,15 +18,10 @@ from ..layout import file_size, inode_of, mtime_of, private_path, signature_of
 from .coherence import Coherence
 from .directories import forget_content
 from .files import Files, Found
-from .passing import TRIES
+from .passing import PAUSES, TRIES
 from .refusals import NO_FILE, NO_LINKS, REFUSED, TRANSIENT
 
 log = logging.getLogger("nfsdict")
-
-# Seconds to wait after each failed rename on file systems that aren't trusted, 1.3 in all: on SMB,
-# a file whose replacement was refused was gone 50 ms later, and the next rename succeeded. On
-# Windows somebody has the file open.
-_PAUSES = tuple(0.001 * 1.5**number for number in range(16))
 
 # Steps of a write, as the core numbers them. A write that failed at the first has left nothing; one
 # that failed at the second may have left the new file under its name.
@@ -274,7 +269,9 @@ class ValueFiles:
             return _WRITING, outcome[1]
         number = errno.EIO
         there: Found | OSError | None = None
-        for pause in _PAUSES:
+        # On SMB a file whose replacement was refused was gone 50 ms later, and the next rename
+        # succeeded. On Windows somebody has the file open.
+        for pause in PAUSES:
             try:
                 os.replace(private, path)
                 return self._signature_now(path, outcome)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,10 +14,12 @@ from ..core import digest
 from ..entries import Entries
 from ..index.shard import ShardIndex
 from ..index.tables import PackTables
-from ..layout import UNKNOWN, file_size, moment_of, mtime_of
+from ..layout import UNKNOWN, file_size, mtime_of
 from ..parallel import in_parallel
 from ..state import StoreState
 from ..storage import Storage
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class EntryInfo:
     systems whose clients do so (CephFS, GlusterFS, Lustre, GPFS)"""
     packed: bool
     """whether a pack has the value too, so that who opens the store doesn't read the file"""
+
+
+def moment_of(time_ns: int) -> datetime:
+    """A file's time, in UTC."""
+    return _EPOCH + timedelta(microseconds=time_ns // 1000)
 
 
 class Known(NamedTuple):

@@ -16,15 +16,18 @@ class PruneReport:
     bytes: int = 0
     """in the files of those"""
     kept: int = 0
-    """entries that are left, of those listed in the beginning"""
+    """entries listed in the beginning, less those that this call removed, or found removed by
+    others when it was their turn; what others add or remove besides isn't in it"""
     kept_bytes: int = 0
-    """in the files of those"""
+    """in the files of those, as they were in the beginning"""
     left: int = 0
     """entries that were still to be removed when the time limit, or an exception, ended this"""
     leased: int = 0
     """entries that were to be removed and stay, as some process holds their leases"""
     replaced: int = 0
-    """entries that stay as they were written anew while this ran"""
+    """entries that stay as they were written anew between the listing of their group, just before
+    its removal, and their own turn; what was written anew before that listing isn't chosen at all,
+    and only counts as kept"""
     failures: int = 0
     """entries that couldn't be removed"""
     failed: dict[str, str] = field(default_factory=dict)

@@ -3,40 +3,43 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..arguments import plain
-from ..coordination.leases import Leases
 from ..core import digest
-from ..entries import Entries
 from ..errors import failure
-from ..index.writer import IndexWriter
+from ..first_use import at_first_use
 from ..layout import digest_of
-from ..loads import Loads
-from ..locks import Locks
 from ..logs import told
-from ..progress import Progress
-from ..repack import PackReport, Repack
-from ..scan import Scanner
-from ..state import StoreState
-from ..storage import Storage
-from .infos import EntryInfo, Infos
-from .limits import Limits, PruneReport
 from .moving import Moving
-from .prefixed import Prefixed
-from .prune import Prune
-from .repair import RepairReport, repair
-from .verify import VerifyReport, verify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from ..coordination.leases import Leases
+    from ..entries import Entries
+    from ..index.writer import IndexWriter
+    from ..loads import Loads
+    from ..locks import Locks
+    from ..progress import Progress
+    from ..repack import PackReport
+    from ..scan import Scanner
+    from ..state import StoreState
+    from ..storage import Storage
+    from .infos import EntryInfo, Infos
+    from .limits import Limits, PruneReport
+    from .prune import Prune
+    from .repair import RepairReport
+    from .verify import VerifyReport
 
 
 class Upkeep(Moving):
-    """Base class of ``NfsDict``, which sets the attributes."""
+    """Base class of ``NfsDict``, which sets the attributes.
+
+    Each method imports the room that it calls: most processes call none of them."""
 
     _entries: Entries
-    _infos: Infos
-    _leases: Leases
     _loads: Loads
     _locks: Locks
     _progress: Progress
@@ -48,11 +51,19 @@ class Upkeep(Moving):
 
     if TYPE_CHECKING:
 
+        @property
+        def _leases(self) -> Leases: ...
         def sync(self) -> None: ...
         def _check_serializer(self) -> None: ...
         def _writable(self) -> None: ...
 
     # --- what is there -------------------------------------------------------------------------
+
+    @at_first_use
+    def _infos(self) -> Infos:
+        from .infos import Infos
+
+        return Infos(self._state, self._storage, self._entries, self._workers)
 
     @told("info")
     def info(self, key: str) -> EntryInfo:
@@ -86,6 +97,8 @@ class Upkeep(Moving):
 
     def path_of(self, key: str) -> Path:
         """The path of the key's value file, whether there is one or not. Asks nobody."""
+        from pathlib import Path
+
         return Path(self._storage.values.path_of(digest(plain(key))))
 
     def counters(self) -> dict[str, int]:
@@ -183,10 +196,15 @@ class Upkeep(Moving):
                 that can't be removed are in the report.
             LeaseLostError: the lease couldn't be renewed in time.
         """
+        from .limits import Limits
+
         limits = Limits(max_age, max_items, max_bytes, min_free_inodes, prefix, time_limit)
         return self._pruning(limits, dry_run).run()
 
     def _pruning(self, limits: Limits, dry_run: bool) -> Prune:
+        from .prefixed import Prefixed
+        from .prune import Prune
+
         if not dry_run:
             self._writable()
         self._not_interrupting()
@@ -211,6 +229,8 @@ class Upkeep(Moving):
 
         Changes nothing on disk. OSError if a directory can't be listed.
         """
+        from .verify import verify
+
         self._check_serializer()
         report = verify(self._storage, self._entries, self._workers, self._progress)
         shards = {digest_of(path)[:2] for path in report.contradicted}
@@ -230,6 +250,8 @@ class Upkeep(Moving):
         ``.damaged-…`` after its name, which no scan takes. Files that can't be read here but may be
         whole stay. EBUSY if other processes go on writing the index.
         """
+        from .repair import repair
+
         self._writable()
         self._not_interrupting()
         self._check_serializer()
@@ -251,6 +273,8 @@ class Upkeep(Moving):
         has written aren't read again. OSError if the file can't be written; EBUSY if
         other processes go on writing the index.
         """
+        from ..repack import Repack
+
         self._writable()
         self._not_interrupting()
         return Repack(

@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import IO, TYPE_CHECKING, Any
 
 from ..arguments import check_file
-from ..bulk import Bulk
-from ..entries import Entries
-from ..one_key import OneKey
-from ..progress import Progress
-from ..storage import Storage
-from .reading import ExportReport, Reading
-from .writing import TransferReport, Writing
 
 if TYPE_CHECKING:
+    from ..bulk import Bulk
+    from ..entries import Entries
+    from ..one_key import OneKey
+    from ..progress import Progress
+    from ..storage import Storage
     from .archive import Archive
+    from .reading import ExportReport, Reading
     from .transfer import Source
+    from .writing import TransferReport, Writing
 
 
 class Moving:
@@ -78,7 +78,7 @@ class Moving:
         Args:
             file: a binary file that is opened for reading. If it is seekable it is read through
                 first, and if it isn't whole nothing is taken over. Of a pipe that is cut short or
-                damaged, what came before that is, in whole batches.
+                damaged the batches before that are, and nothing of the one that was under way.
             keep_existing: leave keys alone that have an entry, as ``add`` does, also if others
                 create it meanwhile.
             jsonl: the file has lines ``{"key": …, "value": …}``. For stores of JSON.
@@ -129,9 +129,13 @@ class Moving:
         return transfer.copy_store(writing, self._entries, source._reading(), same)
 
     def _reading(self) -> Reading:
+        from .reading import Reading
+
         return Reading(self._storage, self._entries, self._progress, self._workers)
 
     def _writing(self, keep_existing: bool) -> Writing:
+        from .writing import Writing
+
         self._writable()
         self._not_interrupting()
         self._check_serializer()

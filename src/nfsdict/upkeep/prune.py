@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..coordination.leases import Lease, Leases
+from ..coordination.leases import Lease, LeaseInfo, Leases
 from ..coordination.live import LiveLeases
 from ..index.writer import IndexWriter
 from ..layout import UNKNOWN, file_size, mtime_of
@@ -128,16 +128,24 @@ class Prune:
         return self.report
 
     def _only_one(self) -> Lease:
-        """The lease of those who prune. OSError with EBUSY if another process has it."""
-        try:
-            lease = self._leases.acquire(LEASE, _LEASE_SECONDS, 0)
-        except TimeoutError:
-            who = [one for one in self._leases.held() if one.key == LEASE]
-            by = f": process {who[0].process} on {who[0].host}" if who else ""
-            text = f"another process prunes this store{by}"
-            raise OSError(errno.EBUSY, text, self._storage.directory) from None
-        assert lease is not None
-        return lease
+        """The lease of those who prune. OSError with EBUSY if another process has it.
+
+        One that has run out by the server's clock is waited for: to be taken over from another
+        host, it has to be watched for its whole duration.
+        """
+        who: list[LeaseInfo] = []
+        for timeout in (0, 2 * _LEASE_SECONDS):
+            try:
+                lease = self._leases.acquire(LEASE, _LEASE_SECONDS, timeout)
+                assert lease is not None
+                return lease
+            except TimeoutError:
+                who = [one for one in self._leases.held() if one.key == LEASE]
+                if who:
+                    break
+        by = f": process {who[0].process} on {who[0].host}" if who else ""
+        text = f"another process prunes this store{by}"
+        raise OSError(errno.EBUSY, text, self._storage.directory)
 
     def _prune(self, lease: Lease | None) -> None:
         shards = self._storage.shards.present()

@@ -19,13 +19,13 @@ from ..layout import (
     file_size,
     is_damaged,
     is_index_file,
-    moment_of,
     mtime_of,
     sizes_and_mtimes,
 )
 from ..parallel import in_parallel
 from ..storage import Storage
 from ..storage.shards import Listing
+from .infos import moment_of
 
 _LARGEST = 10
 # A value whose key the index doesn't know is read for it, unless it has more bytes than these.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .base import Server
-from .ceph import Ceph
+from .ceph import Ceph, CephFuse
 from .ganesha import Ganesha
 from .gluster import Gluster
 from .knfsd import Knfsd
@@ -17,6 +17,7 @@ SERVERS: dict[str, type[Server]] = {
     "smb": Samba,
     "gluster": Gluster,
     "ceph": Ceph,
+    "ceph-fuse": CephFuse,
     "sshfs": Sshfs,
     "9p": NineP,
 }

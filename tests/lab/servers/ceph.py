@@ -1,4 +1,4 @@
-"""CephFS: a cluster of one monitor, one store in memory and one metadata server; Linux's client."""
+"""CephFS: one monitor, one store in memory and one metadata server; Linux's client and FUSE's."""
 
 from __future__ import annotations
 
@@ -111,6 +111,22 @@ class Ceph(Server):
     def mount(self, address: str, where: Path, version: str, options: str) -> list[str]:
         words = ["-o", joined("name=admin,noshare", options), f"127.0.0.1:{PORT}:/", str(where)]
         return ["mount", "-i", "-t", "ceph", *words]
+
+
+class CephFuse(Ceph):
+    """The same cluster; the client is a process."""
+
+    NEEDED: ClassVar = {**Ceph.NEEDED, "ceph-fuse": "ceph-fuse"}
+
+    def open(self, configuration: Configuration) -> None:
+        modprobe("fuse")
+        super().open(configuration)
+
+    def mount(self, address: str, where: Path, version: str, options: str) -> list[str]:
+        # Its own files, or else a second one finds the first one's locked.
+        own = [f"--{name}={STATE}/fuse-{where.name}.{name}" for name in ("pid-file", "log-file")]
+        words = ["-c", str(FILE), "-n", "client.admin", *own, "--admin-socket=", str(where)]
+        return ["ceph-fuse", *words, *(["-o", options] if options else [])]
 
 
 def _ceph(*words: str) -> str:

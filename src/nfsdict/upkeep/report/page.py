@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from ... import __version__
 from ...doctor.report import duration
-from ...doctor.room import binary
+from ...wording import binary, printable
 from .facts import Facts
 from .plots import BARS, FAULTS, damage, plots
 
@@ -27,7 +27,7 @@ def page(facts: Facts) -> bytes:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        binary=binary, number=_number, duration=duration, moment=_moment, text=_text
+        binary=binary, number=_number, duration=duration, moment=_moment, text=printable
     )
     template = environment.get_template("page.html.jinja")
     drawn = {name: Markup(svg) for name, svg in plots(facts).items()}
@@ -55,8 +55,3 @@ def _moment(time: Any) -> str:
     if isinstance(time, int):
         time = datetime.fromtimestamp(time // 10**9, timezone.utc)
     return f"{time:%Y-%m-%d %H:%M:%S}"
-
-
-def _text(text: str) -> str:
-    """Text in which all can be seen that is in it."""
-    return text if text.isprintable() else repr(text)

@@ -20,8 +20,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, FixedLocator, FuncFormatter, LogLocator, MaxNLocator
 
 from ...doctor.report import duration
-from ...doctor.room import binary
 from ...layout import SHARDS
+from ...wording import binary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
