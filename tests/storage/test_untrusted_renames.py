@@ -40,7 +40,7 @@ def mounted(nfsdict, monkeypatch):
 
 @pytest.fixture
 def quick(files, monkeypatch):
-    monkeypatch.setattr(files, "_PAUSES", (0.001, 0.001))
+    monkeypatch.setattr(files, "PAUSES", (0.001, 0.001))
 
 
 @pytest.fixture
