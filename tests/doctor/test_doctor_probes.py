@@ -28,14 +28,16 @@ def kinds(package):
 
 @pytest.fixture
 def broken(probes, monkeypatch):
-    """Replace calls of the probes' ``os``."""
+    """Replace calls of the probes' ``os``, with which they open files, too."""
+    opening = importlib.import_module("nfsdict.opening")
 
     def broken(**calls: Callable) -> None:
         class System:
             def __getattr__(self, name: str):
                 return calls.get(name) or getattr(os, name)
 
-        monkeypatch.setattr(probes, "os", System())
+        for module in (probes, opening):
+            monkeypatch.setattr(module, "os", System())
 
     return broken
 

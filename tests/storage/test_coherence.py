@@ -650,21 +650,16 @@ def vanishing(nfsdict, monkeypatch):
     """As 9p's client does it: to make a file whose name has just been given up is ENOENT, so many
     times. The names for which it was."""
     module = importlib.import_module("nfsdict.storage.claims")
-    met, original = [], os.open
+    met, original = [], module.with_open
 
-    class Simulated:
-        def __getattr__(self, name):
-            return getattr(os, name)
+    def simulated(path, flags, use):
+        if flags & os.O_EXCL and len(met) < simulated.times:
+            met.append(Path(path).name)
+            raise FileNotFoundError(errno.ENOENT, "given up", path)
+        return original(path, flags, use)
 
-        def open(self, path, flags, *mode):
-            if flags & os.O_EXCL and len(met) < self.times:
-                met.append(Path(path).name)
-                raise FileNotFoundError(errno.ENOENT, "given up", path)
-            return original(path, flags, *mode)
-
-    simulated = Simulated()
     simulated.times = 0
-    monkeypatch.setattr(module, "os", simulated)
+    monkeypatch.setattr(module, "with_open", simulated)
     return simulated, met
 
 
