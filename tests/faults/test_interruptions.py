@@ -29,7 +29,11 @@ import pytest
 
 from support.hangs import within
 
-pytestmark = pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals")
+pytestmark = [
+    pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="no timer signals"),
+    # Of a pack that had just been opened: it is closed with its object.
+    pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning"),
+]
 
 
 # What PyPy's finalizers tell of a file that it had open when the exception came.

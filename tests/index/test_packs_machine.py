@@ -8,6 +8,7 @@ import importlib
 import os
 import pickle
 import tempfile
+import time
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -72,6 +73,7 @@ class IndexAndFiles(RuleBasedStateMachine):
                 "index.stack",
                 "index.writer",
                 "read_ahead",
+                "loads",
                 "repack",
             )
         }
@@ -106,13 +108,14 @@ class IndexAndFiles(RuleBasedStateMachine):
         # From how many values on an update keeps them for a pack, and after how long a load a
         # close waits for it.
         self.patch.setattr(self.modules["bulk"], "_LOAD", load)
-        self.patch.setattr(self.modules["repack"], "_LONG", long)
+        self.patch.setattr(self.modules["loads"], "_LONG", long)
         # From how many lookups on a loop reads the packs.
         self.patch.setattr(self.modules["read_ahead"], "_PAYS", pays - 1)
         # Who waits until a change is old enough finds it so at once.
-        self.patch.setattr(
-            self.modules["repack"], "time", SimpleNamespace(sleep=lambda _: self.time_passes())
-        )
+        for module in ("loads", "repack"):
+            passing = lambda _: self.time_passes()  # noqa: E731
+            clock = SimpleNamespace(sleep=passing, monotonic=time.monotonic)
+            self.patch.setattr(self.modules[module], "time", clock)
         self.patch.setattr(
             self.modules["index.stack"], "time", SimpleNamespace(sleep=lambda _: None)
         )

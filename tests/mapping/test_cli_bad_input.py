@@ -390,6 +390,8 @@ def test_a_reader_that_goes_away(nfsdict, command, store, name, fault, monkeypat
     check_that_nothing_is_lost(nfsdict, store, name, done[0])
 
 
+# Of a pack that had just been opened: it is closed with its object.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if "well" in row.status])
 def test_ctrl_c(nfsdict, command, store, name):
     """At the first call of the part that speaks to the system, at the last, and in the middle."""

@@ -42,7 +42,8 @@ class PackFileReader:
             status = os.fstat(open_into(opened, path, READ_FLAGS))
             if not stat.S_ISREG(status.st_mode):
                 raise failure(errno.ENXIO, path)
-            # From here on it is closed with this object, should nobody come to close it.
+            # From here on it is closed with this object, should nobody come to close it: with a
+            # ResourceWarning for those who ask for them.
             self._file = next(map(io.FileIO, map(opened.pop, [-1])))
         except BaseException:
             close(opened)
