@@ -94,7 +94,7 @@ class Moving:
         from .archive import Archive
 
         if not isinstance(file, Archive):
-            check_file(file, "read", "rb")
+            check_file(file, "__next__" if jsonl else "read", "rb")
         writing = self._writing(keep_existing)
         if jsonl and not isinstance(file, Archive):
             return transfer.import_lines(writing, self._entries, self._storage.extension, file)
