@@ -26,7 +26,8 @@ at = int(sys.argv.pop(1))
 from {module} import {attr}
 sys.addaudithook(note)
 status = {attr}()
-print(count, file=sys.stderr)
+if status == 0:
+    print(count, file=sys.stderr)
 sys.exit(status)
 """
 
