@@ -96,8 +96,9 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
     # --- results ---------------------------------------------------------------------------------
 
     def contains_item(self, call_id: Sequence[str]) -> bool:
-        """Whether there is a result of this call, as far as is known here, or by the server."""
-        return _key(call_id, _OUTPUT) in self.mapping
+        """Whether there is a result of this call now, by the server's word: ``reduce_size`` and
+        ``clear`` of another process are seen."""
+        return self._has_result("/".join(call_id))
 
     def load_item(
         self,

@@ -7,14 +7,19 @@ import builtins
 import errno
 from collections.abc import AsyncIterator, Iterable
 
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
-from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+try:
+    from zarr.abc.store import (
+        ByteRequest,
+        OffsetByteRequest,
+        RangeByteRequest,
+        Store,
+        SuffixByteRequest,
+    )
+    from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
+except ImportError:
+    raise ImportError(
+        "nfsdict.integrations.zarr needs zarr 3.1 or newer: pip install 'nfsdict[zarr]'"
+    ) from None
 
 from ..content import size_of
 from ..core import digest
