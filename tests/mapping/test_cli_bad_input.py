@@ -246,6 +246,10 @@ def command(nfsdict, disk, source, capfdbinary, monkeypatch):
     scanner = importlib.import_module("nfsdict.scan").Scanner
     monkeypatch.setattr(edit, "_run_editor", lambda draft: draft.write_bytes(b"[2]"))
     monkeypatch.setenv("NFSDICT_BASE_DIR", str(disk))
+    drafts = source / "drafts"  # which any user may write, whatever TMPDIR is
+    drafts.mkdir()
+    drafts.chmod(0o1777)
+    monkeypatch.setattr(tempfile, "tempdir", str(drafts))
 
     def run(name, store="s", *options, ends=True):
         new = disk / "new"

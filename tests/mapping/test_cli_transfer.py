@@ -244,7 +244,7 @@ def test_a_cut_pipe_brings_the_batches_before_and_is_imported_again(
     archive = output(command("export", "s", "-"))
     text = " ".join(output(command("import", "--help")).decode().split())
     assert "batches of 64 MiB" in text and "of the batch that was under way nothing is" in text
-    monkeypatch.setattr(importlib.import_module("nfsdict.upkeep.writing"), "BATCH_BYTES", 2000)
+    monkeypatch.setattr(importlib.import_module("nfsdict.upkeep.writing"), "_BATCH_BYTES", 2000)
     monkeypatch.setenv("NFSDICT_BASE_DIR", str(tmp_path))
     reader, writer = os.pipe()
     with open(writer, "wb") as pipe:
