@@ -18,9 +18,9 @@ from contextlib import contextmanager
 from typing import Callable, NamedTuple, TypeVar
 
 from ..errors import failure
-from ..layout import LEASES, NO_STAMP, LeaseName, lease_of, mtime_of
+from ..layout import LEASES, LeaseName, lease_of, mtime_of
 from ..opening import with_open
-from .coherence import Coherence, Contains, Listed, Names
+from .coherence import NO_NAMES, Coherence, Contains, Listed
 from .descriptors import set_mode
 from .files import WRITE_FLAGS, Files
 
@@ -49,8 +49,8 @@ class LeaseFiles:
         self._rules = rules
         self._files = files
         self._directory = f"{files.directory}/{LEASES}"
-        # The last listing; NO_STAMP while a change could leave the stamp the same.
-        self._known: Names = (NO_STAMP, [])
+        # The last listing; NO_NAMES while a change could leave the stamp the same.
+        self._known = NO_NAMES
 
     def _path(self, name: str) -> str:
         return f"{self._directory}/{name}"
@@ -64,11 +64,10 @@ class LeaseFiles:
         return _states(name for name in self._names(strict) if name.startswith(hexdigest))
 
     def _names(self, strict: bool) -> list[str]:
-        none: Names = (NO_STAMP, [])
         begun = self._rules.clock.lower_bound()
-        found = self._asked(lambda path: self._rules.names(path, self._known, strict), none)
+        found = self._asked(lambda path: self._rules.names(path, self._known, strict), NO_NAMES)
         if strict:
-            self._known = found if self._rules.settles(max(found[0]), begun) else none
+            self._known = found if self._rules.settles(max(found[0]), begun) else NO_NAMES
         return found[1]
 
     def _asked(self, call: Callable[[str], T], none: T) -> T:
