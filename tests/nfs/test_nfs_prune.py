@@ -94,14 +94,15 @@ def test_what_the_other_host_writes_meanwhile_stays(
     assert writer.stdout is not None
     assert writer.stdout.readline() == "\n"
     replaced = pruned = 0
-    while writer.poll() is None:
+    ended = False
+    while not ended:
+        ended = writer.poll() is not None
         report = d.prune(**limits)
         replaced += report.replaced
         pruned += report.removed
         assert report.failed == {}
     output, errors = writer.communicate()
     assert writer.returncode == 0, errors
-    d.prune(**limits)
     there = package.NfsDict("store", lab.b)
     # The limit can be kept before the last ones of LATE are chosen.
     values = {key: "yesterday" if key in late.values() else "just now!" for key in LATE}
@@ -124,8 +125,9 @@ def test_a_removal_takes_2_calls_and_a_shard_some_listings(lab: Lab, package) ->
     assert looking[listings] <= 2 * shards
     assert looking.total <= 5 * shards + 10
     assert (rpcs["RENAME"], rpcs["REMOVE"]) == (60, 63)  # with the lease, and two probes of time
-    assert rpcs[listings] <= 4 * shards
-    assert rpcs.total <= 2 * 60 + 9 * shards + 10
+    # Of these two may list the leases, as long as another one could be made in the tick of its own.
+    assert rpcs[listings] <= 6 * shards
+    assert rpcs.total <= 2 * 60 + 11 * shards + 10
 
 
 def test_a_second_pruner_is_refused_and_one_that_was_killed_taken_over(lab: Lab, package) -> None:
