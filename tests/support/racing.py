@@ -16,7 +16,7 @@ from .proof import FACTOR
 
 # For each test and version of NFS, and on other servers; more takes proportionally longer.
 ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "150"))
-SHORT_ROUNDS = 30 * FACTOR
+SHORT_ROUNDS = ROUNDS // 5 * FACTOR
 PROCESSES = 4
 SECONDS = 240 + max(ROUNDS // 5, SHORT_ROUNDS * 2)
 
