@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -75,7 +76,7 @@ def compare(directory: Path, size: int, count: int, compressed: bool, rounds: in
         return elapsed
 
     def by_store(action: Callable[[Store], float]) -> dict[str, Callable[[], float]]:
-        return {name: lambda store=store: action(store) for name, store in stores.items()}
+        return {name: partial(action, store) for name, store in stores.items()}
 
     title = f"{count} chunks of {size >> 10} KiB{', compressed' if compressed else ''}, a chunk"
     operations = {
