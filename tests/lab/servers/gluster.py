@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -55,6 +56,8 @@ class Gluster(Server):
             run("ip", "addr", "add", f"{ADDRESS}/32", "dev", "dummy0")
             run("ip", "link", "set", "dummy0", "up")
         self._daemons.start("glusterd", "--no-daemon", port=PORT)
+        # It listens before it takes commands.
+        _once_served(lambda: run("gluster", "--mode=script", "pool", "list"), RuntimeError)
         _gluster("create", VOLUME, f"{ADDRESS}:{EXPORT}/brick", "force")
         pairs = settings(configuration.server_options)
         if pairs:
@@ -62,7 +65,8 @@ class Gluster(Server):
         _gluster("start", VOLUME)
         OWN.mkdir(exist_ok=True)
         run(*self.mount(ADDRESS, OWN, "", self.OPTIONS))
-        _wait_until_served()
+        # A client can mount a volume before its brick answers; files aren't there until then.
+        _once_served(lambda: os.listdir(OWN), OSError)
 
     def close(self) -> None:
         if os.path.ismount(OWN):
@@ -84,14 +88,14 @@ def _gluster(*words: str) -> None:
     run("gluster", "--mode=script", "volume", *words)
 
 
-def _wait_until_served() -> None:
-    """A client can mount a volume before its brick answers; files aren't there until then."""
+def _once_served(call: Callable[[], object], not_yet: type[Exception]) -> None:
+    """Make the call again and again until it raises no such error."""
     end = time.monotonic() + START_SECONDS
     while True:
         try:
-            os.listdir(OWN)
+            call()
             return
-        except OSError:
+        except not_yet:
             if time.monotonic() > end:
                 raise
             time.sleep(0.1)
