@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -234,6 +235,59 @@ def test_what_brings_nothing_leaves_no_new_store(command, store, tmp_path, kind)
         else:
             complaint(command("copy", "s", name, "--to-serializer", "absent:module"))
         assert names(tmp_path) == before and names(tmp_path / "empty") == set()
+
+
+def test_where_every_entry_fails_no_new_store_is_left(package, command, store, tmp_path):
+    """Not even one of another serializer, which the next command would take for new."""
+    archive, right, wrong = (tmp_path / name for name in ("archive", "right", "wrong"))
+    for path in (right, wrong):
+        path.write_bytes(path.name.encode() * 8)
+        path.chmod(0o600)
+    store(PAIRS, serializer=package.signed(key=b"right" * 8))
+    output(command("export", "s", archive, "--key-file", right))
+    store({"k": {1, 2}}, "sets")
+    before = names(tmp_path)
+    for words in (
+        ("import", archive, "lab/t", "--key-file", wrong, "--json"),
+        ("copy", "sets", "lab/t", "--to-serializer", "json", "--json"),
+    ):
+        done = command(*words)
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert json.loads(done.stdout)["written"] == 0
+        assert names(tmp_path) == before
+    # A store that is there stays, and an empty one comes of an empty one.
+    (tmp_path / "there").mkdir()
+    assert command("copy", "sets", "there", "--to-serializer", "json").returncode == 1
+    store({}, "nothing")
+    output(command("copy", "nothing", "lab/t"))
+    assert names(tmp_path) == before | {"there", "nothing", "lab"}
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_full_disk_leaves_no_new_store(
+    package, command, store, tmp_path, monkeypatch, capfd, others
+):
+    """It has made the shards by then. What another process has put there meanwhile stays."""
+    store(PAIRS)
+    archive = tmp_path / "archive.tar"
+    output(command("export", "s", archive))
+    main = importlib.import_module("nfsdict.cli").main
+    Bulk = importlib.import_module("nfsdict.bulk").Bulk
+
+    def full(bulk, items, count):
+        for item in items:
+            os.makedirs(tmp_path / "lab/t" / item.hexdigest[:2], exist_ok=True)
+        if others:
+            package.NfsDict("lab/t", tmp_path)["k"] = "of another"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Bulk, "put", full)
+    assert main(["import", "--base-dir", str(tmp_path), str(archive), "lab/t"]) == 2
+    assert "make room" in capfd.readouterr().err
+    if others:
+        assert dict(package.NfsDict("lab/t", tmp_path)) == {"k": "of another"}
+    else:
+        assert names(tmp_path) == {"archive.tar", "s"}
 
 
 def test_a_cut_pipe_brings_the_batches_before_and_is_imported_again(
