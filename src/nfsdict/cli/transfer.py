@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from ..upkeep.transfer import Source
 
 _PRINTS = (
-    "Prints how many entries were written, were there with the same content, were kept,\n"
-    "and which were left out."
+    "Prints how many entries were written, were there with the same content, were kept;\n"
+    "how many of those written have other values in a store of JSON, which has lists for\n"
+    "tuples and text for other keys of a dict (-v names them); and which were left out."
 )
 _AGAIN = "Interrupted, it can be run again: what is the same isn't written anew."
 
@@ -222,4 +223,5 @@ def _told(
     else:
         for path, reason in report.failed.items():
             complain(f"left out {path}: {reason}")
-    return NO if report.failed else DONE
+    changed = isinstance(report, TransferReport) and report.changed
+    return NO if report.failed or changed else DONE
