@@ -31,6 +31,11 @@ class BuiltinSerializer:
         """
         return value
 
+    def changes(self, value: Any, /) -> bool:
+        """Whether ``dumps`` takes the value, and ``loads`` gives another one for it, such as a list
+        for a tuple. Runs no code of the value's."""
+        return False
+
     def parts(self, obj: Any, /) -> Content:
         """The bytes that ``dumps`` gives, but for a large value as parts, to save a copy."""
         raise NotImplementedError

@@ -45,6 +45,8 @@ class Item(NamedTuple):
     value: Any
     """what is kept in memory; MISSING: the value is read when it is accessed"""
     data: Content
+    changed: bool = False
+    """whether another value than the one that was given is read from these bytes"""
 
 
 _Written = tuple[Union[bytes, OSError], Optional[LoadedEntry]]
@@ -151,7 +153,7 @@ class Bulk:
             if not ticked:
                 return [(outcome, None) for outcome in outcomes]
             results: list[_Written] = []
-            for (hexdigest, key, _, data), one, outcome in zip(items, prepared.made, outcomes):
+            for (hexdigest, key, _, data, _), one, outcome in zip(items, prepared.made, outcomes):
                 entry = None
                 if isinstance(one, tuple) and outcome is one[1]:
                     entry = LoadedEntry(key, one[1], self._entries.fingerprint(data), load)
@@ -231,7 +233,7 @@ class Bulk:
         generation = state.generation
         try:
             outcomes = write(items)
-            for (hexdigest, key, value, data), (outcome, entry) in zip(items, outcomes):
+            for (hexdigest, key, value, data, _), (outcome, entry) in zip(items, outcomes):
                 if isinstance(outcome, bytes):
                     replaced.append(
                         state.record_write(hexdigest, key, value, outcome, data, generation, entry)

@@ -42,6 +42,10 @@ def _as_it_is(value: Any) -> Any:
     return value
 
 
+def _never(value: Any) -> bool:
+    return False
+
+
 class Entries:
     """The entries of a store, by the keys that their files hold. Safe for threads."""
 
@@ -50,6 +54,7 @@ class Entries:
         self.path_of = values.path_of
         self.dumps: Callable[[Any], Content] = getattr(serializer, "parts", serializer.dumps)
         self.freeze: Callable[[Any], Any] = getattr(serializer, "freeze", _as_it_is)
+        self.changes: Callable[[Any], bool] = getattr(serializer, "changes", _never)
         # A hash to tell whole contents apart within this process, equal however they are split. A
         # serializer that has checksums in its contents may take it from those.
         self.fingerprint: Callable[[Content | Data], int] = getattr(

@@ -114,6 +114,7 @@ class Json(BuiltinSerializer):
 
     extension = ".json"
     _PAIR = re.compile("[\ud800-\udbff][\udc00-\udfff]")
+    _PLAIN = (str, int, float, bool, type(None))
 
     def __init__(self, indent: int | str | None = None, sort_keys: bool = False) -> None:
         if isinstance(indent, str) and indent.strip(" \t"):
@@ -123,6 +124,21 @@ class Json(BuiltinSerializer):
 
     def __repr__(self) -> str:
         return f"json_format(indent={self._indent!r}, sort_keys={self._sort_keys!r})"
+
+    def changes(self, value: Any, /) -> bool:
+        rest = [value]
+        while rest:
+            one = rest.pop()
+            kind = type(one)
+            if kind is dict:
+                if any(type(key) is not str for key in one):
+                    return True
+                rest.extend(one.values())
+            elif kind is list:
+                rest.extend(one)
+            elif kind not in self._PLAIN:  # a tuple, or of a class derived from one of JSON's types
+                return True
+        return False
 
     def parts(self, obj: Any, /) -> Content:
         text = json.dumps(

@@ -274,7 +274,7 @@ def read(entries: Entries, batch: Batch, policy: ReadPolicy) -> list[Reading | E
         if not isinstance(entry, Entry):
             if entry is not None and not isinstance(entry, CorruptValueError):  # that was logged
                 told = entries.path_of(hexdigest), described(entry)
-                log.warning("can't read %s: %s; verify() lists all that can't be read", *told)
+                log.warning("can't read %s: %s; `nfsdict verify` lists all such files", *told)
             return entry
         size = len(entry.data)
         value = entry.value if policy.keeps(entry.key, size) else _NOT_KEPT

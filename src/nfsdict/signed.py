@@ -74,6 +74,9 @@ class _Signed(BuiltinSerializer):
     def freeze(self, value: Any, /) -> Any:
         return self._freeze(value)
 
+    def changes(self, value: Any, /) -> bool:
+        return isinstance(self._inner, BuiltinSerializer) and self._inner.changes(value)
+
     def parts(self, obj: Any, /) -> Content:
         content = self._parts(obj)
         parts = [content] if isinstance(content, bytes) else content

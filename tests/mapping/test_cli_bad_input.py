@@ -434,3 +434,28 @@ def counting(stop=None):
     finally:
         sys.setprofile(None)
         gc.enable()
+
+
+def test_the_owner_who_is_named_is_the_one_who_can_help(nfsdict, disk, store, monkeypatch, capfd):
+    """Of the directory, where a file can't be made, or replaced; of the file, where it can't be
+    read. Also of a path below the current directory."""
+    main = importlib.import_module("nfsdict.cli").main
+    monkeypatch.chdir(disk)
+    (disk / "mine").write_text("of the user, in a directory of root's")
+    os.chown(disk / "mine", NOBODY, -1)
+    unreadable = next(store.glob("??/*.pkl"))
+    unreadable.chmod(0o600)
+    for index in store.glob("_*"):
+        index.unlink()
+    with without_right(store, 0o755):
+        for path in ("new.tar", "mine", str(disk / "mine")):
+            assert main(["export", "./s", path]) == 2
+            err = capfd.readouterr().err
+            assert re.search(rf" may not: ask root, owner of {disk}, for permission", err), err
+            assert err.count("\n") == 1
+        assert main(["ls", "./s"]) == 0
+        err = capfd.readouterr().err
+        assert f"can't read {unreadable}: " in err and "`nfsdict verify` lists all" in err
+        [key] = [key for key in BEFORE if hashlib.sha256(key.encode()).hexdigest() in err]
+        assert main(["get", "./s", key]) == 2
+        assert f"ask root, owner of {unreadable}, for" in capfd.readouterr().err

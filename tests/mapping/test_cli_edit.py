@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import signal
 import sys
 import tempfile
 from pathlib import Path
 
 import pytest
+
+from support.processes import processes
 
 JSON = {"list": [1, 2.5, None, True], "text": "ä\ud800\n", "empty": {}}
 
@@ -258,3 +262,45 @@ def test_a_ctrl_c_is_the_editors_and_loses_no_text(cli, opened, drafts, monkeypa
     [draft] = drafts.iterdir()
     assert str(draft) in done.err and b"3" in draft.read_bytes()
     assert opened()["k"] == [2]
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_names_the_text_that_is_kept(nfsdict, opened, tmp_path, drafts, name):
+    """Also what the editor saves only when it is told to end."""
+    opened()["k"] = [1]
+    saves = "trap 'sed -i s/1/2/ $1; exit 1' TERM; echo ready; while :; do sleep 0.1; done"
+    script = tmp_path / "editor"
+    script.write_text(saves)
+    environment = {
+        **os.environ,
+        "NFSDICT_BACKEND": nfsdict.BACKEND,
+        "VISUAL": f"sh {script}",
+        "TMPDIR": str(drafts),
+    }
+    with processes() as start:
+        words = ["edit", "--base-dir", tmp_path, opened().path.name, "k"]
+        process = start([sys.executable, "-m", "nfsdict", *words], env=environment)
+        assert process.stdout.readline() == b"ready\n"
+        process.send_signal(getattr(signal, name))
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + getattr(signal, name)
+    [draft] = drafts.iterdir()
+    line = errors.decode()
+    assert line.startswith(f"nfsdict: your text stays in {draft}: ") and line.count("\n") == 1
+    assert b"2" in draft.read_bytes()
+    assert opened()["k"] == [1]
+
+
+@pytest.mark.parametrize("does", ["unlink", "empty"])
+def test_an_editor_that_leaves_nothing(cli, opened, editor, drafts, does):
+    opened()["k"] = [1]
+    editor(Path.unlink if does == "unlink" else lambda draft: draft.write_bytes(b"\n"))
+    done = cli("edit", "s", "k")
+    assert (done.status, done.out, done.err.count("\n")) == (2, b"", 1)
+    assert "the value is as it was" in done.err and "`nfsdict del`" in done.err
+    assert opened()["k"] == [1]
+    # An empty text is one.
+    opened()["k"] = "text"
+    editor(lambda draft: draft.write_bytes(b""))
+    assert cli("edit", "s", "k") == (0, b"", "")
+    assert opened()["k"] == ""

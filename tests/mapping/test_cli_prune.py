@@ -157,3 +157,26 @@ def test_signals_end_it_with_a_report(nfsdict, store, command, tmp_path, number,
     assert list(store.path.glob("??/.nfsdict-*")) == []
     assert command("s", "--max-items", "0").returncode == 0
     assert left(store) == []
+
+
+@pytest.mark.parametrize(
+    ("where", "told"), [("_wanted", None), ("_await_later", 10), ("_removed", 10)]
+)
+def test_an_end_before_the_first_removal_tells_what_is_left(
+    nfsdict, store, command, monkeypatch, where, told
+):
+    """Nothing, while that isn't known yet."""
+
+    def interrupted(*arguments, **options):
+        raise KeyboardInterrupt
+
+    prune = importlib.import_module("nfsdict.upkeep.prune")
+    monkeypatch.setattr(prune.Prune, where, interrupted)
+    done = command("s", "--max-items", "0", "--json")
+    assert (done.returncode, done.stderr) == (130, b"")
+    if told is None:
+        assert done.stdout == b""
+    else:
+        report = json.loads(done.stdout)
+        assert (report["removed"], report["kept"], report["left"]) == (0, 10, told)
+    assert left(store) == KEYS

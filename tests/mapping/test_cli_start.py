@@ -1,4 +1,4 @@
-"""Ctrl-C while the command starts: before its own lines run, it imports for most of a second."""
+"""Ctrl-C while the command starts, before its own lines run, and when it has done its work."""
 
 from __future__ import annotations
 
@@ -63,3 +63,41 @@ def test_ctrl_c_while_it_imports_is_quiet(command):
 def test_in_the_background_of_a_shell_it_is_ignored(command):
     done = command(50, before=["env", "--ignore-signal=INT"])
     assert (done.returncode, done.stdout) == (0, b"k\n")
+
+
+END = """
+import atexit, os, signal, sys
+def press():
+    os.kill(os.getpid(), signal.SIGINT)
+when = sys.argv.pop(1)
+if when == "after all callbacks":
+    atexit.register(press)
+from {module} import {attr}
+status = {attr}()
+if when == "after the result":
+    press()
+if when == "in a callback":
+    atexit.register(press)
+sys.exit(status)
+"""
+
+
+@pytest.mark.parametrize(
+    ("when", "status"),
+    [
+        ("after the result", 130),
+        ("in a callback", 130),
+        ("after all callbacks", 0),
+    ],
+)
+def test_ctrl_c_after_the_result_is_quiet(package, tmp_path, when, status):
+    [entry] = distribution("nfsdict").entry_points.select(group="console_scripts", name="nfsdict")
+    package.NfsDict("s", tmp_path)["k"] = 1
+    done = subprocess.run(
+        [sys.executable, "-c", END.format(module=entry.module, attr=entry.attr), when, "ls", "s"],
+        env={**os.environ, "NFSDICT_BASE_DIR": str(tmp_path)},
+        capture_output=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (status, b"")
+    assert done.stdout == b"k\n"

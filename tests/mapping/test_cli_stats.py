@@ -274,3 +274,11 @@ def test_what_du_refuses(opened, command, module, monkeypatch, arguments, reason
     opened().update({f"a/{number}/k": number for number in range(5)})
     assert reason in complaint(command("du", *arguments))
     assert command("du", "a/")[0] == 0
+
+
+def test_a_prefix_of_no_key_is_told(opened, command, told):
+    opened()["run/1"] = 1
+    assert "none begins with 'rum/'" in complaint(command("du", "rum/"), status=1)
+    assert told("du", "rum/")["files"] == 0
+    del opened()["run/1"]
+    assert command("du")[0] == 0

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
 import resource
+import shelve
 import signal
 import subprocess
 import sys
 import tarfile
+from collections import OrderedDict
 
 import pytest
 
@@ -66,10 +69,10 @@ def test_export_and_import(package, command, store, tmp_path, serializer):
     with tarfile.open(archive) as tar:
         assert len(tar.getnames()) == 102
     done = json.loads(output(command("import", archive, "t", "--json")))
-    assert done == {"written": 100, "same": 0, "kept": 0, "failed": {}}
+    assert done == {"written": 100, "same": 0, "kept": 0, "changed": 0, "failed": {}}
     assert dict(package.NfsDict("t", tmp_path, serializer)) == pairs
     done = json.loads(output(command("import", archive, "t", "--json", "--keep-existing")))
-    assert done == {"written": 0, "same": 0, "kept": 100, "failed": {}}
+    assert done == {"written": 0, "same": 0, "kept": 100, "changed": 0, "failed": {}}
     assert names(tmp_path) == {"archive.tar", "s", "t"}
 
 
@@ -111,16 +114,58 @@ def test_what_was_left_out_is_named_and_status_1(command, store, tmp_path):
 def test_copy(package, command, store, tmp_path):
     store({"a": [1], "b": "text"})
     copied = json.loads(output(command("copy", "s", "t", "--json")))
-    assert copied == {"written": 2, "same": 0, "kept": 0, "failed": {}}
+    assert copied == {"written": 2, "same": 0, "kept": 0, "changed": 0, "failed": {}}
     copied = json.loads(output(command("copy", "s", "u", "--to-serializer", "json", "--json")))
-    assert copied == {"written": 2, "same": 0, "kept": 0, "failed": {}}
+    assert copied == {"written": 2, "same": 0, "kept": 0, "changed": 0, "failed": {}}
     assert dict(package.NfsDict("u", tmp_path, "json")) == {"a": [1], "b": "text"}
     store({"b": "mine"}, "t")
     copied = json.loads(output(command("copy", "u", "t", "--json", "--keep-existing")))
-    assert copied == {"written": 0, "same": 0, "kept": 2, "failed": {}}
+    assert copied == {"written": 0, "same": 0, "kept": 2, "changed": 0, "failed": {}}
     assert b"same     1\n" in output(command("copy", "u", "t"))
     done = command("copy", "t", "v", "--to-serializer", "bytes")
     assert done.returncode == 1 and b"failed   2\n" in done.stdout
+
+
+def test_values_that_json_changes_are_counted(package, command, store, tmp_path):
+    deep: list = []
+    for _ in range(300):
+        deep = [deep]
+    same = {"plain": {"a": [1, 2.5, -0.0, True, None, "\ud800"]}, "deep": deep, "big": 1 << 200}
+    other = {
+        "tuple": [{"a": (1, 2)}],
+        "int key": {1: "a"},
+        "None key": {None: "a"},
+        "derived": OrderedDict(a=1),
+    }
+    store({**same, **other})
+    done = command("copy", "s", "t", "--to-serializer", "json", "--json")
+    assert (done.returncode, done.stderr) == (1, b"")
+    report = {"written": 7, "same": 0, "kept": 0, "changed": 4, "failed": {}}
+    assert json.loads(done.stdout) == report
+    copied = package.NfsDict("t", tmp_path, "json")
+    assert {key for key in copied if repr(copied[key]) != repr({**same, **other}[key])} == set(
+        other
+    )
+    # Told again when it is run again, but not of entries that aren't taken over.
+    done = command("copy", "s", "t", "-v")
+    assert done.returncode == 1 and b"changed  4\n" in done.stdout
+    assert all(key in done.stderr.decode() for key in other)
+    done = command("copy", "s", "t", "--keep-existing", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["changed"] == 0
+    assert command("copy", "s", "u", "--to-serializer", "json", "--keep-existing").returncode == 1
+    # What was JSON, or isn't afterwards, changes nothing.
+    output(command("copy", "t", "v", "--to-serializer", "pickle"))
+    output(command("copy", "s", "w", "--to-serializer", "pickle"))
+    lines = output(command("export", "t", "-", "--jsonl"))
+    assert json.loads(output(command("import", "-", "x", "--jsonl", "--json", input=lines))) == {
+        **report,
+        "changed": 0,
+    }
+    # Other sources are asked as well.
+    with shelve.open(str(tmp_path / "shelf")) as shelf:
+        shelf.update(other)
+    done = command("migrate", "shelve", tmp_path / "shelf", "y", "--serializer", "json", "--json")
+    assert done.returncode == 1 and json.loads(done.stdout)["changed"] == 4
 
 
 def test_signed_stores(package, command, store, tmp_path):
@@ -234,6 +279,59 @@ def test_what_brings_nothing_leaves_no_new_store(command, store, tmp_path, kind)
         else:
             complaint(command("copy", "s", name, "--to-serializer", "absent:module"))
         assert names(tmp_path) == before and names(tmp_path / "empty") == set()
+
+
+def test_where_every_entry_fails_no_new_store_is_left(package, command, store, tmp_path):
+    """Not even one of another serializer, which the next command would take for new."""
+    archive, right, wrong = (tmp_path / name for name in ("archive", "right", "wrong"))
+    for path in (right, wrong):
+        path.write_bytes(path.name.encode() * 8)
+        path.chmod(0o600)
+    store(PAIRS, serializer=package.signed(key=b"right" * 8))
+    output(command("export", "s", archive, "--key-file", right))
+    store({"k": {1, 2}}, "sets")
+    before = names(tmp_path)
+    for words in (
+        ("import", archive, "lab/t", "--key-file", wrong, "--json"),
+        ("copy", "sets", "lab/t", "--to-serializer", "json", "--json"),
+    ):
+        done = command(*words)
+        assert (done.returncode, done.stderr) == (1, b"")
+        assert json.loads(done.stdout)["written"] == 0
+        assert names(tmp_path) == before
+    # A store that is there stays, and an empty one comes of an empty one.
+    (tmp_path / "there").mkdir()
+    assert command("copy", "sets", "there", "--to-serializer", "json").returncode == 1
+    store({}, "nothing")
+    output(command("copy", "nothing", "lab/t"))
+    assert names(tmp_path) == before | {"there", "nothing", "lab"}
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_a_full_disk_leaves_no_new_store(
+    package, command, store, tmp_path, monkeypatch, capfd, others
+):
+    """It has made the shards by then. What another process has put there meanwhile stays."""
+    store(PAIRS)
+    archive = tmp_path / "archive.tar"
+    output(command("export", "s", archive))
+    main = importlib.import_module("nfsdict.cli").main
+    Bulk = importlib.import_module("nfsdict.bulk").Bulk
+
+    def full(bulk, items, count):
+        for item in items:
+            os.makedirs(tmp_path / "lab/t" / item.hexdigest[:2], exist_ok=True)
+        if others:
+            package.NfsDict("lab/t", tmp_path)["k"] = "of another"
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Bulk, "put", full)
+    assert main(["import", "--base-dir", str(tmp_path), str(archive), "lab/t"]) == 2
+    assert "make room" in capfd.readouterr().err
+    if others:
+        assert dict(package.NfsDict("lab/t", tmp_path)) == {"k": "of another"}
+    else:
+        assert names(tmp_path) == {"archive.tar", "s"}
 
 
 def test_a_cut_pipe_brings_the_batches_before_and_is_imported_again(

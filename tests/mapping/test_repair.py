@@ -43,7 +43,9 @@ def test_what_is_damaged_is_moved_aside(damaged, opened):
     assert {aside.read_bytes() for aside in asides} == {b"junk a", b"junk b"}
     assert done.failed == {} and done.removed == []
     assert dict(damaged) == dict(opened()) == {"c": 3}
-    assert damaged.verify().ok
+    found = damaged.verify()
+    assert found.ok and found.unrecognized == []
+    assert set(found.put_aside) == set(done.quarantined.values())
 
 
 @pytest.mark.parametrize("when", ["after verify", "at the rename"])

@@ -114,6 +114,35 @@ def test_what_the_other_host_writes_meanwhile_stays(
     assert list(lab.server.glob("store/*/.nfsdict-*")) == []
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of nordirplus on version 3
+@pytest.mark.parametrize("linked", [False, True])
+def test_where_listings_bring_no_attributes(
+    lab: Lab, package, linked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the other host replaces just before it gets a private name stays. Also if the file that
+    the client knows lives on, as in a backup of hard links."""
+    exclusive = importlib.import_module("nfsdict.storage.exclusive").Exclusive
+    digest = importlib.import_module("nfsdict.core").digest
+    lab.remount("a", "nordirplus")
+    take, other = exclusive.take, package.NfsDict("store", lab.b, lazy=True)
+    late = {digest(key): key for key in LATE}
+
+    def replace_and_take(self, hexdigest: str, private: str) -> bool:
+        if hexdigest in late:
+            other[late[hexdigest]] = "just now!"
+        return take(self, hexdigest, private)
+
+    monkeypatch.setattr(exclusive, "take", replace_and_take)
+    d = fill(package, lab)
+    for file in lab.server.glob("store/??/*.pkl") if linked else ():
+        os.link(file, lab.server / file.name)
+    report = d.prune(max_items=0)
+    assert report.failed == {}
+    assert (report.removed, report.replaced) == (len(OLD) - len(LATE), len(LATE))
+    assert dict(package.NfsDict("store", lab.b)) == dict.fromkeys(LATE, "just now!")
+    assert list(lab.server.glob("store/*/.nfsdict-*")) == []
+
+
 def test_a_removal_takes_2_calls_and_a_shard_some_listings(lab: Lab, package) -> None:
     d = fill(package, lab)
     shards = len({d.path_of(key).parent for key in OLD})

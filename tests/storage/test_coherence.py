@@ -116,6 +116,30 @@ def test_nocto_lists_at_each_miss(nfsdict, opened, on, monkeypatch, kind):
     assert len(listed) >= 3
 
 
+@pytest.mark.parametrize("kind", ["nfs", "nfs4"])
+def test_a_taken_file_that_the_client_takes_for_another_one_goes_back(
+    nfsdict, opened, on, monkeypatch, kind
+):
+    """As with ``nordirplus`` where another host has replaced it, and the replaced one lives on."""
+    module = importlib.import_module("nfsdict.storage.coherence")
+    original = module.inodes_in
+
+    def another(path):
+        return {name: one + name.startswith(".nfsdict-") for name, one in original(path).items()}
+
+    on(kind, "nordirplus")
+    d = opened()
+    d.update(KEYS)
+    monkeypatch.setattr(module, "inodes_in", another)
+    with pytest.raises(OSError, match="tale") as caught:
+        d.pop("1")
+    assert caught.value.errno == errno.ESTALE
+    report = d.prune(max_items=0)
+    assert (report.removed, report.replaced, report.failed) == (0, len(KEYS), {})
+    monkeypatch.undo()
+    assert dict(opened()) == KEYS and not list(d.path.glob("??/.nfsdict-*"))
+
+
 # --- stamps ------------------------------------------------------------------------------------
 
 

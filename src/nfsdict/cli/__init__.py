@@ -32,10 +32,10 @@ ASKED = "_ARGCOMPLETE"  # set in the environment when a shell asks for completio
 EPILOG = """\
 exit status:
   0  done
-  1  get, del, edit, path: no such key; verify, repair: files that can't be read; verify:
-     files that the index contradicts; export, import, copy, migrate: entries that were
-     left out; prune: entries that are left and were to be removed; work: a COMMAND
-     failed; demo: a mismatch
+  1  get, del, edit, path, du: no such key; verify, repair: files that can't be read;
+     verify: files that the index contradicts; export, import, copy, migrate: entries that
+     were left out, or have other values in JSON; prune: entries that are left and were to
+     be removed; work: a COMMAND failed; demo: a mismatch
   N  run: that of a COMMAND that failed
   2  an error: wrong usage, no such store, a damaged value, the system said no
   130  Ctrl-C

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from .. import CorruptValueError, NfsDictError, ReadOnlyError, WrongSerializerError
 from ..errors import text_of
@@ -51,21 +52,29 @@ def _advice(error: BaseException) -> str | None:
 
 def _who_may(path: object) -> str:
     """Who asked for what this user may not do, and whom to ask: the owner of the file, or of the
-    directory that should have it."""
+    directory that should have it, or that should give it up."""
     ask = "ask the owner of the files"
     if isinstance(path, str) and hasattr(os, "geteuid"):
-        while not (status := _status(path)) and path != os.path.dirname(path):
+        path = os.path.abspath(path)
+        while not (status := _refusing(path)) and path != os.path.dirname(path):
             path = os.path.dirname(path)
         if status:
-            ask = f"user {_user(os.geteuid())} may not: ask {_user(status.st_uid)}, owner of {path}"
-    return f"{ask}, for permission, or run this as a user who has it"
+            ask = (
+                f"user {_user(os.geteuid())} may not: ask {_user(status.st_uid)}, owner of {path},"
+            )
+    return f"{ask} for permission, or run this as a user who has it"
 
 
-def _status(path: str) -> os.stat_result | None:
+def _refusing(path: str) -> os.stat_result | None:
+    """The status of what can be the one that refuses: it is there, and is no file that may be read,
+    as files are replaced and not written to."""
     try:
-        return os.stat(path)
+        status = os.stat(path)
     except OSError:
         return None
+    effective = os.access in os.supports_effective_ids
+    may_read = os.access(path, os.R_OK, effective_ids=effective)
+    return None if stat.S_ISREG(status.st_mode) and may_read else status
 
 
 def _user(number: int) -> str:

@@ -19,11 +19,15 @@ from .. import NfsDictError
 from .advice import advised
 from .entries import no_json, value_of
 from .output import DONE, complain
+from .signals import end_on_signals
 from .stores import writing
 
 # So many seconds another process may hold the key's lease while the new value is to be written.
 _PATIENCE = 10.0
+# So many seconds the editor may take to end after a SIGTERM.
+_LAST_MOMENTS = 5.0
 _GONE = object()
+_AS_IT_WAS = "the value is as it was; edit it again, or remove the key with `nfsdict del`"
 
 
 def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
@@ -44,6 +48,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 def edit(arguments: argparse.Namespace) -> int:
     key = arguments.key
+    end_on_signals()
     store = writing(arguments, create=False)
     form, before = _presented(value_of(store, key))
     with store, _draft(arguments, form, before) as draft:
@@ -149,8 +154,13 @@ def _edited(draft: Path, form: _Form) -> bytes:
     user, if there is one to be asked, doesn't want to edit it again."""
     while True:
         _run_editor(draft)
-        text = draft.read_bytes()
         try:
+            text = draft.read_bytes()
+        except FileNotFoundError:
+            raise NfsDictError(f"the editor has removed its file: {_AS_IT_WAS}") from None
+        try:
+            if form is _JSON and not text.strip():
+                raise ValueError(f"the editor has left nothing in its file: {_AS_IT_WAS}")
             form.loads(text)
             return text
         except ValueError as error:
@@ -165,7 +175,14 @@ def _run_editor(draft: Path) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     before = signal.signal(signal.SIGINT, lambda *_: None)  # a Ctrl-C is the editor's
     try:
-        status = subprocess.call([*shlex.split(editor), draft])
+        process = subprocess.Popen([*shlex.split(editor), draft])
+        try:
+            status = process.wait()
+        except SystemExit:  # a signal: the editor may save its text by itself
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_LAST_MOMENTS)
+            raise
     except OSError as error:
         raise NfsDictError(f"{error}; name an editor by $EDITOR") from error
     finally:

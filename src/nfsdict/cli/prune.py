@@ -30,8 +30,8 @@ Durations are 30d, 12h, 90m, 45s or seconds; sizes are bytes, or 50G with K, M, 
 each 1024 of the one before. With --dry-run nothing is removed, and the same is printed.
 
 Prints how many entries were removed and are kept, with the bytes in their files; how
-many are left that were to be removed; how many stay as they are leased or were replaced;
-how many couldn't be removed, and why.
+many are left that were to be removed; how many stay as they are leased or were replaced, so
+that a limit may not be reached; how many couldn't be removed, and why.
 """
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)([smhd]?)")

@@ -16,7 +16,7 @@ from ..storage import Storage
 from ..upkeep import stats as rooms
 from ..upkeep.usage import overhead, usage
 from ..wording import binary, printable
-from .output import DONE, emit, emit_json, encode
+from .output import DONE, NO, complain, emit, emit_json, encode
 from .stores import chosen, kind_of, reading
 
 _WORKERS = 16  # as many as a dictionary's, by default
@@ -40,7 +40,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "prefix counts all keys that begin with it. The largest comes first. Bytes are those in\n"
         "the files; the file system may round each file up to a block. A value is only read if\n"
         "the index doesn't know its key. A quota shows in what is free where the file system\n"
-        "counts by it.",
+        "counts by it. If no key begins with PREFIX that is an error; --json prints zeros then.",
     )
     added.add_argument("prefix", metavar="PREFIX", nargs="?", default="", help="only these keys")
     added.add_argument(
@@ -171,6 +171,8 @@ def du(arguments: argparse.Namespace) -> int:
         }
         emit_json(report)
         return DONE
+    if prefix and not found.keys.files:
+        return complain(f"no such key: none begins with {prefix!r}", NO)
     taken = sorted(found.prefixes.items(), key=lambda one: (-one[1].bytes, one[0]))
     rows = [(binary(one.bytes), f"{one.files:,}", printable(name)) for name, one in taken]
     whole = printable(prefix) if prefix else "all keys"

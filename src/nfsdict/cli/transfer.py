@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from .. import ExportReport, NfsDict, NfsDictError, TransferReport
 from ..serializers import KNOWN, AnySerializer
+from ..storage.shards import remove_empty
 from ..upkeep.migrate import KINDS, Foreign
 from .files import whole_file
 from .output import DONE, NO, complain, show
@@ -29,10 +30,12 @@ from .stores import (
 
 if TYPE_CHECKING:
     from ..upkeep.archive import Archive
+    from ..upkeep.transfer import Source
 
 _PRINTS = (
-    "Prints how many entries were written, were there with the same content, were kept,\n"
-    "and which were left out."
+    "Prints how many entries were written, were there with the same content, were kept;\n"
+    "how many of those written have other values in a store of JSON, which has lists for\n"
+    "tuples and text for other keys of a dict (-v names them); and which were left out."
 )
 _AGAIN = "Interrupted, it can be run again: what is the same isn't written anew."
 
@@ -62,7 +65,8 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
         "that is cut short or damaged nothing is taken. Standard input is taken in batches of\n"
         "64 MiB, or of 65,536 entries: if it is cut short or damaged, those before are taken,\n"
         "and it says how many entries they have; of the batch that was under way nothing is.\n"
-        "Import the whole archive then. A new store to which nothing came is removed.\n"
+        "Import the whole archive then. A new store to which nothing came is removed, unless the\n"
+        "archive has no entry.\n"
         f"{_AGAIN}\n{_PRINTS}\n\n{NAMING}",
         over=(),
     )
@@ -137,9 +141,8 @@ def import_(arguments: argparse.Namespace) -> int:
 
             given = Archive(file)
             _default(arguments, _name_of(given.extension))
-        with _destination(arguments) as store:
-            keep = arguments.keep_existing
-            report = store.import_from(given, keep_existing=keep, jsonl=arguments.jsonl)
+        options = {"keep_existing": arguments.keep_existing, "jsonl": arguments.jsonl}
+        report = _taken(arguments, lambda store: store.import_from(given, **options))
     return _told(report, arguments)
 
 
@@ -153,34 +156,41 @@ def copy(arguments: argparse.Namespace) -> int:
     if arguments.serializer == AUTO and arguments.key_file is None:
         arguments.key_file = arguments.from_key_file
         _default(arguments, chosen(of_source))
-    with _destination(arguments) as store:
-        report = store.copy_from(source, keep_existing=arguments.keep_existing)
-    return _told(report, arguments)
+    return _copied(arguments, source)
 
 
 def migrate(arguments: argparse.Namespace) -> int:
     source = Foreign(arguments.kind, arguments.path)
-    with _destination(arguments) as store:
-        report = store.copy_from(source, keep_existing=arguments.keep_existing)
+    return _copied(arguments, source)
+
+
+def _copied(arguments: argparse.Namespace, source: Source) -> int:
+    keep = arguments.keep_existing
+    report = _taken(arguments, lambda store: store.copy_from(source, keep_existing=keep))
     return _told(report, arguments)
 
 
-@contextmanager
-def _destination(arguments: argparse.Namespace) -> Iterator[NfsDict[Any]]:
-    """The store, opened for writing. If an exception ends the block, and nothing came to a store
-    that wasn't there before, its directory is removed, and those above that were made for it."""
+def _taken(
+    arguments: argparse.Namespace, take: Callable[[NfsDict[Any]], TransferReport]
+) -> TransferReport:
+    """Open the store for writing, and have ``take`` put entries into it. If an exception ends that,
+    or entries were left out, and nothing came to a store that wasn't there before, its directory is
+    removed, and those above that were made for it."""
     path, made = os.path.join(*base_and_name_of(arguments)), []
     while not os.path.lexists(path):
         made.append(path)
         path = os.path.dirname(path)
+    report = None
     try:
         with writing(arguments) as store:
-            yield store
-    except BaseException:
-        with suppress(OSError):  # the system removes no directory that has anything in it
-            for path in made:
-                os.rmdir(path)
-        raise
+            report = take(store)
+        return report
+    finally:
+        if made and (report is None or report.failed):
+            with suppress(OSError):  # the system removes no directory that has anything in it
+                remove_empty(made[0])
+                for path in made[1:]:
+                    os.rmdir(path)
 
 
 @contextmanager
@@ -213,4 +223,5 @@ def _told(
     else:
         for path, reason in report.failed.items():
             complain(f"left out {path}: {reason}")
-    return NO if report.failed else DONE
+    changed = isinstance(report, TransferReport) and report.changed
+    return NO if report.failed or changed else DONE

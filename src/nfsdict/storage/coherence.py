@@ -32,7 +32,9 @@ What a Linux NFS client does, and what is done about it here, in ``files`` and i
 - When the client renames a name, it moves what it remembers of the file along. But the server goes
   by the name: if another host had replaced the file, the server has renamed the new one
   (fs/nfs/dir.c, nfs_rename). So the directory is read anew, as above, before the renamed file is
-  read.
+  read. Mounted with ``nordirplus`` that doesn't help: if the replaced file is gone its handle is
+  stale, but if it lives on by a hard link, as in a backup, the client goes on with it. The numbers
+  of inodes tell, which a listing brings in any case.
 - The client asks for the attributes of all entries with the first page of a listing, and takes them
   over for the directories that it knows. So one listing of the root gives the stamps of all shards,
   if its cached pages were dropped after the call began, and unless the mount forbids READDIRPLUS.
@@ -68,6 +70,7 @@ from .directories import (
     DIRECTORY_FLAGS,
     check_absent,
     drop_pages,
+    inodes_in,
     is_directory,
     look_up_anew,
     read_anew,
@@ -279,14 +282,26 @@ class Coherence:
 
         return with_open(directory, DIRECTORY_FLAGS, read)
 
-    def refresh_dentry(self, path: str) -> None:
-        """Make the client read its dentry for this existing name anew."""
+    def refresh_dentry(self, path: str) -> bool:
+        """Make the client read its dentry for this existing name anew. False if it goes on taking
+        the name for another file than the server has there."""
         directory, name = os.path.split(path)
         if self.kind.lookup is Lookup.NAME:
             look_up_anew(path)
         for _ in range(TRIES if self._listings else 0):
             if any(found == name for found, *_ in self.list(directory)[2]):
                 break
+        inode = self.inodes(directory).get(name)
+        with suppress(FileNotFoundError):
+            return inode is None or inode == self.retry_stale(os.lstat, path).st_ino
+        return True
+
+    def inodes(self, directory: str) -> dict[str, int]:
+        """The inodes' numbers by name, by the server's word, where a client may take a name that it
+        has renamed for another file, as listings bring nothing else; empty elsewhere."""
+        if self.kind.lookup not in (Lookup.NFS, Lookup.LISTING) or self.mounted.lists_attributes():
+            return {}
+        return self.retry_stale(inodes_in, directory)
 
     def revalidate_parent(self, path: str) -> bool:
         """After a miss: revalidate the file's directory. True if the caller has to look again.

@@ -64,6 +64,17 @@ def read_anew(descriptor: int, name: str) -> bool:
     return found
 
 
+def inodes_in(path: str) -> dict[str, int]:
+    """The inode's number of each name in this directory, as the server lists it."""
+
+    def read(descriptor: int) -> dict[str, int]:
+        drop_pages(descriptor)
+        with os.scandir(descriptor) as entries:
+            return {entry.name: entry.inode() for entry in entries}
+
+    return with_open(path, DIRECTORY_FLAGS, read)
+
+
 def look_up_anew(path: str) -> None:
     """Make the system look up this name past what it remembers of it.
 

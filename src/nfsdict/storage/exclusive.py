@@ -161,8 +161,10 @@ class Exclusive:
         return False
 
     def read_taken(self, private: str) -> Found | None:
-        """The content of a file that was taken, None if it is gone. OSError if it can't be read."""
-        self._rules.refresh_dentry(private)
+        """The content of a file that was taken, None if it is gone. OSError if it can't be read, as
+        with ESTALE if the client goes on with a file that was replaced: see ``coherence``."""
+        if not self._rules.refresh_dentry(private):
+            raise failure(errno.ESTALE, named_path(private))
         [content] = self._files.read_paths([private])
         if isinstance(content, OSError):
             number = content.errno or errno.EIO
@@ -238,15 +240,17 @@ class Exclusive:
         path. A later ``repair`` would then bring the entry back, though it was removed since. A
         taker removes such names (``discard``); over NFS a ``del`` or a put doesn't.
         """
-        self._rules.refresh_dentry(private)
-        try:
-            rename_exclusively(private, path)
-        except FileExistsError:
-            self._files.sweep(private)
-        except OSError as error:
-            if error.errno not in _NO_FLAGS:
-                raise
-            self._put_back_by_link(private, path)
+        if self._rules.refresh_dentry(private):
+            try:
+                rename_exclusively(private, path)
+            except FileExistsError:
+                self._files.sweep(private)
+            except OSError as error:
+                if error.errno not in _NO_FLAGS:
+                    raise
+                self._put_back_by_link(private, path)
+        else:  # a link would bring back the file that was replaced; a rename goes by the name
+            self._put_back_by_rename(private, path)
         if self._files.durable:
             self._files.sync_directory(os.path.dirname(path))
 
@@ -260,10 +264,14 @@ class Exclusive:
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            # Neither flags nor links: a put between this look and this rename is lost, as in
-            # ``_add_by_claim``.
-            if not self._values.look(digest_of(path)):
-                os.rename(private, path)
+            self._put_back_by_rename(private, path)
+            return
+        self._files.sweep(private)
+
+    def _put_back_by_rename(self, private: str, path: str) -> None:
+        """A put between the look and the rename is lost, as in ``_add_by_claim``."""
+        if not self._values.look(digest_of(path)):
+            os.rename(private, path)
         self._files.sweep(private)
 
     def quarantine(self, path: str, signature: bytes) -> str | None:
@@ -279,8 +287,9 @@ class Exclusive:
             os.rename(path, aside)
         except FileNotFoundError:
             return None
-        self._rules.refresh_dentry(aside)
-        if same_but_for_ctime(self._rules.mounted.signed(signature_of(os.lstat(aside))), signature):
+        known = self._rules.refresh_dentry(aside)
+        now = self._rules.mounted.signed(signature_of(os.lstat(aside)))
+        if known and same_but_for_ctime(now, signature):
             return aside
         self._put_back(aside, path)
         return None

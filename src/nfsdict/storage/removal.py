@@ -119,14 +119,16 @@ class Removal:
         listed = {f"{directory}/{name}": one for name, _, one, _ in self._rules.list(directory)[2]}
         there = [path for path in paths if path in listed]
         if not self._rules.mounted.lists_signatures():
-            return {path: self._opened(path) for path in there}
+            inodes = self._rules.inodes(directory)
+            return {path: self._opened(path, inodes.get(os.path.basename(path))) for path in there}
         return {
             path: failure(errno.EIO, path) if listed[path] == UNKNOWN else listed[path]
             for path in there
         }
 
-    def _opened(self, path: str) -> bytes | OSError:
-        """The signature of the file under this name, or why it can't be opened."""
+    def _opened(self, path: str, inode: int | None) -> bytes | OSError:
+        """The signature of the file under this name, or why it can't be opened. UNKNOWN, which no
+        file has, if the client opens another one than the server has there: see ``coherence``."""
         if self._rules.kind.lookup is Lookup.NAME:
             self._rules.look_up_anew(path)
         try:
@@ -135,4 +137,6 @@ class Removal:
             )
         except OSError as error:
             return error
+        if inode not in (None, status.st_ino):
+            return UNKNOWN
         return self._rules.mounted.signed(signature_of(status))

@@ -37,6 +37,15 @@ _SHARD_NAMES = frozenset(SHARDS)
 _MANY = 2000
 
 
+def remove_empty(directory: str) -> None:
+    """Remove a store's directory and its shards, as long as there is nothing in them; OSError if
+    there is. Another process that writes to the store meanwhile makes its shard again, unless the
+    whole store is gone by then."""
+    for name in _SHARD_NAMES.intersection(os.listdir(directory)):
+        os.rmdir(f"{directory}/{name}")
+    os.rmdir(directory)
+
+
 class Listing(NamedTuple):
     """One shard directory, listed with attributes."""
 

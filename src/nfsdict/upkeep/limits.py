@@ -23,7 +23,9 @@ class PruneReport:
     left: int = 0
     """entries that were still to be removed when the time limit, or an exception, ended this"""
     leased: int = 0
-    """entries that were to be removed and stay, as some process holds their leases"""
+    """entries that were to be removed and stay, as some process holds their leases: those that are
+    older than the last one to be removed; of all entries, if the limits can't be kept without them.
+    Such a limit isn't reached although nothing is ``left``"""
     replaced: int = 0
     """entries that stay as they were written anew between the listing of their group, just before
     its removal, and their own turn; what was written anew before that listing isn't chosen at all,

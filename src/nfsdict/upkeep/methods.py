@@ -158,8 +158,8 @@ class Upkeep(Moving):
         written anew while this runs isn't removed: each file is renamed, looked at again, and given
         back if it is another one. Should that happen, others find the new entry missing for that
         moment, and one who then makes an entry of that key by ``add`` or assigns to it has the last
-        word. Where the file system has neither hard links nor a rename that replaces nothing,
-        giving back can also overwrite what is assigned in that moment.
+        word. Where the file system has neither hard links nor a rename that replaces nothing, or
+        on NFS with ``nordirplus``, giving back can also overwrite what is assigned in that moment.
 
         Costs an NFS server one or two listings of each directory, three more for each 256 entries
         that are removed there, and two calls for each entry removed. Where a listing brings no

@@ -80,16 +80,15 @@ class Histogram:
         for number, amount in before.items():
             self._bins[number >> 1] = self._bins.get(number >> 1, _NONE).plus(*amount)
 
-    def bin_reaching(self, amount: Amount) -> Bin:
+    def bin_reaching(self, amount: Amount, end: int) -> Bin:
         """The bin with which the entries, counted from the lowest rank, reach this amount; an empty
-        one after all others if they never do."""
-        before, number = _NONE, 0
+        one at ``end``, which is above all of them, if they never do."""
+        before = _NONE
         for number in sorted(self._bins):
             inside = self._bins[number]
             if before.plus(*inside).reaches(amount):
                 return Bin(number << self._shift, (number + 1) << self._shift, before, inside)
             before = before.plus(*inside)
-        end = (number + 1) << self._shift
         return Bin(end, end, before, _NONE)
 
 

@@ -53,6 +53,8 @@ class _Survey(NamedTuple):
     """rank and size of each entry that may be removed"""
     lowest: int | None
     """the lowest rank here, leased ones included"""
+    end: int
+    """all ranks here are lower, those of leased ones too"""
     unknown: list[str]
     """digests of files whose attributes couldn't be told"""
 
@@ -154,12 +156,12 @@ class Prune:
         self._now = self._storage.files.server_time_ns()
         self._live = LiveLeases(self._storage)
         cut = self._plan(shards)
+        planned = self.report.left = cut.amount.items
         self.decided = True
         todo = [shard for shard in shards if self._from.get(shard, cut.rank) < cut.rank]
         if lease is not None and todo:
             self._await_later(time_of(cut.rank))
             self._writer.invalidate_legacy_index()
-        planned = cut.amount.items
         try:
             for _ in self._progress.over(self._removed(todo, cut, lease), len(todo), "prune"):
                 pass
@@ -176,6 +178,7 @@ class Prune:
         aged = first_rank(self._now - int(age * 1e9)) if age is not None else None
         everything = old = Amount()
         histogram = Histogram()
+        end = _NOTHING
         for survey in self._progress.over(self._survey(shards), len(shards), "looking"):
             everything = everything.plus(*survey.all)
             for place, size in survey.ranks:
@@ -184,6 +187,7 @@ class Prune:
                     old = old.plus(1, size)
             if survey.lowest is not None:
                 self._from[survey.shard] = survey.lowest
+            end = max(end, survey.end)
             for name in survey.unknown:
                 self._note_failure(name, "neither its age nor its size can be told")
         self.report.kept, self.report.kept_bytes = everything
@@ -192,12 +196,13 @@ class Prune:
             return _Cut(_NOTHING if aged is None else aged, old)
         before = Amount()
         while True:
-            found = histogram.bin_reaching(wanted.minus(before))
+            # If all that may go isn't enough, those that are leased are counted up to the last one.
+            found = histogram.bin_reaching(wanted.minus(before), end)
             before = before.plus(*found.before)
             if found.inside.items <= 1:
                 return _Cut(found.end, before.plus(*found.inside))
-            histogram = Histogram()
-            for survey in self._survey(shards, found.first, found.end):
+            histogram, end = Histogram(), found.end
+            for survey in self._survey(shards, found.first, end):
                 for place, size in survey.ranks:
                     histogram.add(place, size)
 
@@ -227,6 +232,7 @@ class Prune:
             found = self._listed(shard)
             past = {name: rank(name, one) for name, one in found.items() if self._is_past(one)}
             lowest = min(past.values(), default=None)
+            last = max(past.values(), default=_NOTHING)
             ranks = [
                 (place, file_size(found[name]))
                 for name, place in past.items()
@@ -237,7 +243,7 @@ class Prune:
             unknown = [name for name, one in found.items() if one == UNKNOWN]
             size = sum(map(file_size, found.values()))
             everything = Amount(len(found) - len(unknown), size)
-            return _Survey(shard, everything, ranks, lowest, unknown)
+            return _Survey(shard, everything, ranks, lowest, last + 1, unknown)
 
         with closing(in_parallel(look, shards, self._workers)) as surveys:
             yield from surveys

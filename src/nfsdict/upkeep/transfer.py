@@ -151,4 +151,5 @@ def copy_mapping(writing: Writing, entries: Entries, source: Source) -> Transfer
 
 
 def _item(entries: Entries, key: str, value: Any) -> Item:
-    return Item(digest(key), key, MISSING, entries.dumps((key, entries.freeze(value))))
+    data = entries.dumps((key, entries.freeze(value)))
+    return Item(digest(key), key, MISSING, data, entries.changes(value))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from ..core import digest
 from ..entries import Entries, Entry
 from ..errors import CorruptValueError, described
 from ..index.stack import PackStack
-from ..layout import file_size
+from ..layout import file_size, is_damaged
 from ..parallel import in_parallel
 from ..progress import Progress
 from ..storage import Storage
@@ -37,6 +38,9 @@ class VerifyReport:
     temporary: dict[str, int] = field(default_factory=dict)
     """paths of temporary files, and since when they exist, in ns by the server's clock: writes
     under way, or left by a crash"""
+    put_aside: list[str] = field(default_factory=list)
+    """paths of damaged value files that ``repair`` has put aside. Nothing reads them: remove them
+    when you need them no more"""
     unrecognized: list[str] = field(default_factory=list)
     """paths in the shard directories that nfsdict neither wrote nor touches"""
 
@@ -86,7 +90,9 @@ def verify(
     def pieces() -> Iterator[_Piece]:
         for shard in in_parallel(listed, present, workers, size=packs.size):
             total.temporary.update(shard.temporary)
-            total.unrecognized.extend(shard.unrecognized)
+            for path in shard.unrecognized:
+                aside = is_damaged(os.path.basename(path))
+                (total.put_aside if aside else total.unrecognized).append(path)
             files = ((name, file_size(one)) for name, one in shard.signatures.items())
             parts = list(batches(files))
             for number, (names, size) in enumerate(parts, 1):

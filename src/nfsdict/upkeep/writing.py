@@ -6,6 +6,7 @@ directory is listed, and files of the same size are read and compared.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -18,6 +19,8 @@ from ..one_key import OneKey
 from ..parallel import IN_FLIGHT, in_parallel
 from ..progress import Progress
 from ..storage import Storage
+
+log = logging.getLogger("nfsdict")
 
 # So many bytes are written together. What is read ahead of them, and what is read to be compared
 # with them, is in memory meanwhile: 64 MiB in all.
@@ -36,6 +39,10 @@ class TransferReport:
     """number of entries that were there with the same content, and were left as they are"""
     kept: int = 0
     """with ``keep_existing``: number of keys that had an entry, whatever its value"""
+    changed: int = 0
+    """number of entries, of those that were written or were there with the same content, whose
+    values are others here: JSON has lists for tuples, text for other keys of a ``dict``, and no
+    classes; the log names them at INFO. Of a serializer of the user's own it isn't known"""
     failed: dict[str, str] = field(default_factory=dict)
     """keys that were left out, or names of files, and why: damaged there, or with a value that
     can't be decoded, or that this serializer can't write"""
@@ -59,7 +66,7 @@ class Writing:
         self._one_key = one_key
         self._workers = workers
         self._keep_existing = keep_existing
-        self._written = self._same = self._kept = 0
+        self._written = self._same = self._kept = self._changed = 0
         self.failed: dict[str, str] = {}
         """see ``TransferReport``; filled by whoever makes the items, too"""
 
@@ -78,17 +85,23 @@ class Writing:
 
     def report(self) -> TransferReport:
         """What was done so far."""
-        return TransferReport(self._written, self._same, self._kept, self.failed)
+        return TransferReport(self._written, self._same, self._kept, self._changed, self.failed)
 
     def _take_batch(self, batch: list[Item]) -> None:
         there = self._there(batch)
         if self._keep_existing:
             self._kept += len(there)
-            self._add([item for item in batch if item.hexdigest not in there])
+            batch = self._add([item for item in batch if item.hexdigest not in there])
         else:
             same = self._same_as(batch, there)
             self._same += len(same)
             self._put([item for item in batch if item.hexdigest not in same])
+        for item in batch:
+            if item.changed:
+                self._changed += 1
+                log.info(
+                    "%s: the value of %r is another one here", self._storage.directory, item.key
+                )
 
     def _there(self, batch: list[Item]) -> dict[str, int]:
         """The digests of this batch that have a file, with its size."""
@@ -127,8 +140,8 @@ class Writing:
         if failed:
             raise BatchError(failed)
 
-    def _add(self, items: list[Item]) -> None:
-        """Create these entries, but where another process was faster."""
+    def _add(self, items: list[Item]) -> list[Item]:
+        """Create these entries, but where another process was faster; returns those created."""
         failed: dict[str, OSError] = {}
 
         def add(item: Item) -> bool | None:
@@ -143,6 +156,7 @@ class Writing:
         self._kept += outcomes.count(False)
         if failed:
             raise BatchError(failed)
+        return [item for item, added in zip(items, outcomes) if added]
 
 
 def _batched(items: Iterable[Item]) -> Iterator[list[Item]]:
