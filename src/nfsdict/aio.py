@@ -38,8 +38,8 @@ class AsyncNfsDict(AsyncOnce[V]):
     """The methods of a dictionary that may ask the server, as coroutines; ``d.aio`` is one of it.
 
     What is in memory is given at once. Every other call is made in a thread, of which the
-    dictionary has at most ``workers`` for this, and none while there is nothing to do. A call that
-    waits, for a key, a lease or a change, has no thread while it waits.
+    dictionary has at most ``workers`` for this; each ends when there was nothing to do for 0.1 s. A
+    call that waits, for a key, a lease or a change, has no thread while it waits.
 
     Each method promises what the dictionary's own of that name does. Beside that, if it is
     cancelled (as by ``asyncio.timeout``):
