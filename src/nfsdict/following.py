@@ -49,6 +49,7 @@ class Following(Generic[V]):
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
+        A replacement by an equal value is told too, as its file is another one.
         Costs at most 4 calls to an NFS server if nothing changed, or one for each of up to 256
         directories where a listing brings no attributes. Each directory that changed is listed, and
         its new files are read. Values that were read before are read again if they were replaced.
@@ -71,10 +72,10 @@ class Following(Generic[V]):
         dictionary ends the loop at once, from another thread or a signal handler too, and so does
         ``close`` of the generator, or leaving the loop.
 
-        Each watch tells every change, whatever other watches, ``refresh``, ``refresh_every``,
-        ``sync`` and lookups have found meanwhile, unless this process has changed the key since. A
-        lazy dictionary that has listed nothing yet begins with a listing, which tells only of keys
-        that it knew. In a call that interrupts another one, and while a value is decoded, an empty
+        Each watch tells every change, a replacement by an equal value too, whatever other watches,
+        ``refresh``, ``refresh_every``, ``sync`` and lookups have found meanwhile, unless this
+        process has changed the key since. A lazy dictionary that has listed nothing yet begins with
+        a listing, which tells only of keys that it knew. In a call that interrupts another one, and while a value is decoded, an empty
         set is yielded, as such a call can't look.
 
         A look costs an NFS server what ``refresh`` costs: while nothing changes 4 calls and up to
