@@ -82,6 +82,11 @@ def test_a_serializer_without_bytes_is_refused(opened, backend):
         backend(opened(serializer="json")).append_logs(records(0))
 
 
+def test_what_is_no_dictionary_is_refused(backend):
+    with pytest.raises(TypeError, match="NfsDict, not dict"):
+        backend({})
+
+
 def test_a_read_only_journal_is_read(opened, backend, nfsdict):
     backend(opened(serializer="bytes")).append_logs(records(0))
     journal = backend(opened(serializer="bytes", read_only=True))

@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import CorruptValueError, described
+from ..mapping import NfsDict
 
 try:
     from optuna.storages.journal import BaseJournalBackend
@@ -22,9 +23,6 @@ except ImportError:
     raise ImportError(
         "nfsdict.integrations.optuna needs Optuna 4 or newer: pip install 'nfsdict[optuna]'"
     ) from None
-
-if TYPE_CHECKING:
-    from ..mapping import NfsDict
 
 log = logging.getLogger("nfsdict")
 
@@ -60,10 +58,13 @@ class NfsDictJournalBackend(BaseJournalBackend, BaseJournalSnapshot):
         OSError: as of ``NfsDict``. After UncertainWriteError the record may be there.
         CorruptValueError: the file of a record is damaged; ``repair`` would hide all later ones, so
             restore it. A damaged snapshot is passed over.
-        TypeError: a record that has no JSON; a serializer that takes no ``bytes``.
+        TypeError: a record that has no JSON; a serializer that takes no ``bytes``; ``mapping`` is
+            no NfsDict.
     """
 
     def __init__(self, mapping: NfsDict[bytes]) -> None:
+        if not isinstance(mapping, NfsDict):
+            raise TypeError(f"mapping is an NfsDict, not {type(mapping).__name__}")
         self.mapping = mapping
         # All records below this number are known to exist.
         self._seen = 0
