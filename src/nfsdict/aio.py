@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from .arguments import checked_seconds, plain
+from .arguments import checked_seconds, deadline, plain
 from .coordination.async_once import AsyncOnce
 from .coordination.leases import Lease, pauses
 from .core import MISSING
@@ -110,7 +110,7 @@ class AsyncNfsDict(AsyncOnce[V]):
     async def wait_for(self, key: str, timeout: float | None = None) -> V:
         """The value, once some host has written it: as ``NfsDict.wait_for``."""
         key = plain(key)
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         for pause in pauses():
             value: Any = await self.get(key, MISSING, fresh=True)
             if value is not MISSING:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from .arguments import checked_seconds, plain
+from .arguments import checked_seconds, deadline, plain
 from .core import MISSING
 from .logs import told
 
@@ -75,8 +75,9 @@ class Following(Generic[V]):
         Each watch tells every change, a replacement by an equal value too, whatever other watches,
         ``refresh``, ``refresh_every``, ``sync`` and lookups have found meanwhile, unless this
         process has changed the key since. A lazy dictionary that has listed nothing yet begins with
-        a listing, which tells only of keys that it knew. In a call that interrupts another one, and while a value is decoded, an empty
-        set is yielded, as such a call can't look.
+        a listing at the first look, which tells only of keys that it knew: what was written to
+        others before that look is not told. In a call that interrupts another one, and while a
+        value is decoded, an empty set is yielded, as such a call can't look.
 
         A look costs an NFS server what ``refresh`` costs: while nothing changes 4 calls and up to
         100 KiB of replies, as they have the attributes of 256 directories, twice. So a thousand
@@ -91,10 +92,11 @@ class Following(Generic[V]):
         """Wait until some host has written the key, and return its value.
 
         Asks the server after pauses of 10 ms at first, growing to 1 s. TimeoutError if there is no
-        value after ``timeout`` seconds; None waits for ever.
+        value after ``timeout`` seconds; None waits for ever. ValueError or TypeError for a timeout
+        that is negative or no number.
         """
         key = plain(key)  # TypeError for one that isn't a str: waiting would never end
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         pause = 0.01
         while True:
             value: Any = cast(Any, self).get(key, MISSING, fresh=True)

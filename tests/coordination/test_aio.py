@@ -120,6 +120,10 @@ def test_errors_are_the_dictionarys_own(nfsdict, opened, d):
             await d.aio.set(5, 1)
         with pytest.raises(TypeError):
             await d.aio.wait_for(5)
+        with pytest.raises(TypeError, match="timeout"):
+            await d.aio.wait_for("k", "1")
+        with pytest.raises(ValueError, match="timeout"):
+            await d.aio.wait_for("k", float("nan"))
         with pytest.raises(ValueError, match="interval"):
             d.aio.watch(0)
         with pytest.raises(ValueError, match="lease"):
@@ -483,7 +487,7 @@ def test_a_lease_that_comes_after_the_cancellation_is_released(d, monkeypatch):
 # --- values made once ----------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["function", "coroutine function", "partial"])
+@pytest.fixture(params=["function", "coroutine function", "partial", "object", "partial of object"])
 def creator_of(request):
     """A creator of that kind, which calls this function."""
 
@@ -495,10 +499,16 @@ def creator_of(request):
         async def with_argument(argument):
             return await coroutine()
 
+        class Object:
+            async def __call__(self, argument=None):
+                return await coroutine()
+
         return {
             "function": function,
             "coroutine function": coroutine,
             "partial": functools.partial(with_argument, 1),
+            "object": Object(),
+            "partial of object": functools.partial(Object(), 1),
         }[request.param]
 
     return creator_of

@@ -406,12 +406,17 @@ def test_bad_seconds(opened, seconds):
         d.watch(seconds)
     with pytest.raises(ValueError, match="refresh_every"):
         opened(refresh_every=seconds)
+    if seconds != 0:
+        with pytest.raises(ValueError, match="timeout"):
+            d.wait_for("missing", timeout=seconds)
 
 
 @pytest.mark.parametrize("seconds", ["1", [1]])
 def test_no_seconds(opened, seconds):
     with pytest.raises(TypeError):
         opened().watch(seconds)
+    with pytest.raises(TypeError, match="timeout"):
+        opened().wait_for("missing", timeout=seconds)
     with pytest.raises(TypeError):
         opened(refresh_every=seconds)
 
