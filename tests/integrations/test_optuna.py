@@ -104,7 +104,7 @@ def test_a_damaged_record_is_an_error(mapping, opened, backend, nfsdict):
     other = backend(pickle.loads(pickle.dumps(mapping)))
     reading = other.read_logs(0)
     assert next(reading) == {"record": 0}
-    with pytest.raises(nfsdict.CorruptValueError):
+    with pytest.raises(nfsdict.CorruptValueError, match=f"{key(1)}.*restore this file"):
         next(reading)
 
 

@@ -210,9 +210,10 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
         """Remove the results that were written first, until the limits are kept.
 
         Called by ``Memory.reduce_size``. One process does so at a time: meanwhile another one's
-        call removes nothing, which is a CacheWarning, as is a result that can't be removed. What is
-        told of a call goes after its result; what is left of it where this was killed in between,
-        the next call removes. ValueError or TypeError for what is no limit; else raises as
+        call removes nothing, which is a CacheWarning, as is a result that can't be removed. If some
+        of what goes was written in the last 3 s, it waits until that is older: 3.3 s at most. What
+        is told of a call goes after its result; what is left of it where this was killed in
+        between, the next call removes. ValueError or TypeError for what is no limit; else raises as
         ``NfsDict.prune``.
         """
         if age_limit is not None and age_limit < timedelta(0):

@@ -72,10 +72,22 @@ class NfsDictJournalBackend(BaseJournalBackend, BaseJournalSnapshot):
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """The records from this number on, each read when it is asked for."""
         number = log_number_from
-        while (record := self.mapping.get(_key(number))) is not None:
+        while (record := self._record(number)) is not None:
             number += 1
             self._seen = max(self._seen, number)
             yield json.loads(record)
+
+    def _record(self, number: int) -> bytes | None:
+        try:
+            return self.mapping.get(_key(number))
+        except CorruptValueError as error:
+            reason = (
+                f"{error.reason}; restore this file from a backup: if it is removed, or moved by "
+                "repair(), all later records are hidden"
+            )
+            raise CorruptValueError(
+                error.path, reason, error.signature, error.key, error.foreign
+            ) from error
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append these records. Returns when all are in the store."""
