@@ -123,7 +123,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         CorruptValueError: (a KeyError) the file of the key asked for is damaged.
         WrongSerializerError: the store holds only entries of other serializers. Raised by the
             opening, or when lazy by the first miss or listing. To find out, a store without any
-            entry of this serializer is listed whole, once.
+            entry of this serializer is listed whole, once. A write to a lazy one asks nothing: so
+            the first entry of a second serializer is put beside the others on purpose.
         TypeError: a key that isn't a ``str``, when writing; when reading or removing, such a key
             counts as missing. ``mode``, ``workers`` or ``cache_bytes`` that isn't an int.
     """

@@ -40,7 +40,7 @@ def test_exactly_one_adds(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_exactly_one_adds_where_hard_links_are_refused(lab: Lab, tmp_path: Path) -> None:
-    check_adds(lab, race(lab, tmp_path, "    without_links()\n" + ADD, 4))
+    check_adds(lab, race(lab, tmp_path, ADD, 4, links=False))
 
 
 def test_exactly_one_setdefault_sets_and_all_return_its_value(lab: Lab, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def serving(address: str) -> int:
     return process
 
 
-@pytest.mark.shared(server="smb", options="actimeo=0,closetimeo=0,nolease", timeout=400)
+@pytest.mark.shared(server="smb", timeout=400)
 def test_what_was_popped_is_not_given_back_though_the_server_forgot_to_remove_it(
     lab: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.aging import age
+from support.meeting import MEET, WITHOUT_LINKS
 
 ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "1000"))
 PROCESSES = 4
@@ -141,39 +142,26 @@ def test_keys_are_str_and_a_read_only_store_changes_nothing(nfsdict, opened, cal
 
 # --- races ------------------------------------------------------------------------------------
 
-# Each round starts when all have come to it: each process counts its rounds in memory that all map.
 RACE = """
-import json, mmap, os, sys
+import json, sys
 import nfsdict
 base, who, processes, rounds = sys.argv[1], *map(int, sys.argv[2:5])
+board = base + "/board"
 d = nfsdict.NfsDict("s", base, lazy=True, durable=False)
-memory = mmap.mmap(os.open(base + "/board", os.O_RDWR), 8 * processes)
-come = memoryview(memory).cast("q")
-def meet():
-    come[who] += 1
-    while min(come) < come[who]:
-        os.sched_yield()
 results = []
+"""
+ROUND = """
 for number in range(rounds):
     key = f"key {number}"
     meet()
-"""
-WITHOUT_LINKS = """
-import errno, os, nfsdict.storage.files
-original = nfsdict.storage.files.write_files
-def write_files(files, mode, durable, synced, exclusive):
-    if not exclusive:
-        return original(files, mode, durable, synced, exclusive)
-    there = os.path.isdir(os.path.dirname(files[0][0]))
-    return [(1, errno.EPERM) if there else (0, errno.ENOENT)]
-nfsdict.storage.files.write_files = write_files
 """
 
 
 def race(base, call, rounds=ROUNDS, prologue=""):
     """For each round what the call gave in each process."""
     (base / "board").write_bytes(bytes(8 * PROCESSES))
-    script = prologue + RACE + f"    results.append({call})\nprint(json.dumps(results))\n"
+    each = f"{ROUND}    results.append({call})\n"
+    script = prologue + RACE + MEET + each + "print(json.dumps(results))\n"
     processes = [
         subprocess.Popen(
             [sys.executable, "-c", script, *map(str, (base, who, PROCESSES, rounds))],

@@ -164,7 +164,7 @@ def test_it_is_asked_for_once(mounted, store, monkeypatch):
 
 # --- what its options do -----------------------------------------------------------------------
 
-MENDS = "actimeo=0,closetimeo=0"
+MENDS = "actimeo=0,closetimeo=0,nolease"
 BREAK = [
     ("nfs4", "rw,nocto,nordirplus", "cto,rdirplus"),
     ("nfs", "rw,vers=3,rdirplus=none,nocto", "cto,rdirplus"),
@@ -185,6 +185,7 @@ HOLD = [
     ("nfs", "soft,nolock,noac,lookupcache=none,local_lock=all,actimeo=600"),
     ("cifs", "rw,cache=strict,actimeo=0,closetimeo=0"),
     ("cifs", "rw,actimeo=0"),
+    ("cifs", "rw,cache=strict,actimeo=0,closetimeo=0,nolease"),
     ("9p", "rw,trans=tcp"),
     ("9p", "rw,cache=none"),
     ("9p", "rw,cache=0"),
@@ -275,9 +276,7 @@ def test_an_unsafe_mount_is_warned_of_once(nfsdict, opened, on, recwarn):
         warning.category is nfsdict.UnsafeMountWarning
         and warning.filename == opened.__code__.co_filename
     )
-    assert "actimeo=0,closetimeo=0" in str(warning.message) and "simplefilter" in str(
-        warning.message
-    )
+    assert MENDS in str(warning.message) and "simplefilter" in str(warning.message)
 
 
 @pytest.mark.filterwarnings("error::UserWarning")

@@ -6,43 +6,26 @@ import importlib
 import json
 import os
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 from lab.laboratory import Lab
 
+from .meeting import MEET, WITHOUT_LINKS
 from .proof import FACTOR
 
 # For each test and version of NFS, and on other servers; more takes proportionally longer.
 ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "150"))
-SHORT_ROUNDS = 30 * FACTOR
+SHORT_ROUNDS = ROUNDS // 5 * FACTOR
 PROCESSES = 4
 SECONDS = 240 + max(ROUNDS // 5, SHORT_ROUNDS * 2)
 
-# Each round starts when all have come to it: each process counts its rounds in memory that all map.
 RACE = """
-    import errno, json, mmap, os, struct, sys
-    import nfsdict, nfsdict.storage.files
-
-    base, who, processes, rounds, board = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
-    d = nfsdict.NfsDict("store", base, lazy=True, durable=who % 2 == 0)
-    memory = mmap.mmap(os.open(board, os.O_RDWR), 8 * processes)
-    come = memoryview(memory).cast("q")
-
-    def meet():
-        come[who] += 1
-        while min(come) < come[who]:
-            os.sched_yield()
-
-    def without_links():
-        original = nfsdict.storage.files.write_files
-        def write_files(files, mode, durable, synced, exclusive):
-            if not exclusive:
-                return original(files, mode, durable, synced, exclusive)
-            there = os.path.isdir(os.path.dirname(files[0][0]))
-            return [(1, errno.EPERM) if there else (0, errno.ENOENT)]
-        nfsdict.storage.files.write_files = write_files
-
-    results = []
+import json, sys
+import nfsdict
+base, who, processes, rounds, board = sys.argv[1], *map(int, sys.argv[2:5]), sys.argv[5]
+d = nfsdict.NfsDict("store", base, lazy=True, durable=who % 2 == 0)
+results = []
 """
 
 
@@ -50,13 +33,16 @@ def rounds_on(lab: Lab) -> int:
     return ROUNDS if lab.configuration.server == "knfsd" else SHORT_ROUNDS
 
 
-def race(lab: Lab, directory: Path, body: str, part: int = 1) -> list[list[Any]]:
+def race(
+    lab: Lab, directory: Path, body: str, part: int = 1, *, links: bool = True
+) -> list[list[Any]]:
     """For each round what the body appended to ``results`` in each process. One in so many of the
     rounds are run."""
     rounds = rounds_on(lab) // part
     board = directory / "board"
     board.write_bytes(bytes(8 * PROCESSES))
-    code = RACE + body + "\n    print(json.dumps(results))\n"
+    code = ("" if links else WITHOUT_LINKS) + RACE + MEET + dedent(body)
+    code += "print(json.dumps(results))\n"
     clients = [lab.a, lab.b]
     processes = [
         lab.spawn(code, clients[who % 2], who, PROCESSES, rounds, board) for who in range(PROCESSES)
@@ -81,12 +67,12 @@ def opened(path: Path) -> Any:
 
 
 SETDEFAULT = """
-    for number in range(rounds):
-        key = f"key {number}"
-        if number % 2:
-            assert d.get(key) is None
-        meet()
-        results.append(d.setdefault(key, who))
+for number in range(rounds):
+    key = f"key {number}"
+    if number % 2:
+        assert d.get(key) is None
+    meet()
+    results.append(d.setdefault(key, who))
 """
 
 

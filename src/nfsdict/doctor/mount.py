@@ -43,7 +43,7 @@ def _option(mount: Mount, known: mounts.Finding) -> Finding:
     of_type = known.option in (mount.type, "unknown type")
     if not known.breaks and not known.mount_with and not of_type:
         return Finding("mount", known.option, "OK", effect)
-    seen, breaks = effect, "no promise that is known; it costs time."
+    seen, breaks = effect, "no promise that is known."
     if known.breaks:
         seen, breaks = "it is mounted so.", effect
     advice = _mend(mount, known.mount_with) if known.mount_with else ELSEWHERE

@@ -204,7 +204,7 @@ class Finding(NamedTuple):
     mount_with: str
     """the options to mount with in its place; "" if nothing has to be done"""
     breaks: bool
-    """whether a promise is broken; else it costs time, or nothing"""
+    """whether a promise is broken; else it costs time, can make a call hang, or does nothing"""
 
 
 def examine(path: str) -> tuple[Mount, list[Finding]]:
@@ -323,10 +323,15 @@ def _of_smb(mount: Mount) -> list[Finding]:
     if mount.option("cache") == "loose":
         effect = "what others write isn't seen while a file is cached"
         found.append(Finding("cache=loose", effect, f"cache=strict,{_SMB_OPTIONS}", True))
+    if mount.option("nolease") is None:
+        # Seen with Samba 4.17, which then hasn't answered the call to open a file whose lease it
+        # was asking back, nor its holder anything.
+        effect = "reading a value that another host takes at that moment can hang in the system"
+        found.append(Finding("lease", effect, _SMB_OPTIONS, False))
     return found
 
 
-_SMB_OPTIONS = "actimeo=0,closetimeo=0"
+_SMB_OPTIONS = "actimeo=0,closetimeo=0,nolease"
 
 
 def _caches_9p(mount: Mount) -> bool:

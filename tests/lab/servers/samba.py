@@ -40,8 +40,9 @@ directory mask = 0777
 
 class Samba(Server):
     NEEDED: ClassVar = {"smbd": "samba", "smbpasswd": "samba", "mount.cifs": "cifs-utils"}
-    # By default the client keeps attributes for a second, and a closed file for another one.
-    OPTIONS = "actimeo=0,closetimeo=0"
+    # By default the client keeps attributes for a second, and a closed file for another one, and it
+    # asks for leases: Samba may leave an opening unanswered for which it asks one back.
+    OPTIONS = "actimeo=0,closetimeo=0,nolease"
 
     def __init__(self) -> None:
         self._daemons = Daemons()
