@@ -125,7 +125,9 @@ def is_coroutine_function(function: object) -> bool:
 
     while isinstance(function, partial):
         function = function.func
-    return iscoroutinefunction(function) or iscoroutinefunction(type(function).__call__)
+    if iscoroutinefunction(function):
+        return True
+    return callable(function) and iscoroutinefunction(type(function).__call__)
 
 
 def check_file(file: object, call: str, mode: str) -> None:

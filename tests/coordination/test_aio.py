@@ -128,6 +128,8 @@ def test_errors_are_the_dictionarys_own(nfsdict, opened, d):
             d.aio.watch(0)
         with pytest.raises(ValueError, match="lease"):
             await d.aio.get_or_create("k", dict, lease=0)
+        with pytest.raises(TypeError, match="callable"):
+            await d.aio.get_or_create("k", 5)
         reader = opened(read_only=True).aio
         for call in (reader.set("k", 1), reader.update(k=1), reader.get_or_create("k", dict)):
             with pytest.raises(nfsdict.ReadOnlyError):
