@@ -42,7 +42,7 @@ def save(path: Path, array: Any) -> None:
 
 def opened(row: str, base: Path) -> Any:
     signed = nfsdict.signed("buffers", key=bytes(32))
-    serializer = signed if row == "buffers, signed" else row
+    serializer: Any = signed if row == "buffers, signed" else row
     return nfsdict.NfsDict(row.replace(" ", ""), base, serializer, lazy=True)
 
 

@@ -75,7 +75,7 @@ def compare(directory: Path, size: int, count: int, compressed: bool, rounds: in
         return elapsed
 
     def by_store(action: Callable[[Store], float]) -> dict[str, Callable[[], float]]:
-        return {name: lambda store=store: action(store) for name, store in stores.items()}
+        return {name: partial(action, store) for name, store in stores.items()}
 
     title = f"{count} chunks of {size >> 10} KiB{', compressed' if compressed else ''}, a chunk"
     operations = {

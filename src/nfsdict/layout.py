@@ -80,6 +80,11 @@ def is_private(path: str) -> bool:
     return os.path.basename(path).startswith(_PRIVATE)
 
 
+def is_named(path: str) -> bool:
+    """Whether the path has the name of a key, or a private one: if it is there, so is its value."""
+    return is_private(path) or not os.path.basename(path).startswith(TEMPORARY)
+
+
 def named_path(private: str) -> str:
     """The value file's own path, from its private path."""
     shard, name = os.path.split(private)

@@ -68,7 +68,8 @@ def smb(files, monkeypatch):
                 vanishing.setdefault(target, now[0] + after)
             raise OSError(number, os.strerror(number), source)
 
-        monkeypatch.setattr(files, "time", types.SimpleNamespace(sleep=sleep))
+        clock = types.SimpleNamespace(sleep=sleep, monotonic=lambda: now[0])
+        monkeypatch.setattr(files, "time", clock)
         monkeypatch.setattr(os, "replace", replace)
         return failed
 
@@ -172,6 +173,47 @@ def test_a_rename_that_was_carried_out(opened, smb, quick, number):
     smb(1, number, done=True)
     d["a"] = "new"
     assert d.get("a", fresh=True) == "new" and left(d) == []
+
+
+@pytest.mark.parametrize("number", [*REFUSALS, errno.ENOENT])
+@pytest.mark.parametrize("meanwhile", ["replaced", "removed"])
+def test_a_rename_that_was_carried_out_before_others_changed_it(
+    opened, smb, quick, monkeypatch, number, meanwhile
+):
+    d, other = opened(durable=False), opened(durable=False)
+    d["a"] = "old"
+    smb(1, number, done=True)
+    change_after_a_refusal(other, monkeypatch, meanwhile)
+    d["a"] = "new"
+    d.refresh()
+    assert dict(d) == dict(opened()) == ({"a": "theirs"} if meanwhile == "replaced" else {})
+    assert left(d) == []
+
+
+def test_after_a_long_sleep_a_repair_may_have_dropped_it(nfsdict, opened, smb, files, monkeypatch):
+    monkeypatch.setattr(files, "PAUSES", (3600.0,))
+    d, other = opened(durable=False), opened(durable=False)
+    d["a"] = "old"
+    smb(1, done=True)
+    change_after_a_refusal(other, monkeypatch, "replaced")
+    with pytest.raises(nfsdict.UncertainWriteError):
+        d["a"] = "new"
+    assert dict(opened()) == {"a": "theirs"} and left(d) == []
+
+
+def change_after_a_refusal(other, monkeypatch, how):
+    """Have another process replace or remove the value when a refused put looks what lies there."""
+    original = type(other._values).lies_there
+
+    def lies_there(self, path):
+        monkeypatch.setattr(type(other._values), "lies_there", original)
+        if how == "replaced":
+            other["a"] = "theirs"
+        else:
+            del other["a"]
+        return original(self, path)
+
+    monkeypatch.setattr(type(other._values), "lies_there", lies_there)
 
 
 def test_a_missing_shard_is_made(opened):

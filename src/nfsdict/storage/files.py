@@ -13,7 +13,7 @@ from typing import TypeVar
 from ..content import Content, Data
 from ..core import prepare_files, publish_files, read_aligned, read_files, write_files
 from ..errors import UncertainWriteError, failure
-from ..layout import NEW_DIRECTORY, is_private, random_name, temporary_name, whole_seconds
+from ..layout import NEW_DIRECTORY, is_named, random_name, temporary_name, whole_seconds
 from ..opening import with_open
 from .coherence import NO_NAMES, Coherence
 from .directories import DIRECTORY_FLAGS, is_directory
@@ -302,14 +302,14 @@ class Files:
         return self._rules.clock.lower_bound()
 
     def remove(self, path: str) -> None:
-        """Remove a file under a temporary or private name. FileNotFoundError if it is gone.
+        """Remove a file. FileNotFoundError if it is gone.
 
-        Where it can linger (see ``Kind.lingers``), a private name is first given up for a
-        temporary one, as from there ``repair`` gives the file back to nobody: with that it is
-        done. Then the file is removed again, 1.3 s long, until no listing has it; if it is still
-        there, ``repair`` removes it.
+        Where it can linger (see ``Kind.lingers``), the name of a key, or a private one, is first
+        given up for a temporary one, where nobody finds the value and from where ``repair`` gives
+        it back to nobody: with that it is done. Then the file is removed again, 1.3 s long, until
+        no listing has it; if it is still there, ``repair`` removes it.
         """
-        if not (self._rules.kind.lingers and is_private(path)):
+        if not (self._rules.kind.lingers and is_named(path)):
             os.unlink(path)
             return
         shard = os.path.dirname(path)

@@ -26,6 +26,8 @@ log = logging.getLogger("nfsdict")
 # Steps of a write, as the core numbers them. A write that failed at the first has left nothing; one
 # that failed at the second may have left the new file under its name.
 _WRITING, _PUBLISHING = 0, 1
+# So many seconds no ``repair`` takes a private name for one that a crash left.
+_YOUNG = 60.0
 
 Outcome = Union[bytes, tuple[int, int], OSError]
 """What came of writing a file: its signature; or the step that failed and its errno, as the core's
@@ -267,6 +269,7 @@ class ValueFiles:
             with suppress(OSError):
                 self._files.sweep(private)  # its rename may have been done, and the reply lost
             return _WRITING, outcome[1]
+        begun = time.monotonic()
         number = errno.EIO
         there: Found | OSError | None = None
         # On SMB a file whose replacement was refused was gone 50 ms later, and the next rename
@@ -280,9 +283,13 @@ class ValueFiles:
             time.sleep(pause)
             there = self.lies_there(path)
             with suppress(OSError):
-                if not self._files.is_there(private):  # our rename, or a repair, moved it
+                if not self._files.is_there(private):
                     if isinstance(there, tuple) and holds(there[0], data):
                         return there[1]
+                    if time.monotonic() < begun + _YOUNG:
+                        # Our rename was carried out, and others replaced or removed the value.
+                        return self._signature_now(path, outcome)
+                    # A repair may have removed it, as the key had another value.
                     return UncertainWriteError(number, os.strerror(number), path)
         if isinstance(there, tuple) or (there and there.errno in NO_FILE):
             with suppress(OSError):
@@ -409,12 +416,12 @@ class ValueFiles:
 
     def _remove(self, path: str) -> bool:
         try:
-            self._rules.retry_stale(os.unlink, path)
+            self._rules.retry_stale(self._files.remove, path)
         except FileNotFoundError:
             if not self._rules.revalidate_parent(path):
                 return False
             try:
-                self._rules.retry_stale(os.unlink, path)
+                self._rules.retry_stale(self._files.remove, path)
             except FileNotFoundError:
                 return False
         return True
