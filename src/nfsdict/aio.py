@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, overload
 
-from .arguments import checked_seconds, plain
+from .arguments import checked_seconds, deadline, plain
 from .coordination.async_once import AsyncOnce
 from .coordination.leases import Lease, pauses
 from .core import MISSING
@@ -38,8 +38,8 @@ class AsyncNfsDict(AsyncOnce[V]):
     """The methods of a dictionary that may ask the server, as coroutines; ``d.aio`` is one of it.
 
     What is in memory is given at once. Every other call is made in a thread, of which the
-    dictionary has at most ``workers`` for this, and none while there is nothing to do. A call that
-    waits, for a key, a lease or a change, has no thread while it waits.
+    dictionary has at most ``workers`` for this; each ends when there was nothing to do for 0.1 s. A
+    call that waits, for a key, a lease or a change, has no thread while it waits.
 
     Each method promises what the dictionary's own of that name does. Beside that, if it is
     cancelled (as by ``asyncio.timeout``):
@@ -110,7 +110,7 @@ class AsyncNfsDict(AsyncOnce[V]):
     async def wait_for(self, key: str, timeout: float | None = None) -> V:
         """The value, once some host has written it: as ``NfsDict.wait_for``."""
         key = plain(key)
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         for pause in pauses():
             value: Any = await self.get(key, MISSING, fresh=True)
             if value is not MISSING:

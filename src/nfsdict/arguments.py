@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import threading
+import time
+from functools import partial
 
 
 def user_data_dir(name: str) -> str:
@@ -100,6 +102,12 @@ def checked_seconds(name: str, seconds: float, least: float = 0.001) -> float:
     return float(seconds)
 
 
+def deadline(timeout: float | None) -> float | None:
+    """When this many seconds have passed, by ``time.monotonic``; None: never. Raises as
+    ``checked_seconds``."""
+    return None if timeout is None else time.monotonic() + checked_seconds("timeout", timeout, 0)
+
+
 def checked_count(name: str, count: int, least: int = 0) -> int:
     """A number that is at least this. TypeError or ValueError if it is none; ``name`` is the
     argument's."""
@@ -108,6 +116,18 @@ def checked_count(name: str, count: int, least: int = 0) -> int:
     if count < least:
         raise ValueError(f"{name} must be at least {least}, not {count}")
     return count
+
+
+def is_coroutine_function(function: object) -> bool:
+    """Whether a call of it gives a coroutine: also of an object whose class has an asynchronous
+    ``__call__``, and of a ``functools.partial``."""
+    from inspect import iscoroutinefunction  # takes long, and few callers pass functions
+
+    while isinstance(function, partial):
+        function = function.func
+    if iscoroutinefunction(function):
+        return True
+    return callable(function) and iscoroutinefunction(type(function).__call__)
 
 
 def check_file(file: object, call: str, mode: str) -> None:

@@ -190,7 +190,10 @@ class Buffers(BuiltinSerializer):
         view = aligned(data)
         body, *beside = [_in_memory(part, stored) for part, stored, _ in _parts(view)]
         # The bytes are those that were written: what is raised now is the error of a value's code.
-        return pickle.loads(body, buffers=beside)
+        return pickle.loads(body, buffers=map(self._handed_out, beside))
+
+    def _handed_out(self, buffer: memoryview) -> Data:
+        return buffer
 
     def flaw(self, data: Data, /) -> str | None:
         try:
@@ -206,6 +209,14 @@ class Buffers(BuiltinSerializer):
         head = memoryview(content[0] if isinstance(content, list) else content)
         count = _START.unpack_from(head)[2] if len(head) >= _START.size else 0
         return hash(bytes(head[: _head_size(count)]))
+
+
+class WritableBuffers(Buffers):
+    """The same, but arrays that are read are copies, which can be changed: for who keeps no values
+    in memory, so that each caller gets his own."""
+
+    def _handed_out(self, buffer: memoryview) -> Data:
+        return memoryview(bytearray(buffer))
 
 
 def _head_size(count: int) -> int:

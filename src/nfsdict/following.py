@@ -6,7 +6,7 @@ import time
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Generic, cast
 
-from .arguments import checked_seconds, plain
+from .arguments import checked_seconds, deadline, plain
 from .core import MISSING
 from .logs import told
 
@@ -49,6 +49,7 @@ class Following(Generic[V]):
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
+        A replacement by an equal value is told too, as its file is another one.
         Costs at most 4 calls to an NFS server if nothing changed, or one for each of up to 256
         directories where a listing brings no attributes. Each directory that changed is listed, and
         its new files are read. Values that were read before are read again if they were replaced.
@@ -71,11 +72,12 @@ class Following(Generic[V]):
         dictionary ends the loop at once, from another thread or a signal handler too, and so does
         ``close`` of the generator, or leaving the loop.
 
-        Each watch tells every change, whatever other watches, ``refresh``, ``refresh_every``,
-        ``sync`` and lookups have found meanwhile, unless this process has changed the key since. A
-        lazy dictionary that has listed nothing yet begins with a listing, which tells only of keys
-        that it knew. In a call that interrupts another one, and while a value is decoded, an empty
-        set is yielded, as such a call can't look.
+        Each watch tells every change, a replacement by an equal value too, whatever other watches,
+        ``refresh``, ``refresh_every``, ``sync`` and lookups have found meanwhile, unless this
+        process has changed the key since. A lazy dictionary that has listed nothing yet begins with
+        a listing at the first look, which tells only of keys that it knew: what was written to
+        others before that look is not told. In a call that interrupts another one, and while a
+        value is decoded, an empty set is yielded, as such a call can't look.
 
         A look costs an NFS server what ``refresh`` costs: while nothing changes 4 calls and up to
         100 KiB of replies, as they have the attributes of 256 directories, twice. So a thousand
@@ -90,10 +92,11 @@ class Following(Generic[V]):
         """Wait until some host has written the key, and return its value.
 
         Asks the server after pauses of 10 ms at first, growing to 1 s. TimeoutError if there is no
-        value after ``timeout`` seconds; None waits for ever.
+        value after ``timeout`` seconds; None waits for ever. ValueError or TypeError for a timeout
+        that is negative or no number.
         """
         key = plain(key)  # TypeError for one that isn't a str: waiting would never end
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         pause = 0.01
         while True:
             value: Any = cast(Any, self).get(key, MISSING, fresh=True)

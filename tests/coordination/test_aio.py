@@ -8,6 +8,7 @@ import functools
 import gc
 import importlib
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -119,10 +120,16 @@ def test_errors_are_the_dictionarys_own(nfsdict, opened, d):
             await d.aio.set(5, 1)
         with pytest.raises(TypeError):
             await d.aio.wait_for(5)
+        with pytest.raises(TypeError, match="timeout"):
+            await d.aio.wait_for("k", "1")
+        with pytest.raises(ValueError, match="timeout"):
+            await d.aio.wait_for("k", float("nan"))
         with pytest.raises(ValueError, match="interval"):
             d.aio.watch(0)
         with pytest.raises(ValueError, match="lease"):
             await d.aio.get_or_create("k", dict, lease=0)
+        with pytest.raises(TypeError, match="callable"):
+            await d.aio.get_or_create("k", 5)
         reader = opened(read_only=True).aio
         for call in (reader.set("k", 1), reader.update(k=1), reader.get_or_create("k", dict)):
             with pytest.raises(nfsdict.ReadOnlyError):
@@ -161,6 +168,8 @@ def test_a_child_that_was_forked_has_threads_of_its_own(d):
         await d.aio.set("a", 1)
         return await d.aio.get("a", fresh=True)
 
+    asyncio.run(d.aio.set("b", 2))
+    wait_until(lambda: d._background._idle)  # a thread that the child hasn't got
     with d._background._lock:  # as another thread may hold it
         child = os.fork()
         if not child:
@@ -181,6 +190,43 @@ def test_no_thread_is_to_be_had(d, monkeypatch):
 
     run(main())
     assert d["a"] == 2
+
+
+def test_few_threads_are_started_for_many_calls(d, monkeypatch):
+    """A start keeps the event loop waiting. A thread that is idle for 0.1 s, as the machine is
+    busy, may be followed by another one: each of the 16 some times, by this bound."""
+    starts = []
+    original = threading.Thread.start
+
+    def start(self):
+        starts.append(self)
+        original(self)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+
+    async def main():
+        await asyncio.gather(*(d.aio.set(str(number), number) for number in range(300)))
+        for number in range(300):
+            assert await d.aio.get(str(number), fresh=True) == number
+
+    run(main())
+    assert 1 <= len(starts) <= 100
+
+
+def test_an_idle_thread_does_not_keep_the_process_from_ending(d):
+    """Nor does it say anything when it is cut short."""
+    program = f"""
+import asyncio, threading, nfsdict, nfsdict.background
+
+nfsdict.background._IDLE = {SECONDS * 10}
+d = nfsdict.NfsDict.open({str(d.path)!r}, durable=False)
+asyncio.run(d.aio.set("a", 1))
+assert [thread.name for thread in threading.enumerate()][1:] == ["nfsdict-aio"]
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=SECONDS
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
 
 
 # --- waits ------------------------------------------------------------------------------------
@@ -443,7 +489,7 @@ def test_a_lease_that_comes_after_the_cancellation_is_released(d, monkeypatch):
 # --- values made once ----------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["function", "coroutine function", "partial"])
+@pytest.fixture(params=["function", "coroutine function", "partial", "object", "partial of object"])
 def creator_of(request):
     """A creator of that kind, which calls this function."""
 
@@ -455,10 +501,16 @@ def creator_of(request):
         async def with_argument(argument):
             return await coroutine()
 
+        class Object:
+            async def __call__(self, argument=None):
+                return await coroutine()
+
         return {
             "function": function,
             "coroutine function": coroutine,
             "partial": functools.partial(with_argument, 1),
+            "object": Object(),
+            "partial of object": functools.partial(Object(), 1),
         }[request.param]
 
     return creator_of

@@ -490,6 +490,16 @@ def test_an_event_loop_that_is_closed_computes_nothing_any_more(d):
     gc.collect()
 
 
+def test_an_object_with_an_asynchronous_call(d):
+    class Increment:
+        async def __call__(self, x):
+            return x + 1
+
+    f = d.memoize("f")(Increment())
+    assert [asyncio.run(f(1)) for _ in range(2)] == [2, 2]
+    assert d[f.cache_key(1)] == 2
+
+
 def test_each_exception_of_a_thread_arrives(d):
     async def f(x):
         return Odd(x)

@@ -55,4 +55,5 @@ def test_results_of_joblib_are_kept(start):
 
 
 def test_an_event_loop(start):
-    assert start("service.py")() == "ready 961 1002\n"
+    for _ in range(2):  # the second one meets the entries of the first
+        assert start("service.py")() == "ready 961 1002\n"

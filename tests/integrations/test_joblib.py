@@ -132,7 +132,11 @@ def test_who_changes_a_result_changes_his_own(memory):
         result.append("mine")
 
 
-@pytest.mark.parametrize("options", [{}, {"compress": True}, {"mmap_mode": "r"}])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"compress": True}, {"mmap_mode": "r"}, {"mmap_mode": "c"}],
+    ids=["no options", "compress", "mmap_mode r", "mmap_mode c"],
+)
 def test_arrays_come_by_buffers(memory, options):
     array = np.arange(100_000.0)
     m = memory(**options)
@@ -140,7 +144,10 @@ def test_arrays_come_by_buffers(memory, options):
     assert np.array_equal(f(array), array * 3)
     again = f(array)
     assert np.array_equal(again, array * 3) and len(calls) == 1
-    assert again.flags.writeable is False
+    assert again.flags.writeable is (options.get("mmap_mode") != "r")
+    if again.flags.writeable:
+        again[:] = 0
+        assert np.array_equal(f(array), array * 3), "each has his own"
     [size] = [info.size for info in mapping_of(m).infos() if info.key.startswith("output.pkl")]
     assert (size < array.nbytes) is bool(options.get("compress"))
 

@@ -82,6 +82,11 @@ def test_a_serializer_without_bytes_is_refused(opened, backend):
         backend(opened(serializer="json")).append_logs(records(0))
 
 
+def test_what_is_no_dictionary_is_refused(backend):
+    with pytest.raises(TypeError, match="NfsDict, not dict"):
+        backend({})
+
+
 def test_a_read_only_journal_is_read(opened, backend, nfsdict):
     backend(opened(serializer="bytes")).append_logs(records(0))
     journal = backend(opened(serializer="bytes", read_only=True))
@@ -99,7 +104,7 @@ def test_a_damaged_record_is_an_error(mapping, opened, backend, nfsdict):
     other = backend(pickle.loads(pickle.dumps(mapping)))
     reading = other.read_logs(0)
     assert next(reading) == {"record": 0}
-    with pytest.raises(nfsdict.CorruptValueError):
+    with pytest.raises(nfsdict.CorruptValueError, match=f"{key(1)}.*restore this file"):
         next(reading)
 
 

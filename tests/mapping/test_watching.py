@@ -20,6 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.aging import age
 from support.forks import forking, in_child
 
 LONG = 3600.0  # a test that waits for it fails
@@ -82,6 +83,30 @@ def test_a_watch_tells_what_others_changed(pair):
     assert d["a"] == 10 and "b" not in d and d["d"] == 4
     other["a"] = 11
     assert next(watch) == {"a"}
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+@pytest.mark.parametrize("settled", [False, True])
+@pytest.mark.parametrize("written_by", ["this one", "another one"])
+def test_an_entry_replaced_by_an_equal_one_is_told(opened, tmp_path, lazy, settled, written_by):
+    """However young the old one is, and whether its value is in memory."""
+    other, d = opened(), opened(lazy=lazy)
+    (d if written_by == "this one" else other).update(a=1, b=2)
+    if settled:
+        age(tmp_path)
+    d.refresh()
+    assert d["a"] == 1
+    assert d.refresh() == set()
+    watch = d.watch(0.01)
+    other.update(a=1, b=2)
+    assert d.refresh() == {"a", "b"}
+    assert next(watch) == {"a", "b"}
+    watch.close()
+    watch = d.watch(0.01)
+    other.update(a=1, b=2)
+    assert d.get("a", fresh=True) == 1
+    del other["b"]
+    assert next(watch) == {"a", "b"}
 
 
 def test_what_changes_while_it_waits(pair):
@@ -381,12 +406,17 @@ def test_bad_seconds(opened, seconds):
         d.watch(seconds)
     with pytest.raises(ValueError, match="refresh_every"):
         opened(refresh_every=seconds)
+    if seconds != 0:
+        with pytest.raises(ValueError, match="timeout"):
+            d.wait_for("missing", timeout=seconds)
 
 
 @pytest.mark.parametrize("seconds", ["1", [1]])
 def test_no_seconds(opened, seconds):
     with pytest.raises(TypeError):
         opened().watch(seconds)
+    with pytest.raises(TypeError, match="timeout"):
+        opened().wait_for("missing", timeout=seconds)
     with pytest.raises(TypeError):
         opened(refresh_every=seconds)
 

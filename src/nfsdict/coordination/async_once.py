@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic
 
-from ..arguments import checked_seconds, plain
+from ..arguments import checked_seconds, deadline, is_coroutine_function, plain
 from ..core import MISSING
 from .leases import Lease
 from .off_loop import Call, change, read
@@ -136,9 +136,7 @@ class AsyncOnce(Generic[V]):
         """
         key = plain(key)
         checked_seconds("lease", lease)
-        if timeout is not None:
-            checked_seconds("timeout", timeout, 0)
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         if max_age is None:
             known: Any = self.mapping._cache.get(key, MISSING)
             if known is not MISSING:
@@ -210,7 +208,7 @@ class AsyncOnce(Generic[V]):
             return MISSING
         if lease is None:
             return sought.value
-        if not inspect.iscoroutinefunction(creator):
+        if not is_coroutine_function(creator):
             return await self._make_in_thread(sought, lease, creator)
         try:
             if await self._change(found):

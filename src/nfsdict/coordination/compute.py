@@ -13,7 +13,7 @@ import time
 from contextlib import suppress
 from typing import Any, Callable, Protocol
 
-from ..arguments import checked_seconds
+from ..arguments import checked_seconds, deadline
 from ..core import MISSING, digest
 from ..errors import CorruptValueError
 from ..layout import UNKNOWN, mtime_of
@@ -152,7 +152,7 @@ class ComputeOnce:
     ) -> Any:
         """See ``NfsDict.get_or_create``. ``key`` is an exact ``str``."""
         lease = checked_seconds("lease", lease)
-        end = _deadline(timeout)
+        end = deadline(timeout)
         sought = self.sought(store, key, max_age)
         if sought.find():
             return sought.value
@@ -260,7 +260,7 @@ class ComputeOnce:
     ) -> Any:
         """See ``NfsDict.modify``; MISSING as ``default`` is none. ``key`` is an exact ``str``."""
         lease = checked_seconds("lease", lease)
-        end = _deadline(timeout)
+        end = deadline(timeout)
         store._writable()
         while True:
             mine = _Flight()
@@ -306,12 +306,6 @@ def forget(state: StoreState, key: str) -> None:
         with state.locks.guard:
             replaced = state.invalidate(digest(key), key)
         del replaced
-
-
-def _deadline(timeout: float | None) -> float | None:
-    if timeout is None:
-        return None
-    return time.monotonic() + checked_seconds("timeout", timeout, 0)
 
 
 def _left(end: float | None) -> float | None:

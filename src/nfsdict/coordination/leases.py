@@ -35,7 +35,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable
 
-from ..arguments import checked_seconds
+from ..arguments import checked_seconds, deadline
 from ..core import digest
 from ..errors import LeaseLostError
 from ..layout import LeaseName, random_name
@@ -196,9 +196,7 @@ class Leases:
         Yields for how many seconds to pause, and for how many more to wait for the turn.
         """
         duration = checked_seconds("duration", duration)
-        if timeout is not None:
-            timeout = checked_seconds("timeout", timeout, 0)
-        end = None if timeout is None else time.monotonic() + timeout
+        end = deadline(timeout)
         watch = Watch(self._files, digest(key))
         waits = pauses()
         rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made

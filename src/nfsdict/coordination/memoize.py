@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from ..arguments import is_coroutine_function
 from .memo import CacheInfo, Memo
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ if TYPE_CHECKING:
 
 def memoized(function: Callable[..., Any], memo: Memo) -> Callable[..., Any]:
     """The function that looks for a result before it calls ``function``."""
-    if inspect.iscoroutinefunction(function):
+    if is_coroutine_function(function):
         from .coroutines import memoized_coroutine  # asyncio is large
 
         return memoized_coroutine(function, memo)

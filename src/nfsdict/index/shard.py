@@ -14,6 +14,7 @@ from ..layout import (
     Stamp,
     ctime_of,
     file_size,
+    inode_of,
     latest_of,
     same_but_for_ctime,
     signature_at,
@@ -66,10 +67,17 @@ class IndexEntry:
         return not same_but_for_ctime(self.signature, signature)
 
     def replaced_by(self, new: IndexEntry) -> bool:
-        """Whether ``new``, just read, shows that the file was written or replaced since."""
-        if self.fingerprint not in (None, UNREAD):
-            return self.fingerprint != new.fingerprint
-        return self.differs(new.signature)
+        """Whether ``new``, just read, shows that the file was replaced since, by an equal one too,
+        or that another content was written to it.
+
+        By contents, where that is known, and not by times: where clients stamp files, one's own
+        write can get another mtime when the server has it.
+        """
+        if self.fingerprint in (None, UNREAD):
+            return self.differs(new.signature)
+        if self.fingerprint != new.fingerprint:
+            return True
+        return inode_of(self.signature) != inode_of(new.signature)
 
 
 class Load:

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from typing import Any
 
-from ..buffers import buffers
+from ..buffers import Buffers, WritableBuffers
 from ..core import digest
 from ..errors import CorruptValueError, described
 from ..mapping import NfsDict
@@ -48,9 +48,7 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
         memory = joblib.Memory("/shared/project/cache", backend="nfsdict")
 
     The store is the directory ``joblib`` in there. Opening it lists nothing, and no result is kept
-    in memory: each call reads its own one, as with joblib's store. Arrays are read with one read,
-    and are read-only, as with joblib's ``mmap_mode="r"``; on the first call a function's result is
-    handed out as it returned it. Other objects are made anew for each caller.
+    in memory: each call reads its own one, as with joblib's store, and may change it.
 
     ``Memory.clear`` and ``MemorizedFunc.clear`` remove what any host has written. ``reduce_size``
     removes the results that were written first, by ``NfsDict.prune``: joblib's own store goes by
@@ -63,11 +61,12 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
     Options of ``Memory``:
 
     - ``compress``: anything true compresses by zlib.
-    - ``mmap_mode``: None, ``"r"`` and ``"c"`` are as described; ``"r+"`` and ``"w+"`` are refused,
-      as a result in the store is not changed in place.
+    - ``mmap_mode``: no file is mapped. With ``"r"`` arrays are read-only, which spares a copy of
+      their memory; ``"c"`` is as None; ``"r+"`` and ``"w+"`` are refused, as a result in the store
+      is not changed in place.
     - ``backend_options``: options of ``NfsDict``, such as ``{"durable": False}``. A ``serializer``
       there comes before ``compress``, as ``signed(buffers(), key=…)``; a ``cache_bytes`` keeps
-      results in memory, which are then the same object for all who ask.
+      results in memory, which are then the same object for all who ask: use ``mmap_mode="r"``.
 
     A result that can't be written is a ``CacheWarning``, and the call succeeds. One that can't be
     read is computed again by joblib, with a warning. Raises what ``NfsDict`` raises, beside that.
@@ -89,7 +88,8 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
         self.verbose = verbose
         self.location = location
         base_dir, name = os.path.split(os.path.abspath(location))
-        serializer = buffers("zlib" if self.compress else None)
+        kind = Buffers if self.mmap_mode == "r" else WritableBuffers
+        serializer = kind("zlib" if self.compress else None)
         defaults = {"serializer": serializer, "lazy": True, "cache_bytes": 0}
         self.mapping = NfsDict(name, base_dir, **{**defaults, **options})
 
@@ -210,9 +210,10 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
         """Remove the results that were written first, until the limits are kept.
 
         Called by ``Memory.reduce_size``. One process does so at a time: meanwhile another one's
-        call removes nothing, which is a CacheWarning, as is a result that can't be removed. What is
-        told of a call goes after its result; what is left of it where this was killed in between,
-        the next call removes. ValueError or TypeError for what is no limit; else raises as
+        call removes nothing, which is a CacheWarning, as is a result that can't be removed. If some
+        of what goes was written in the last 3 s, it waits until that is older: 3.3 s at most. What
+        is told of a call goes after its result; what is left of it where this was killed in
+        between, the next call removes. ValueError or TypeError for what is no limit; else raises as
         ``NfsDict.prune``.
         """
         if age_limit is not None and age_limit < timedelta(0):

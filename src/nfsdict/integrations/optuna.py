@@ -11,9 +11,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..errors import CorruptValueError, described
+from ..mapping import NfsDict
 
 try:
     from optuna.storages.journal import BaseJournalBackend
@@ -22,9 +23,6 @@ except ImportError:
     raise ImportError(
         "nfsdict.integrations.optuna needs Optuna 4 or newer: pip install 'nfsdict[optuna]'"
     ) from None
-
-if TYPE_CHECKING:
-    from ..mapping import NfsDict
 
 log = logging.getLogger("nfsdict")
 
@@ -60,10 +58,13 @@ class NfsDictJournalBackend(BaseJournalBackend, BaseJournalSnapshot):
         OSError: as of ``NfsDict``. After UncertainWriteError the record may be there.
         CorruptValueError: the file of a record is damaged; ``repair`` would hide all later ones, so
             restore it. A damaged snapshot is passed over.
-        TypeError: a record that has no JSON; a serializer that takes no ``bytes``.
+        TypeError: a record that has no JSON; a serializer that takes no ``bytes``; ``mapping`` is
+            no NfsDict.
     """
 
     def __init__(self, mapping: NfsDict[bytes]) -> None:
+        if not isinstance(mapping, NfsDict):
+            raise TypeError(f"mapping is an NfsDict, not {type(mapping).__name__}")
         self.mapping = mapping
         # All records below this number are known to exist.
         self._seen = 0
@@ -71,10 +72,22 @@ class NfsDictJournalBackend(BaseJournalBackend, BaseJournalSnapshot):
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
         """The records from this number on, each read when it is asked for."""
         number = log_number_from
-        while (record := self.mapping.get(_key(number))) is not None:
+        while (record := self._record(number)) is not None:
             number += 1
             self._seen = max(self._seen, number)
             yield json.loads(record)
+
+    def _record(self, number: int) -> bytes | None:
+        try:
+            return self.mapping.get(_key(number))
+        except CorruptValueError as error:
+            reason = (
+                f"{error.reason}; restore this file from a backup: if it is removed, or moved by "
+                "repair(), all later records are hidden"
+            )
+            raise CorruptValueError(
+                error.path, reason, error.signature, error.key, error.foreign
+            ) from error
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Append these records. Returns when all are in the store."""
