@@ -123,6 +123,17 @@ def test_when_the_first_fails_the_next_one_makes_it(d):
     assert (len(failed), results.count("value"), len(calls)) == (2, 4, 3)
 
 
+@pytest.mark.parametrize("wrap", [lambda f: f, lambda f: lambda: f()], ids=["itself", "lambda"])
+def test_a_coroutine_function_is_told_where_it_belongs(d, wrap):
+    async def five():
+        return 5
+
+    with pytest.raises(TypeError, match=r"d\.aio\.get_or_create"):
+        d.get_or_create("k", wrap(five))
+    assert d.leases() == []
+    assert d.get_or_create("k", lambda: 6) == 6
+
+
 def test_a_creator_that_asks_for_its_own_key_is_told(d):
     with pytest.raises(RuntimeError, match="'key'"):
         d.get_or_create("key", lambda: d.get_or_create("key", never, timeout=1))

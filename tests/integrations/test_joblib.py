@@ -160,6 +160,8 @@ def test_options_are_those_of_a_dictionary(memory, nfsdict):
     assert info.path.name.endswith(serializer.extension)
     with pytest.raises(TypeError, match="durabel"):
         memory(backend_options={"durabel": False})
+    with pytest.raises(TypeError, match="compress"):  # joblib's own error
+        memory(backend_options={"compress": 9})
     with pytest.raises(ValueError, match="mmap_mode"):
         memory(mmap_mode="r+")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-import inspect
 import time
 import weakref
 from collections.abc import Awaitable, Callable
@@ -223,20 +222,9 @@ class AsyncOnce(Generic[V]):
         self, sought: Sought, lease: Lease, creator: Callable[[], Any]
     ) -> Any:
         """As ``ComputeOnce.make``, which goes on and releases the lease if this is cancelled."""
-
-        def create() -> Any:
-            value = creator()
-            if inspect.iscoroutine(value):
-                value.close()
-                raise TypeError(
-                    "the creator returned a coroutine: pass the coroutine function itself, or a "
-                    "functools.partial of it"
-                )
-            return value
-
         loop = asyncio.get_running_loop()
         making = Call(
-            lambda: self.mapping._compute.make(self.mapping, sought, lease, create),
+            lambda: self.mapping._compute.make(self.mapping, sought, lease, creator),
             lambda run: loop.run_in_executor(None, run),
         )
         try:

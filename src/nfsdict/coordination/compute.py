@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from contextlib import suppress
+from types import CoroutineType
 from typing import Any, Callable, Protocol
 
 from ..arguments import checked_seconds, deadline
@@ -228,7 +229,7 @@ class ComputeOnce:
             if sought.look(fresh=True):
                 return sought.value
             with Operation(self._storage, "the creator of", f"{sought.key!r:.200}"):
-                value = creator()
+                value = _no_coroutine(creator())
             return self.publish(store, sought, value, lease)
         finally:
             # The value is there. If the lease stays, others only wait for longer.
@@ -306,6 +307,17 @@ def forget(state: StoreState, key: str) -> None:
         with state.locks.guard:
             replaced = state.invalidate(digest(key), key)
         del replaced
+
+
+def _no_coroutine(value: Any) -> Any:
+    """What a creator returned. TypeError if it is a coroutine, which nothing here would await."""
+    if isinstance(value, CoroutineType):
+        value.close()
+        raise TypeError(
+            "the creator returned a coroutine: pass the coroutine function itself, or a "
+            "functools.partial of it, to d.aio.get_or_create"
+        )
+    return value
 
 
 def _left(end: float | None) -> float | None:

@@ -152,7 +152,8 @@ class Coordination(Generic[V]):
 
         Args:
             key: any ``str``.
-            creator: called without arguments, under no lock, in the calling thread.
+            creator: called without arguments, under no lock, in the calling thread. A coroutine
+                function belongs to ``d.aio.get_or_create``, and is a TypeError here.
             lease: seconds without a sign of life after which another caller takes over.
             timeout: TimeoutError if others make no value within so many seconds; None waits for
                 ever. The creator's own time isn't limited.

@@ -64,9 +64,11 @@ class NfsDictStoreBackend(StoreBackendMixin, StoreBackendBase):  # type: ignore[
     - ``mmap_mode``: no file is mapped. With ``"r"`` arrays are read-only, which spares a copy of
       their memory; ``"c"`` is as None; ``"r+"`` and ``"w+"`` are refused, as a result in the store
       is not changed in place.
-    - ``backend_options``: options of ``NfsDict``, such as ``{"durable": False}``. A ``serializer``
-      there comes before ``compress``, as ``signed(buffers(), key=…)``; a ``cache_bytes`` keeps
-      results in memory, which are then the same object for all who ask: use ``mmap_mode="r"``.
+    - ``backend_options``: options of ``NfsDict``, such as ``{"durable": False}``; with one of the
+      two above there, joblib raises TypeError, as they are arguments of ``Memory`` itself. A
+      ``serializer`` comes before ``compress``, as ``signed(buffers(), key=…)``; a ``cache_bytes``
+      keeps results in memory, which are then the same object for all who ask: use
+      ``mmap_mode="r"``.
 
     A result that can't be written is a ``CacheWarning``, and the call succeeds. One that can't be
     read is computed again by joblib, with a warning. Raises what ``NfsDict`` raises, beside that.
