@@ -579,6 +579,30 @@ def test_a_value_whose_removal_is_refused_stays(opened, on, monkeypatch):
     assert d["0"] == opened()["0"] == 0 and left(d) == []
 
 
+@pytest.mark.parametrize("change", ["removed", "replaced"])
+@pytest.mark.parametrize("kind", ["cifs", "fuse.strange"])
+def test_a_fresh_read_does_not_believe_what_another_process_has_open(
+    opened, on, monkeypatch, kind, change
+):
+    """By its handle the client reads a file that another host has removed or replaced."""
+    on(kind)
+    d, other = opened(), opened()
+    d["a"] = "old"
+    read_paths = type(d._storage.files).read_paths
+
+    def read(self, paths):
+        [content] = read_paths(self, paths)
+        monkeypatch.undo()
+        if change == "removed":
+            del other["a"]
+        else:
+            other["a"] = "new, and longer"
+        return [content]
+
+    monkeypatch.setattr(type(d._storage.files), "read_paths", read)
+    assert d.get("a", fresh=True) == (None if change == "removed" else "new, and longer")
+
+
 def test_elsewhere_a_file_is_removed_at_once(opened, on, lingers, monkeypatch):
     on("nfs4")
     d = opened()

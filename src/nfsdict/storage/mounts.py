@@ -60,8 +60,8 @@ class Kind(NamedTuple):
     trusted: bool = False
     """whether a refused rename or link has certainly done nothing"""
     lingers: bool = False
-    """whether a file that was removed can keep its name, for as long as another host has it open,
-    or for good"""
+    """whether a file that was removed or renamed can keep its name, for as long as another process
+    has it open, or for good"""
     syncs: bool = True
     """whether a directory must be fsynced after a change in it"""
     whole_seconds: bool = False

@@ -14,7 +14,14 @@ from typing import NamedTuple, Union
 from ..content import Content, holds
 from ..core import write_file
 from ..errors import UncertainWriteError, failure
-from ..layout import file_size, inode_of, mtime_of, private_path, signature_of
+from ..layout import (
+    file_size,
+    inode_of,
+    mtime_of,
+    private_path,
+    same_but_for_ctime,
+    signature_of,
+)
 from .coherence import Coherence
 from .directories import forget_content
 from .files import Files, Found
@@ -96,6 +103,15 @@ class ValueFiles:
         [content] = self._files.read_paths([path])
         if content is None and not fresh and self._rules.revalidate_parent(path):
             [content] = self._files.read_paths([path])
+        if fresh and self._rules.kind.lingers:
+            # Linux's SMB client may have read by the handle of another process (cifs_open).
+            for _ in range(TRIES):
+                now = self.look(hexdigest)
+                if now is None:
+                    return None
+                if not isinstance(content, tuple) or same_but_for_ctime(content[1], now):
+                    break
+                [content] = self._files.read_paths([path])
         if isinstance(content, OSError):
             raise content
         return content
