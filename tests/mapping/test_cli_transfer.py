@@ -16,6 +16,8 @@ from collections import OrderedDict
 
 import pytest
 
+from support.processes import processes
+
 PAIRS = {f"k{number}": "x" * (number % 300) for number in range(100)}
 
 
@@ -377,6 +379,32 @@ def test_an_interrupted_import_is_run_again(package, command, store, tmp_path, n
         assert process.stderr.read() == b""
     assert json.loads(output(command("import", "-", "t", "--json", input=data)))["written"] == 100
     assert dict(package.NfsDict("t", tmp_path)) == PAIRS
+
+
+BLOCKED = """
+import sys, time
+from nfsdict import NfsDict, cli
+def blocked(store, file, **options):
+    file.write(b"a part")
+    print("begun", file=sys.stderr, flush=True)
+    time.sleep(60)
+NfsDict.export_to = blocked
+sys.exit(cli.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_part_of_an_export(package, store, tmp_path, number):
+    store(PAIRS)
+    words = ["export", "--base-dir", tmp_path, "s", tmp_path / "archive.tar"]
+    environment = {**os.environ, "NFSDICT_BACKEND": package.BACKEND}
+    with processes() as start:
+        process = start([sys.executable, "-c", BLOCKED, *words], env=environment)
+        assert process.stderr.readline() == b"begun\n"
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode == 128 + number
+    assert names(tmp_path) == {"s"}
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(5, "an error"), None])

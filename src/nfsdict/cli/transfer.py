@@ -16,6 +16,7 @@ from ..storage.shards import remove_empty
 from ..upkeep.migrate import KINDS, Foreign
 from .files import whole_file
 from .output import DONE, NO, complain, show
+from .signals import end_on_signals
 from .stores import (
     AUTO,
     NAMING,
@@ -126,6 +127,7 @@ def export(arguments: argparse.Namespace) -> int:
             raise NfsDictError("no archive is written to a terminal: name a file, or pipe it on")
         report = store.export_to(sys.stdout.buffer, jsonl=arguments.jsonl)
     else:
+        end_on_signals()
         with whole_file(arguments.file) as file:
             report = store.export_to(file, jsonl=arguments.jsonl)
     return _told(report, arguments, quiet=arguments.file == "-")
