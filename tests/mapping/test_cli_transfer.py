@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import json
 import os
 import resource
@@ -12,6 +13,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+import time
 from collections import OrderedDict
 
 import pytest
@@ -401,6 +403,26 @@ def test_a_signal_leaves_no_part_of_an_export(package, store, tmp_path, number):
     with processes() as start:
         process = start([sys.executable, "-c", BLOCKED, *words], env=environment)
         assert process.stderr.readline() == b"begun\n"
+        process.send_signal(number)
+        process.communicate()
+    assert process.returncode == 128 + number
+    assert names(tmp_path) == {"s"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_leaves_no_store_to_which_nothing_came(package, store, tmp_path, number):
+    archive = io.BytesIO()
+    store(PAIRS).export_to(archive)
+    command = [sys.executable, "-m", "nfsdict", "import", "--base-dir", tmp_path, "-", "above/new"]
+    environment = {**os.environ, "NFSDICT_BACKEND": package.BACKEND}
+    with processes() as start:
+        process = start(command, env=environment, stdin=subprocess.PIPE)
+        process.stdin.write(archive.getvalue()[:20000])
+        process.stdin.flush()
+        end = time.monotonic() + 60
+        while not (tmp_path / "above" / "new").exists():
+            assert time.monotonic() < end
+            time.sleep(0.01)
         process.send_signal(number)
         process.communicate()
     assert process.returncode == 128 + number

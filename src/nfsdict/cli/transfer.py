@@ -178,6 +178,7 @@ def _taken(
     """Open the store for writing, and have ``take`` put entries into it. If an exception ends that,
     or entries were left out, and nothing came to a store that wasn't there before, its directory is
     removed, and those above that were made for it."""
+    end_on_signals()
     path, made = os.path.join(*base_and_name_of(arguments)), []
     while not os.path.lexists(path):
         made.append(path)
