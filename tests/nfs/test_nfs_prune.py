@@ -94,10 +94,11 @@ def test_what_the_other_host_writes_meanwhile_stays(
     assert writer.stdout is not None
     assert writer.stdout.readline() == "\n"
     replaced = pruned = 0
-    ended = False
-    while not ended:
-        ended = writer.poll() is not None
+    working = again = True
+    while working or again:  # what was replaced stays, though the limit isn't reached then
+        working = writer.poll() is None
         report = d.prune(**limits)
+        again = report.replaced > 0
         replaced += report.replaced
         pruned += report.removed
         assert report.failed == {}
