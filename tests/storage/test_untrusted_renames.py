@@ -312,6 +312,24 @@ def test_an_add_that_lost_to_another(nfsdict, opened, link_refused):
     assert dict(opened()) == {"a": "another's"}
 
 
+def test_an_add_while_the_key_is_being_removed(opened, monkeypatch, nfsdict):
+    """Linking gives ENOENT for a moment, and nothing was done."""
+    module = importlib.import_module("nfsdict.storage.files")
+    original, failed = module.write_files, []
+
+    def write_files(targets, mode, durable, synced, exclusive):
+        if exclusive and len(failed) < 3 and os.path.isdir(os.path.dirname(targets[0][0])):
+            failed.append(targets)
+            return [(1, errno.ENOENT)]
+        return original(targets, mode, durable, synced, exclusive)
+
+    monkeypatch.setattr(module, "write_files", write_files)
+    d = opened(durable=False)
+    d["b"] = 1
+    assert d.add("a", 1) is True and d.add("a", 2) is False
+    assert dict(opened()) == {"a": 1, "b": 1} and len(failed) == 3 and left(d) == []
+
+
 def test_an_add_of_which_nobody_knows_whose_it_is(nfsdict, opened, link_refused):
     d = opened(durable=False)
     link_refused("ours")

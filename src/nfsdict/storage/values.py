@@ -388,7 +388,9 @@ class ValueFiles:
         refused = step == _PUBLISHING and number in REFUSED
         if step == _WRITING or (refused and self._rules.kind.trusted):
             return failure(number, path)
-        if refused and exclusive:
+        # On SMB a link gives ENOENT while the file under the name is being removed.
+        removing = step == _PUBLISHING and number == errno.ENOENT and self._rules.kind.lingers
+        if exclusive and (refused or removing):
             # An ``add`` replaces nothing: if it was carried out, its file lies there.
             there = self.lies_there(path)
             if there is None or number in (errno.EEXIST, *NO_LINKS):
