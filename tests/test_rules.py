@@ -40,7 +40,7 @@ _ORDER = """
     entries
     storage storage.index_files storage.lease_files storage.mailbox storage.probes
     storage.neighbours storage.spool storage.removal storage.exclusive storage.claims
-    storage.shards storage.values storage.files storage.refusals storage.coherence
+    storage.shards storage.values storage.reading storage.files storage.refusals storage.coherence
     storage.passing storage.directories storage.mounted storage.mounts storage.mountinfo
     storage.mountstats storage.processes storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content

@@ -196,7 +196,7 @@ def test_times_far_away(nfsdict, store):
 def test_paths_ask_nobody(nfsdict, store, monkeypatch):
     d = open_(nfsdict, store, lazy=True)
     for name in ("look", "find"):
-        monkeypatch.delattr(f"nfsdict.storage.values.ValueFiles.{name}")
+        monkeypatch.delattr(f"nfsdict.storage.reading.ValueReader.{name}")
     assert d.path_of("a") == value_file(store, "a")
     assert d.path_of("absent") == value_file(store, "absent")
 

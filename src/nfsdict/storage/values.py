@@ -1,11 +1,10 @@
-"""Value files: one for each key, found, read, replaced and removed by the key's digest."""
+"""Value files: one for each key, read, replaced and removed by the key's digest."""
 
 from __future__ import annotations
 
 import errno
 import logging
 import os
-import stat
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -14,18 +13,11 @@ from typing import NamedTuple, Union
 from ..content import Content, holds
 from ..core import write_file
 from ..errors import UncertainWriteError, failure
-from ..layout import (
-    file_size,
-    inode_of,
-    mtime_of,
-    private_path,
-    same_but_for_ctime,
-    signature_of,
-)
+from ..layout import file_size, inode_of, mtime_of, private_path, signature_of
 from .coherence import Coherence
-from .directories import forget_content
 from .files import Files, Found
 from .passing import PAUSES, TRIES
+from .reading import ValueReader
 from .refusals import NO_FILE, NO_LINKS, REFUSED, TRANSIENT
 
 log = logging.getLogger("nfsdict")
@@ -59,104 +51,16 @@ def is_transient(result: bytes | OSError) -> bool:
     return result.errno in TRANSIENT
 
 
-class ValueFiles:
+class ValueFiles(ValueReader):
     """Value files, by digest. Safe for threads."""
 
     def __init__(self, rules: Coherence, files: Files, extension: str) -> None:
-        self._rules = rules
-        self._files = files
-        self.directory = files.directory
-        """the store's directory"""
+        super().__init__(rules, files, extension)
         self._mode = files.mode
         self._durable = files.durable
-        self.extension = extension
         # Whether a shard is synced after a put; None unless renames are known to be trusted.
         self._synced: bool | None = None
         self._sees_clock = False
-
-    def path_of(self, hexdigest: str) -> str:
-        """The path of the value file of the key with this digest, whether it exists or not."""
-        return f"{self.directory}/{hexdigest[:2]}/{hexdigest}{self.extension}"
-
-    def private_path_of(self, hexdigest: str) -> str:
-        """A new private path, in the shard of this digest, for its whole value file.
-
-        ``repair`` gives back files under such paths, if its dictionary has the same extension.
-        """
-        return private_path(self.path_of(hexdigest))
-
-    # --- reading -------------------------------------------------------------------------------
-
-    def read_many(self, hexdigests: Iterable[str]) -> list[Found | OSError | None]:
-        """Each file's content; see ``Files.read_paths``."""
-        return self._files.read_paths([self.path_of(hexdigest) for hexdigest in hexdigests])
-
-    def find(self, hexdigest: str, fresh: bool = False) -> Found | None:
-        """The content of this digest's file; None if there is none, by the server's word.
-
-        With ``fresh`` the directory is revalidated first: otherwise the client of NFSv4.1 and later
-        may open a file that another host has unlinked. Without, it is revalidated after a miss.
-        """
-        path = self.path_of(hexdigest)
-        if fresh and not self._rules.revalidate_parent(path):
-            return None
-        [content] = self._files.read_paths([path])
-        if content is None and not fresh and self._rules.revalidate_parent(path):
-            [content] = self._files.read_paths([path])
-        if fresh and self._rules.kind.lingers:
-            # Linux's SMB client may have read by the handle of another process (cifs_open).
-            for _ in range(TRIES):
-                now = self.look(hexdigest)
-                if now is None:
-                    return None
-                if not isinstance(content, tuple) or same_but_for_ctime(content[1], now):
-                    break
-                [content] = self._files.read_paths([path])
-        if isinstance(content, OSError):
-            raise content
-        return content
-
-    def look(self, hexdigest: str) -> bytes | None:
-        """The signature of this digest's file; None if it has no regular file.
-
-        The directory is revalidated first: otherwise lstat can answer from the attribute cache for
-        a file that is gone.
-        """
-        path = self.path_of(hexdigest)
-        if not self._rules.revalidate_parent(path):
-            return None
-        try:
-            status = self._rules.retry_stale(os.lstat, path)
-        except FileNotFoundError:
-            return None
-        return (
-            self._rules.mounted.signed(signature_of(status))
-            if stat.S_ISREG(status.st_mode)
-            else None
-        )
-
-    def read_past_cache(self, hexdigest: str) -> Found | OSError | None:
-        """The content of this digest's file, read again past what the system remembers of it.
-
-        None if the file is gone, or if reading it again would give nothing else.
-        """
-        if not self._rules.kind.caches_content:
-            return None
-        path = self.path_of(hexdigest)
-        try:
-            if not self._rules.revalidate_parent(path):
-                return None
-            forget_content(path)
-            return self._files.read_paths([path])[0]
-        except OSError as error:
-            return None if error.errno == errno.ENOENT else error
-
-    @property
-    def sure_of_content(self) -> bool:
-        """Whether a file that looks damaged is: see ``read_past_cache``."""
-        return self._rules.kind.rereads or not self._rules.kind.caches_content
-
-    # --- writing -------------------------------------------------------------------------------
 
     def _sync_known(self) -> bool | None:
         """Whether a shard is synced after a put; None unless renames are known to be trusted.
@@ -322,14 +226,6 @@ class ValueFiles:
             if (inode_of(now), file_size(now)) == (inode_of(written), file_size(written)):
                 return self._rules.mounted.signed(now)
         return self._rules.mounted.signed(written)  # another host was faster
-
-    def lies_there(self, path: str) -> Found | OSError | None:
-        """The file's content; None if it doesn't exist, by the server's word; or the error."""
-        try:
-            found = self._rules.revalidate_parent(path)
-            return self._files.read_paths([path])[0] if found else None
-        except OSError as error:  # of a directory
-            return error
 
     def _retried(
         self,
