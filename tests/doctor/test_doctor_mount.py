@@ -54,6 +54,11 @@ def verdicts(findings) -> dict[str, str]:
         ("lustre", "rw", "WARN"),
         ("fuse.something", "rw", "WARN"),
         ("ext4", "ro", "WARN"),
+        ("ext4", "rw,nobarrier", "WARN"),
+        ("ext4", "rw,barrier=0", "WARN"),
+        ("cifs", "rw,cache=ro,actimeo=0,closetimeo=0,nolease", "FAIL"),
+        ("cifs", "rw,cache=singleclient,actimeo=0,closetimeo=0,nolease", "FAIL"),
+        ("cifs", "rw,cache=none,actimeo=0,closetimeo=0,nolease", "OK"),
         ("", "", "WARN"),
     ],
 )
@@ -79,6 +84,35 @@ def test_the_line_that_mends_it(mount):
     assert found.advice.endswith(f"in /etc/fstab: {line}")
     [found] = [one for one in mount("nfs4", "ro,vers=4.2") if one.verdict == "WARN"]
     assert "/mnt/shared nfs vers=4.2,rw 0 0" in found.advice
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "source", "line"),
+    [
+        (
+            "nfs4",
+            "vers=4.2,nocto,nordirplus,sec=sys,xprtsec=mtls,addr=10.0.0.1",
+            "server:/export",
+            "server:/export /mnt/shared nfs vers=4.2,sec=sys,xprtsec=mtls,cto,rdirplus 0 0",
+        ),
+        (
+            "cifs",
+            "vers=3.1.1,cache=strict,domain=D,file_mode=0660,dir_mode=0770,seal,actimeo=1",
+            "//server/My\\040Share",
+            "//server/My\\040Share /mnt/shared cifs vers=3.1.1,domain=D,file_mode=0660,"
+            "dir_mode=0770,seal,actimeo=0,closetimeo=0,nolease 0 0",
+        ),
+        (
+            "fuse.glusterfs",
+            "user_id=0",
+            "server:/files",
+            "server:/files /mnt/shared glusterfs entry-timeout=0,attribute-timeout=0 0 0",
+        ),
+    ],
+)
+def test_the_line_keeps_what_is_secret_and_what_is_escaped(mount, kind, options, source, line):
+    [*_, found] = [one for one in mount(kind, options, source) if one.verdict != "OK"]
+    assert found.advice.endswith(f"in /etc/fstab: {line}")
 
 
 def test_type_server_version_and_options_are_told(mount):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
+import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from contextlib import closing
 
 from ..arguments import checked_seconds
 from ..doctor.clock import difference
-from ..doctor.examination import examine
+from ..doctor.examination import directory_of, examine
 from ..doctor.mount import mount
 from ..doctor.peer import facts, follow, invite, lead
 from ..doctor.report import Diagnosis, Finding
@@ -19,6 +19,8 @@ from ..storage.mounts import Kind
 from ..storage.probes import PrivateDirectory, check_directory
 from .output import complain, emit, emit_json, encode
 from .signals import end_on_signals
+
+_ID = re.compile("[0-9a-f]+")
 
 TEXT = """\
 Try in a directory what a store needs of its file system, and say what it breaks.
@@ -61,7 +63,7 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
-    path = os.path.abspath(arguments.directory)
+    path = directory_of(arguments.directory)
     checked_seconds("--seconds", arguments.seconds)
     checked_seconds("--wait", arguments.wait)
     end_on_signals()
@@ -105,6 +107,8 @@ def _led(
 
 def _joined(path: str, arguments: argparse.Namespace) -> Iterator[Finding]:
     """The second host's part."""
+    if not _ID.fullmatch(arguments.join):
+        raise ValueError(f"--join takes the ID that the first host printed, not {arguments.join!r}")
     check_directory(path)
     directory = PrivateDirectory(path, arguments.join)
     check_directory(directory.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Iterator
 from typing import Callable
@@ -13,9 +14,18 @@ from ..storage.probes import PrivateDirectory, check_directory
 from .clock import clock
 from .mount import mount
 from .report import Diagnosis, Finding
-from .room import refused, room
+from .room import refused, room, too_little
 from .semantics import ELSEWHERE, semantics
 from .speed import speed
+
+_UNTRIED = Finding(
+    "semantics",
+    "all",
+    "FAIL",
+    "not tried, nor clock and speed, as there is no room.",
+    "nothing that is known.",
+    "make room, and run the doctor again.",
+)
 
 More = Callable[[PrivateDirectory, Kind, "list[Finding]"], Iterator[Finding]]
 """What is tried besides, in the private directory, by the rules of this kind of file system, after
@@ -39,8 +49,17 @@ def diagnose(path: str | os.PathLike[str]) -> Diagnosis:
         FileNotFoundError, NotADirectoryError: there is no directory of this path.
         OSError: the private directory, ``.nfsdict-doctor-…``, couldn't be removed.
     """
-    path = os.path.abspath(os.fspath(path))
+    path = directory_of(path)
     return Diagnosis(path, list(examine(path)))
+
+
+def directory_of(path: str | bytes | os.PathLike[str]) -> str:
+    """The absolute path. FileNotFoundError for an empty one, which would be where the process is:
+    a shell makes such a one of a variable that isn't set."""
+    name = os.fsdecode(path)
+    if not name:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return os.path.abspath(name)
 
 
 def examine(path: str, more: More | None = None) -> Iterator[Finding]:
@@ -56,12 +75,17 @@ def examine(path: str, more: More | None = None) -> Iterator[Finding]:
         except OSError as error:
             yield from refused(path, error)
             return
-        for section, findings in (
+        # First, as without room the other probes fail, and would blame the file system.
+        there = list(_guarded("room", room(path, directory, mounted.point)))
+        sections: list[tuple[str, Iterable[Finding]]] = [
             ("semantics", semantics(directory, kind)),
             ("clock", clock(directory, kind)),
-            ("room", room(path, directory, mounted.point)),
+            ("room", there),
             ("speed", speed(directory.path, lambda: calls_sent(mounted.point))),
-        ):
+        ]
+        if too_little(there):
+            sections, more = [("semantics", [_UNTRIED]), ("room", there)], None
+        for section, findings in sections:
             for finding in _guarded(section, findings):
                 found.append(finding)
                 yield finding

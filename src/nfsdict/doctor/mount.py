@@ -10,8 +10,14 @@ from .semantics import ELSEWHERE
 # Options that a line of /etc/fstab keeps; what else the system shows was agreed upon when it was
 # mounted, or is a default.
 _KEPT = frozenset(
-    ("ro", "vers", "sec", "proto", "port", "soft", "nconnect", "nosuid", "nodev", "noexec")
-).union(("username", "uid", "gid", "trans", "version", "aname"))
+    ("ro", "vers", "sec", "xprtsec", "proto", "port", "soft", "softerr", "nolock", "noresvport")
+).union(
+    ("nconnect", "nosuid", "nodev", "noexec", "trans", "version", "aname"),
+    ("username", "domain", "uid", "gid", "file_mode", "dir_mode", "seal", "sign", "multiuser"),
+    ("cruid", "noperm", "forceuid", "forcegid", "noserverino", "iocharset", "mfsymlinks"),
+)
+# What mount(8) has helpers for, by the type that the system shows.
+_FSTAB_TYPES = {"nfs4": "nfs", "smb3": "cifs", "fuse.glusterfs": "glusterfs"}
 
 
 def mount(path: str) -> tuple[Mount, list[Finding]]:
@@ -56,12 +62,17 @@ def _option(mount: Mount, known: mounts.Finding) -> Finding:
 def _mend(mount: Mount, mount_with: str) -> str:
     """The line of /etc/fstab that has these options."""
     options, _, _ = mount_with.partition(", ")
-    kind = {"nfs4": "nfs", "smb3": "cifs"}.get(mount.type, mount.type)
+    kind = _FSTAB_TYPES.get(mount.type, mount.type)
     kept = [
         option
         for option in dict.fromkeys(mount.options)
         if option.partition("=")[0] in _KEPT and not (option == "ro" and options == "rw")
     ]
-    point = mount.point.replace(" ", "\\040")
-    line = f"{mount.source} {point} {kind} {','.join([*kept, *options.split(',')])} 0 0"
+    source, point = _escaped(mount.source), _escaped(mount.point)
+    line = f"{source} {point} {kind} {','.join([*kept, *options.split(',')])} 0 0"
     return f"mount it with {mount_with}; in /etc/fstab: {line}"
+
+
+def _escaped(path: str) -> str:
+    """As fstab(5) has it."""
+    return "".join(f"\\{ord(one):03o}" if one in " \t\n\\" else one for one in path)

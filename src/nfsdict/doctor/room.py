@@ -11,6 +11,7 @@ from ..wording import binary
 from .report import Figures, Finding, named
 
 _BYTES, _INODES = 1 << 30, 10_000  # fewer are worth a warning
+_PROBES = 200  # files that the other probes have at a time, at most
 _TRIED = 1 << 20  # bytes that are written to find out whether a quota is used up
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _ADVICE = "make room, or have the quota raised."
@@ -60,6 +61,13 @@ def room(path: str, directory: Directory | None, point: str = "") -> Iterator[Fi
     if directory is not None:
         number = directory.fill("quota", _TRIED)
         yield _used_up(number) if number else _quota(size, point)
+
+
+def too_little(found: list[Finding]) -> bool:
+    """Whether there is too little room for the other probes, by what ``room`` has found."""
+    inodes = [one.figures.get("free_inodes") for one in found]
+    few = any(isinstance(free, int) and free < _PROBES for free in inodes)
+    return few or any(one.verdict == "FAIL" for one in found)
 
 
 def _judged(

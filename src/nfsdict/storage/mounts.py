@@ -230,6 +230,9 @@ def findings(mount: Mount) -> list[Finding]:
             "and reads every file, and what its caches hide isn't seen"
         )
         found = [Finding(mount.type or "unknown type", effect, "", False)]
+    if mount.option("nobarrier") is not None or mount.option("barrier") == "0":
+        effect = "a power cut can undo what was acknowledged, unless the disk's cache outlives it"
+        found.append(Finding("nobarrier", effect, "barrier", False))
     if mount.option("ro") is not None:
         found.append(Finding("ro", "nothing can be written: open with read_only=True", "rw", False))
     return sorted(found, key=lambda one: not one.breaks)
@@ -320,9 +323,10 @@ def _of_smb(mount: Mount) -> list[Finding]:
     if mount.option("closetimeo") not in (None, "0"):
         effect = "a value that is read again and again stays the old one for as long"
         found.append(Finding("closetimeo", effect, _SMB_OPTIONS, True))
-    if mount.option("cache") == "loose":
+    cache = mount.option("cache")
+    if cache not in (None, "strict", "none"):  # loose, ro, singleclient
         effect = "what others write isn't seen while a file is cached"
-        found.append(Finding("cache=loose", effect, f"cache=strict,{_SMB_OPTIONS}", True))
+        found.append(Finding(f"cache={cache}", effect, f"cache=strict,{_SMB_OPTIONS}", True))
     if mount.option("nolease") is None:
         # Seen with Samba 4.17, which then hasn't answered the call to open a file whose lease it
         # was asking back, nor its holder anything.

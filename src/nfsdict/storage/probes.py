@@ -175,8 +175,8 @@ class PrivateDirectory(Directory):
         self.name = name or random_name()
         super().__init__(os.path.join(parent, PROBES + self.name))
 
-    def make(self) -> None:
-        os.mkdir(self.path, 0o777)
+    def make(self, mode: int = 0o777) -> None:
+        os.mkdir(self.path, mode)
 
     def remove(self) -> None:
         """Remove the directory and all in it, whatever signals come meanwhile: the exception of a
@@ -203,9 +203,14 @@ def space(path: str) -> os.statvfs_result:
 
 
 def check_directory(path: str) -> None:
-    """FileNotFoundError, NotADirectoryError or another OSError unless this is a directory."""
+    """FileNotFoundError, NotADirectoryError or another OSError unless this is a directory.
+
+    An automounter that waits for somebody to use the directory mounts it.
+    """
     if not stat.S_ISDIR(os.stat(path).st_mode):
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+    with suppress(OSError):  # stat alone asks for no mount
+        with_open(path, DIRECTORY_FLAGS, os.fstat)
 
 
 def same_device(path: str, other: str) -> bool:
@@ -218,6 +223,10 @@ def device(path: str) -> int:
 
 @contextmanager
 def local_directory() -> Iterator[str]:
-    """A temporary directory where this system has such, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="nfsdict-doctor-") as path:
-        yield path
+    """A temporary directory where this system has such, removed at the end as a private one."""
+    directory = PrivateDirectory(tempfile.gettempdir())
+    try:
+        directory.make(0o700)
+        yield directory.path
+    finally:
+        directory.remove()
