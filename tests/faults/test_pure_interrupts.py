@@ -168,7 +168,7 @@ CALLS = {
     "content": lambda storage, module, path: module("directories").forget_content(f"{path}/file"),
     "mount": lambda storage, module, path: module("mountinfo").mount_of(path),
     "claim": lambda storage, module, path: claimed(storage.removal._exclusive._claims, path),
-    "removal": lambda storage, module, path: storage.removal._opened(f"{path}/file"),
+    "removal": lambda storage, module, path: storage.removal._opened(f"{path}/file", None),
     "leases": lambda storage, module, path: renewed(storage.leases, path),
     "probe": lambda storage, module, path: module("probes").Directory(path).write("file", b"1"),
     "packs": lambda storage, module, path: write_pack(module("index_files"), path),

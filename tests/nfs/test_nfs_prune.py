@@ -152,10 +152,11 @@ def test_a_removal_takes_2_calls_and_a_shard_some_listings(lab: Lab, package) ->
     with lab.rpcs("a") as rpcs:
         assert d.prune(max_items=40).removed == 60
     listings = "READDIRPLUS" if lab.configuration.version == "3" else "READDIR"
-    assert looking[listings] <= 2 * shards
-    assert looking.total <= 5 * shards + 10
+    # Of these two may be of where the leases are, as long as one could be made in the tick of the
+    # last change there.
+    assert looking[listings] <= 4 * shards
+    assert looking.total <= 7 * shards + 10
     assert (rpcs["RENAME"], rpcs["REMOVE"]) == (60, 63)  # with the lease, and two probes of time
-    # Of these two may list the leases, as long as another one could be made in the tick of its own.
     assert rpcs[listings] <= 6 * shards
     assert rpcs.total <= 2 * 60 + 11 * shards + 10
 
