@@ -40,12 +40,17 @@ ARCHIVE, ARCHIVE_END = TEMPORARY + "archive", TEMPORARY + "archive-end"
 _PRIVATE = TEMPORARY + "taken-"
 _CLAIM = TEMPORARY + "claim-"
 DAMAGED = ".damaged-"
-_PACK_ID = re.compile(f"[0-9a-f]{{{2 * _RANDOM}}}")
+_RANDOM_NAME = re.compile(f"[0-9a-f]{{{2 * _RANDOM}}}")
 
 
 def random_name() -> str:
     """24 random hexadecimal digits: 96 bits, which no other process draws again."""
     return os.urandom(_RANDOM).hex()
+
+
+def is_random_name(name: str) -> bool:
+    """Whether ``random_name`` can have drawn this."""
+    return _RANDOM_NAME.fullmatch(name) is not None
 
 
 def temporary_name() -> str:
@@ -206,7 +211,7 @@ class IndexPaths:
         Nor is it the name of a pack of a serializer whose extension begins like this one's.
         """
         pack_id = name[len(self._pack) :]
-        return pack_id if name.startswith(self._pack) and _PACK_ID.fullmatch(pack_id) else None
+        return pack_id if name.startswith(self._pack) and is_random_name(pack_id) else None
 
 
 # --- signatures and stamps ---------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import json
 import os
@@ -221,6 +222,16 @@ def test_without_room_the_file_system_is_not_blamed(package, few, mounted, optio
     found = {one.probe: one for one in diagnosis.findings if one.section in ("semantics", "clock")}
     assert found.keys() == {"all"}
     assert "room" in found["all"].seen and "make room" in found["all"].advice
+
+
+def test_what_cannot_be_written_for_another_reason_is_no_lack_of_room(
+    package, few, monkeypatch, tmp_path
+):
+    probes = importlib.import_module("nfsdict.storage.probes")
+    monkeypatch.setattr(probes.Directory, "fill", lambda self, name, size: errno.EIO)
+    found = {(one.section, one.probe): one for one in package.diagnose(tmp_path).findings}
+    assert found["room", "quota"].verdict == "FAIL"
+    assert ("semantics", "all") not in found and found["semantics", "link"].verdict == "OK"
 
 
 def test_an_empty_path_is_not_where_the_process_is(package, start, tmp_path, monkeypatch):

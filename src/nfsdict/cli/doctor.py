@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import re
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -15,12 +14,11 @@ from ..doctor.examination import directory_of, examine
 from ..doctor.mount import mount
 from ..doctor.peer import facts, follow, invite, lead
 from ..doctor.report import Diagnosis, Finding
+from ..layout import is_random_name
 from ..storage.mounts import Kind
 from ..storage.probes import PrivateDirectory, check_directory
 from .output import complain, emit, emit_json, encode
 from .signals import end_on_signals
-
-_ID = re.compile("[0-9a-f]+")
 
 TEXT = """\
 Try in a directory what a store needs of its file system, and say what it breaks.
@@ -107,7 +105,7 @@ def _led(
 
 def _joined(path: str, arguments: argparse.Namespace) -> Iterator[Finding]:
     """The second host's part."""
-    if not _ID.fullmatch(arguments.join):
+    if not is_random_name(arguments.join):  # it could lead elsewhere, and is removed in the end
         raise ValueError(f"--join takes the ID that the first host printed, not {arguments.join!r}")
     check_directory(path)
     directory = PrivateDirectory(path, arguments.join)

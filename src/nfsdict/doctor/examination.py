@@ -77,16 +77,16 @@ def examine(path: str, more: More | None = None) -> Iterator[Finding]:
             return
         # First, as without room the other probes fail, and would blame the file system.
         there = list(_guarded("room", room(path, directory, mounted.point)))
-        sections: list[tuple[str, Iterable[Finding]]] = [
-            ("semantics", semantics(directory, kind)),
-            ("clock", clock(directory, kind)),
-            ("room", there),
-            ("speed", speed(directory.path, lambda: calls_sent(mounted.point))),
-        ]
         if too_little(there):
-            sections, more = [("semantics", [_UNTRIED]), ("room", there)], None
-        for section, findings in sections:
-            for finding in _guarded(section, findings):
+            yield from (_UNTRIED, *there)
+            return
+        for findings in (
+            _guarded("semantics", semantics(directory, kind)),
+            _guarded("clock", clock(directory, kind)),
+            there,
+            _guarded("speed", speed(directory.path, lambda: calls_sent(mounted.point))),
+        ):
+            for finding in findings:
                 found.append(finding)
                 yield finding
         if more is not None:

@@ -67,7 +67,7 @@ def too_little(found: list[Finding]) -> bool:
     """Whether there is too little room for the other probes, by what ``room`` has found."""
     inodes = [one.figures.get("free_inodes") for one in found]
     few = any(isinstance(free, int) and free < _PROBES for free in inodes)
-    return few or any(one.verdict == "FAIL" for one in found)
+    return few or any(one.figures.get("full") for one in found)
 
 
 def _judged(
@@ -95,4 +95,5 @@ def _used_up(number: int) -> Finding:
         seen = f"a quota is used up ({named(number)})."
     else:
         seen = f"{binary(_TRIED)} couldn't be written ({named(number)})."
-    return Finding("room", "quota", "FAIL", seen, "every put.", _ADVICE)
+    figures: Figures = {"full": number in _FULL}
+    return Finding("room", "quota", "FAIL", seen, "every put.", _ADVICE, figures)
