@@ -309,6 +309,7 @@ def test_signals_while_it_removes_its_directories(inner, package, few, tmp_path,
         package.diagnose(tmp_path)
     assert len(tries) == 5  # 4 for the local directory, in the middle of ``speed``
     assert len(set(tries)) == 2 and not any(map(os.path.exists, tries))
+    assert os.listdir(tmp_path) == []
 
 
 def test_a_directory_that_cannot_be_removed_is_an_error(package, few, tmp_path, monkeypatch):
