@@ -359,6 +359,25 @@ def test_a_large_pack_that_another_one_has_written_meanwhile(nfsdict, unread, hi
     assert spilled == []
 
 
+def test_nobody_begins_a_large_pack_before_the_manifest_names_the_first(
+    nfsdict, unread, hints, monkeypatch
+):
+    original = hints.IndexFiles.write_manifest
+    spilled = []
+
+    def write_manifest(self, *arguments):
+        monkeypatch.undo()
+        with monkeypatch.context() as patch:
+            patch.setattr(hints.PackFileWriter, "_spill", spilled.append)
+            assert dict(open_(nfsdict, unread)) == LARGE
+        return original(self, *arguments)
+
+    monkeypatch.setattr(hints.IndexFiles, "write_manifest", write_manifest)
+    with open_(nfsdict, unread) as d:
+        assert dict(d) == LARGE
+    assert spilled == [] and len(stack(unread)) == 1 and left_behind(unread) == []
+
+
 def test_a_claim_for_large_packs_that_a_crash_has_left(nfsdict, unread, hints, monkeypatch):
     """The next one removes it, the one after that writes."""
     pack_claim(unread).touch()

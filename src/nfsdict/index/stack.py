@@ -189,7 +189,11 @@ class PackStack:
         with self._files.claimed_manifest() as mine:
             if not mine or self._files.read_manifest() != self._manifest:
                 return self._left_to_others()
-            self._push([*self._entries, writer.publish()])
+            try:
+                self._push([*self._entries, writer.publish()])
+            finally:
+                if self._claim is not None:
+                    self._claim.give_up()  # from here on the manifest tells
             return True
 
     def compact(self) -> bool:

@@ -101,7 +101,8 @@ class PackClaim:
 
 
 class PackFileWriter:
-    """A new pack file under a temporary name. The caller must call ``publish`` or ``abandon``."""
+    """A new pack file under a temporary name. The caller must call ``publish`` or ``abandon``.
+    After ``publish`` it gives up the claim, once the manifest names the pack."""
 
     def __init__(
         self, directory: str, mode: int | None, durable: bool, claim: PackClaim | None
@@ -148,16 +149,11 @@ class PackFileWriter:
         except BaseException:
             self._remove()
             raise
-        finally:
-            self._give_up_claim()
 
     def abandon(self) -> None:
-        """Remove the file."""
+        """Remove the file, and give up the claim."""
         if self._opened:
             self._remove()
-        self._give_up_claim()
-
-    def _give_up_claim(self) -> None:
         if self._claim is not None:
             self._claim.give_up()
 
