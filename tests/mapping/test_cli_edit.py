@@ -291,6 +291,35 @@ def test_a_signal_names_the_text_that_is_kept(nfsdict, opened, tmp_path, drafts,
     assert opened()["k"] == [1]
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_a_signal_just_as_the_editor_has_started_ends_it_too(
+    cli, opened, drafts, monkeypatch, name
+):
+    opened()["k"] = [1]
+    module = importlib.import_module("nfsdict.cli.edit")
+    monkeypatch.setenv("VISUAL", "sh -c 'while :; do sleep 0.1; done'")
+    original, editors = module.subprocess.Popen, []
+
+    def started(*arguments):
+        editors.append(original(*arguments))
+        os.kill(os.getpid(), getattr(signal, name))
+        return editors[-1]
+
+    monkeypatch.setattr(module.subprocess, "Popen", started)
+    try:
+        with pytest.raises(SystemExit) as ended:
+            cli("edit", "s", "k")
+        assert ended.value.code == 128 + getattr(signal, name)
+        assert [editor.poll() for editor in editors] == [-signal.SIGTERM]
+    finally:
+        for editor in editors:
+            editor.kill()
+            editor.wait()
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+    assert len([*drafts.iterdir()]) <= 1 and opened()["k"] == [1]
+
+
 @pytest.mark.parametrize("does", ["unlink", "empty"])
 def test_an_editor_that_leaves_nothing(cli, opened, editor, drafts, does):
     opened()["k"] = [1]

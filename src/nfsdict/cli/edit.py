@@ -19,11 +19,13 @@ from .. import NfsDictError
 from .advice import advised
 from .entries import no_json, value_of
 from .output import DONE, complain
-from .signals import end_on_signals
+from .signals import end_on_signals, noted_signals
 from .stores import writing
 
 # So many seconds another process may hold the key's lease while the new value is to be written.
 _PATIENCE = 10.0
+# Seconds after which it is seen that a signal has come.
+_TICK = 0.2
 # So many seconds the editor may take to end after a SIGTERM.
 _LAST_MOMENTS = 5.0
 _GONE = object()
@@ -171,18 +173,24 @@ def _edited(draft: Path, form: _Form) -> bytes:
                 raise
 
 
+def _awaited(editor: subprocess.Popen[bytes], noted: list[int]) -> int | None:
+    """The editor's status, once it has ended. After a signal it is told to end, and may save its
+    text by itself; None if it doesn't end then."""
+    while not noted:
+        with suppress(subprocess.TimeoutExpired):
+            return editor.wait(_TICK)
+    editor.terminate()
+    with suppress(subprocess.TimeoutExpired):
+        return editor.wait(_LAST_MOMENTS)
+    return None
+
+
 def _run_editor(draft: Path) -> None:
     editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
     before = signal.signal(signal.SIGINT, lambda *_: None)  # a Ctrl-C is the editor's
     try:
-        process = subprocess.Popen([*shlex.split(editor), draft])
-        try:
-            status = process.wait()
-        except SystemExit:  # a signal: the editor may save its text by itself
-            process.terminate()
-            with suppress(subprocess.TimeoutExpired):
-                process.wait(_LAST_MOMENTS)
-            raise
+        with noted_signals() as noted:
+            status = _awaited(subprocess.Popen([*shlex.split(editor), draft]), noted)
     except OSError as error:
         raise NfsDictError(f"{error}; name an editor by $EDITOR") from error
     finally:
