@@ -65,12 +65,9 @@ def fill(package, lab: Lab):
     return d
 
 
-@pytest.mark.parametrize("limit", ["age", "items", "bytes"])
-def test_what_the_other_host_writes_meanwhile_stays(
-    lab: Lab, package, limit: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And all else goes: it was written before, and the limits leave room for no more. What is LATE
-    is replaced when it has been chosen, just before it gets a private name."""
+def replaced_late(package, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Have the other host replace each of LATE when it has been chosen, just before it gets a
+    private name. Those that weren't yet, by digest."""
     exclusive = importlib.import_module("nfsdict.storage.exclusive").Exclusive
     digest = importlib.import_module("nfsdict.core").digest
     take, other = exclusive.take, package.NfsDict("store", lab.b, lazy=True)
@@ -82,7 +79,16 @@ def test_what_the_other_host_writes_meanwhile_stays(
         return take(self, hexdigest, private)
 
     monkeypatch.setattr(exclusive, "take", replace_and_take)
-    d = fill(package, lab)
+    return late
+
+
+@pytest.mark.parametrize("limit", ["age", "items", "bytes"])
+def test_what_the_other_host_writes_meanwhile_stays(
+    lab: Lab, package, limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And all else goes: it was written before, and the limits leave room for no more. What is LATE
+    is replaced when it has been chosen, just before it gets a private name."""
+    d, late = fill(package, lab), replaced_late(package, lab, monkeypatch)
     keys = [*HALF, *NEW, *LATE]
     size = d.info(OLD[0]).size
     limits = {
@@ -122,24 +128,13 @@ def test_where_listings_bring_no_attributes(
 ) -> None:
     """What the other host replaces just before it gets a private name stays. Also if the file that
     the client knows lives on, as in a backup of hard links."""
-    exclusive = importlib.import_module("nfsdict.storage.exclusive").Exclusive
-    digest = importlib.import_module("nfsdict.core").digest
     lab.remount("a", "nordirplus")
-    take, other = exclusive.take, package.NfsDict("store", lab.b, lazy=True)
-    late = {digest(key): key for key in LATE}
-
-    def replace_and_take(self, hexdigest: str, private: str) -> bool:
-        if hexdigest in late:
-            other[late[hexdigest]] = "just now!"
-        return take(self, hexdigest, private)
-
-    monkeypatch.setattr(exclusive, "take", replace_and_take)
-    d = fill(package, lab)
+    d, late = fill(package, lab), replaced_late(package, lab, monkeypatch)
     for file in lab.server.glob("store/??/*.pkl") if linked else ():
         os.link(file, lab.server / file.name)
     report = d.prune(max_items=0)
     assert report.failed == {}
-    assert (report.removed, report.replaced) == (len(OLD) - len(LATE), len(LATE))
+    assert (report.removed, report.replaced, late) == (len(OLD) - len(LATE), len(LATE), {})
     assert dict(package.NfsDict("store", lab.b)) == dict.fromkeys(LATE, "just now!")
     assert list(lab.server.glob("store/*/.nfsdict-*")) == []
 
