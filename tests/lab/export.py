@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from .devices import unmount
 from .system import run
 
 EXPORT = Path("/mnt/export")
@@ -16,7 +17,7 @@ _LEAST_XFS_MB = 300  # mkfs.xfs makes none smaller
 def make(kind: str, size_mb: int) -> None:
     """An empty file system of that kind at `EXPORT`, in place of what is there."""
     if os.path.ismount(EXPORT):
-        run("umount", str(EXPORT))
+        unmount(EXPORT)
     if kind == "tmpfs":
         run("mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=755", "export", str(EXPORT))
         return

@@ -31,14 +31,19 @@ def test_many_workers_do_each_task_once_for_few_calls(lab: Lab, package) -> None
 
 
 @pytest.mark.nfs(version=("3", "4.2"))
-def test_a_task_takes_at_most_9_calls(lab: Lab, package) -> None:
+def test_a_task_takes_9_calls_and_13_where_the_leases_changed_in_the_same_tick(
+    lab: Lab, package
+) -> None:
+    """The listing of the leases is asked for again there: its stamp proves nothing."""
     package.NfsDict("store", lab.a).update({f"task {number}": number for number in range(100)})
     time.sleep(SETTLED)
     d = package.NfsDict("store", lab.a)
     with d.claim(), d.claim():
         pass
-    with lab.rpcs("a") as claiming:
-        task = d.claim()
-    with lab.rpcs("a") as finishing, task:
-        pass
-    assert claiming.total + finishing.total <= 9, (claiming, finishing)
+    calls = []
+    for _ in range(20):
+        with lab.rpcs("a") as used, d.claim():
+            pass
+        calls.append((used.total, used))
+    assert min(total for total, _ in calls) <= 9, calls
+    assert max(total for total, _ in calls) <= 13, calls
