@@ -559,6 +559,21 @@ def test_a_mkdir_whose_reply_was_lost(store, monkeypatch):
     assert store.values.find(digest("k"))[0] == b"value"
 
 
+def test_a_mkdir_of_what_another_host_is_just_making(store, monkeypatch):
+    """GlusterFS: the name exists, and can't be found for a moment."""
+    mkdir, refused = os.mkdir, []
+
+    def being_made(path, *arguments):
+        if len(refused) < 3:
+            refused.append(path)
+            raise FileExistsError(errno.EEXIST, "", path)
+        mkdir(path, *arguments)
+
+    monkeypatch.setattr(os, "mkdir", being_made)
+    put(store, "k")
+    assert store.values.find(digest("k"))[0] == b"value" and len(refused) == 3
+
+
 def test_a_file_in_the_place_of_a_shard(store):
     shard = Path(store.values.path_of(digest("k"))).parent
     shard.write_bytes(b"stranger")

@@ -361,6 +361,61 @@ def test_a_pop_whose_rename_is_refused(opened, monkeypatch, done):
     assert dict(opened()) == ({} if done else {"a": 1}) and left(d) == []
 
 
+# --- where two renames of one file can both be "done", as on GlusterFS ---------------------------
+
+
+@pytest.fixture(params=["fuse.glusterfs", "fuse.strange", ""])
+def overtaken(request, mounted, monkeypatch):
+    """Have another host do this when a file is first renamed to a private name, and say that it was
+    done."""
+    mounted(request.param)
+    original = os.rename
+
+    def overtaken(other):
+        met = []
+
+        def rename(source, target):
+            if "-taken-" in target and source not in met:
+                met.append(source)
+                other(source)
+            else:
+                original(source, target)
+
+        monkeypatch.setattr(os, "rename", rename)
+        return met
+
+    return overtaken
+
+
+def test_a_pop_that_another_host_was_faster_than(opened, overtaken):
+    opened(durable=False).update(a=1, b=2)
+    d = opened(lazy=True, durable=False)
+    met = overtaken(os.unlink)
+    assert d.pop("a", None) is None
+    with pytest.raises(KeyError):
+        d.pop("b")
+    assert len(met) == 2 and dict(opened()) == {} and left(d) == []
+
+
+def test_a_pop_whose_file_was_given_back_meanwhile(opened, overtaken):
+    d = opened(durable=False)
+    d["a"] = 1
+    met = overtaken(lambda source: None)
+    assert d.pop("a") == 1
+    assert len(met) == 1 and dict(opened()) == {} and left(d) == []
+
+
+def test_a_repair_that_another_hosts_repair_was_faster_than(opened, overtaken):
+    d = opened(durable=False)
+    d["a"] = 1
+    private = Path(d._values.private_path_of(value_file(d, "a").stem))
+    value_file(d, "a").rename(private)
+    met = overtaken(lambda source: os.link(source, value_file(d, "a")) or os.unlink(source))
+    report = d.repair(grace=-1)
+    assert report.failed == {} and met != []
+    assert dict(opened()) == {"a": 1} and left(d) == []
+
+
 # --- where they are trusted ------------------------------------------------------------------
 
 

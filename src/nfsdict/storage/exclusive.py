@@ -131,6 +131,15 @@ class Exclusive:
         finally:
             self._files.sweep(claim)
 
+    def _rename(self, source: str, target: str) -> None:
+        """Rename a file to a name that nobody else uses. FileNotFoundError if another host has done
+        so first, also where the system says that both have (see ``Kind.renames_twice``)."""
+        os.rename(source, target)
+        if self._rules.kind.renames_twice:
+            self._rules.look_up_anew(target)
+            if not self._files.is_there(target):
+                raise failure(errno.ENOENT, source)
+
     def take(self, hexdigest: str, private: str) -> bool:
         """Rename the file of this digest to a private name. False if the digest has no file.
 
@@ -141,7 +150,7 @@ class Exclusive:
         path = self._values.path_of(hexdigest)
         for _ in range(2):
             try:
-                self._rules.retry_stale(lambda path: os.rename(path, private), path)
+                self._rules.retry_stale(lambda path: self._rename(path, private), path)
                 return True
             except FileNotFoundError:
                 found = self._rules.revalidate_parent(path)
@@ -226,7 +235,7 @@ class Exclusive:
         path = named_path(private)
         mine = mine or private_path(path)
         try:
-            self._rules.retry_stale(lambda path: os.rename(path, mine), private)
+            self._rules.retry_stale(lambda path: self._rename(path, mine), private)
         except FileNotFoundError:
             if not self._files.is_there(mine):
                 return False

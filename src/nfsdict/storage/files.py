@@ -110,11 +110,7 @@ class Files:
         """Make a directory, durably. It is no error if it exists: another process was faster, or
         the reply to our own mkdir was lost."""
         if self.mode is None:
-            try:
-                os.mkdir(path)
-            except FileExistsError:
-                if not is_directory(path):
-                    raise
+            self._make(path)
         else:
             self._make_with_bits(path, self.bits)
         if self.durable:
@@ -125,6 +121,23 @@ class Files:
         """The permission bits that directories must have: none without a ``mode``."""
         mode = self.mode or 0
         return mode | (mode & 0o444) >> 2
+
+    def _make(self, path: str) -> None:
+        """Make the directory. Where another host is just making it, GlusterFS's client can know
+        that it exists and not find it: that passes."""
+        for pause in PAUSES:
+            try:
+                os.mkdir(path)
+                return
+            except FileExistsError as error:
+                if is_directory(path):
+                    return
+                if self.is_there(path):
+                    raise  # it is something else
+                refusal = error
+            time.sleep(pause)
+            self._rules.look_up_anew(path)
+        raise refusal
 
     @staticmethod
     def _make_with_bits(path: str, bits: int) -> None:
