@@ -794,18 +794,23 @@ async def longest_block(update, number):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks Linux what the thread waited for")
 def test_the_event_loop_is_never_blocked_for_20_ms(d):
-    """While 3,000 keys are updated: best of some times, as what blocks does so each time."""
+    """While 3,000 keys are updated: best of some times, as what blocks does so each time.
+
+    50 ms on PyPy: where other processes have the processors, the thread that gives up its GIL often
+    has it again before the loop has woken up.
+    """
+    limit = 0.05 if sys.implementation.name == "pypy" else 0.02
 
     async def main():
         async def in_the_loop(pairs):
             d.update(pairs)
 
-        assert await longest_block(in_the_loop, "loop") > 0.02, "what blocks is seen"
+        assert await longest_block(in_the_loop, "loop") > limit, "what blocks is seen"
         for number in range(10):
             longest = await longest_block(d.aio.update, number)
-            if longest < 0.02:
+            if longest < limit:
                 return
-        pytest.fail(f"blocked for {longest:.3f} s, and each time for more than 0.02 s")
+        pytest.fail(f"blocked for {longest:.3f} s, and each time for more than {limit} s")
 
     run(main())
     assert len(d) >= 6000
