@@ -70,6 +70,20 @@ def test_what_options_break(mount, kind, options, worst):
     assert len({one.probe for one in found}) == len(found)
 
 
+def test_what_costs_calls_is_named_as_it_stands_there(mount):
+    noac = mount("nfs4", "rw,vers=4.2,noac,acregmin=0,acdirmax=0")
+    assert "noac" in verdicts(noac)
+    [found] = [one for one in mount("nfs4", "rw,vers=4.2,acdirmax=0") if one.verdict != "OK"]
+    assert found.probe == "acdirmax=0" and "mount it with actimeo=60" in found.advice
+
+
+def test_what_fuse_does_not_show_is_not_said_to_be_so(mount):
+    [found] = [one for one in mount("fuse.sshfs", "rw") if one.verdict != "OK"]
+    assert found.seen == "whether it is mounted so isn't shown."
+    [found] = [one for one in mount("9p", "rw,cache=loose") if one.verdict != "OK"]
+    assert found.seen == "it is mounted so."
+
+
 def test_what_does_not_matter_is_told(mount):
     found = verdicts(mount("nfs", "rw,vers=3,soft,nolock,local_lock=all"))
     assert {"soft", "nolock", "local_lock"} <= found.keys()

@@ -245,6 +245,38 @@ def test_one_that_dies(start, tmp_path, dies, number):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_third_host(start, tmp_path):
+    """It is told, and doesn't disturb the two."""
+    first = start(tmp_path, "--peer", "--seconds", "1")
+    words = invitation(first)
+    second = start(*words)
+    for line in second.stdout:
+        if b"clock, difference" in line:
+            break
+    third = start(*words)
+    output, errors = third.communicate(timeout=30)
+    assert third.returncode == 2
+    assert output == b"" and b"another host has joined with this ID" in errors
+    for one in (first, second):
+        output, _ = one.communicate(timeout=90)
+        assert b"races of `pop`: 0 of" in output
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root is others")
+def test_a_second_host_that_may_not_write(inner, tmp_path):
+    probes = importlib.import_module("nfsdict.storage.probes")
+    directory = probes.PrivateDirectory(str(tmp_path))
+    directory.make(0o755)
+    tmp_path.chmod(0o755)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(importlib.import_module("nfsdict").NfsDictError, match="one user"):
+            inner("peer").accept(directory)
+    finally:
+        os.seteuid(0)
+
+
 def test_an_invitation_that_has_ended(start, tmp_path):
     second = start(tmp_path, "--join", "0" * 24)
     output, errors = second.communicate(timeout=30)

@@ -12,7 +12,7 @@ from ..arguments import checked_seconds
 from ..doctor.clock import difference
 from ..doctor.examination import directory_of, examine
 from ..doctor.mount import mount
-from ..doctor.peer import facts, follow, invite, lead
+from ..doctor.peer import accept, facts, follow, invite, lead
 from ..doctor.report import Diagnosis, Finding
 from ..layout import is_random_name
 from ..storage.mounts import Kind
@@ -110,6 +110,7 @@ def _joined(path: str, arguments: argparse.Namespace) -> Iterator[Finding]:
     check_directory(path)
     directory = PrivateDirectory(path, arguments.join)
     check_directory(directory.path)
+    accept(directory)
     found = [*mount(path)[1], difference(directory)]
     yield from found
     yield from follow(directory, facts(path, found), arguments.wait)

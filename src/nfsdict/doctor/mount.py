@@ -50,11 +50,12 @@ def _option(mount: Mount, known: mounts.Finding) -> Finding:
     if not known.breaks and not known.mount_with and not of_type:
         return Finding("mount", known.option, "OK", effect)
     seen, breaks = effect, "no promise that is known."
-    if known.breaks:
-        seen, breaks = "it is mounted so.", effect
-    advice = _mend(mount, known.mount_with) if known.mount_with else ELSEWHERE
     # Options of FUSE aren't shown: it may be mounted well.
     certain = known.breaks and not mount.type.startswith("fuse.")
+    if known.breaks:
+        seen = "it is mounted so." if certain else "whether it is mounted so isn't shown."
+        breaks = effect
+    advice = _mend(mount, known.mount_with) if known.mount_with else ELSEWHERE
     verdict: Verdict = "FAIL" if certain else "WARN"
     return Finding("mount", known.option, verdict, seen, breaks, advice)
 

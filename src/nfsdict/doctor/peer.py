@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict
 from typing import Any
 
-from ..errors import described
+from ..errors import NfsDictError, described
 from ..storage.mounts import Kind
 from ..storage.probes import Directory, PrivateDirectory, device
 from ..storage.processes import host_name, this_process
@@ -23,7 +23,7 @@ from .report import Finding, duration
 from .rounds import HOSTS, Rounds
 from .semantics import ELSEWHERE
 
-_MAIL = "mail"
+_MAIL, _SECOND = "mail", "second-host"
 # ns by which times may go backwards from one host to the other: ``storage.clock`` allows for
 # 100 ms.
 _TICK, _TOLERATED = 10_000_000, 100_000_000
@@ -51,6 +51,22 @@ def _of_host(finding: Finding) -> bool:
 def invite(directory: PrivateDirectory) -> None:
     """Make the place where the second host leaves its messages, before it can come."""
     directory.subdirectory(_MAIL)
+
+
+def accept(directory: PrivateDirectory) -> None:
+    """Take the second host's place, which one host can have. NfsDictError if another one has it, or
+    if this one may not write there."""
+    try:
+        directory.subdirectory(_SECOND)
+    except FileExistsError as error:
+        raise NfsDictError(
+            "another host has joined with this ID: run the first command again for each second host"
+        ) from error
+    except PermissionError as error:
+        raise NfsDictError(
+            f"this user may not write in {directory.path}, which the first host has made: run both "
+            "commands as one user, or as users of one group with umask 002"
+        ) from error
 
 
 def lead(

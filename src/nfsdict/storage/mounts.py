@@ -320,11 +320,12 @@ def _of_nfs(mount: Mount) -> list[Finding]:
     if mount.option("lookupcache") in ("none", "pos", "positive"):
         effect = "more calls to the server, which nothing needs"
         found.append(Finding("lookupcache", effect, "lookupcache=all", False))
-    if mount.option("noac") is not None or "0" in (
-        mount.option("actimeo"),
-        mount.option("acdirmax"),
-    ):
-        found.append(Finding("noac", "more calls to the server, which nothing needs", "ac", False))
+    zero = [f"{name}=0" for name in ("actimeo", "acdirmax") if mount.option(name) == "0"]
+    noac = mount.option("noac") is not None
+    if noac or zero:
+        option, better = ("noac", "ac") if noac else (zero[0], "actimeo=60")
+        effect = "more calls to the server, which nothing needs"
+        found.append(Finding(option, effect, better, False))
     return found
 
 
