@@ -44,11 +44,12 @@ def warn_of_mount(storage: Storage) -> None:
     broken = [one for one in storage.rules.mounted.findings() if one.breaks]
     if broken:
         told = "; ".join(f"{one.option}: {one.effect}" for one in broken)
-        options = ",".join(dict.fromkeys(one.mount_with for one in broken))
+        options = ",".join(dict.fromkeys(one.mount_with for one in broken if one.mount_with))
+        mend = f"Mount it with {options}" if options else "Keep stores on another file system"
         _warn_once(
             storage,
             f"{storage.directory} is not safe with the options that it is mounted with. {told}. "
-            f"Mount it with {options}. If you know better: "
+            f"{mend}. If you know better: "
             "warnings.simplefilter('ignore', nfsdict.UnsafeMountWarning)",
             UnsafeMountWarning,
         )

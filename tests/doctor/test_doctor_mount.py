@@ -56,6 +56,8 @@ def verdicts(findings) -> dict[str, str]:
         ("ext4", "ro", "WARN"),
         ("ext4", "rw,nobarrier", "WARN"),
         ("ext4", "rw,barrier=0", "WARN"),
+        ("overlay", "rw,upperdir=/u,workdir=/w", "OK"),
+        ("overlay", "rw,upperdir=/u,workdir=/w,volatile", "FAIL"),
         ("cifs", "rw,cache=ro,actimeo=0,closetimeo=0,nolease", "FAIL"),
         ("cifs", "rw,cache=singleclient,actimeo=0,closetimeo=0,nolease", "FAIL"),
         ("cifs", "rw,cache=none,actimeo=0,closetimeo=0,nolease", "OK"),

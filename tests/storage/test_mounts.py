@@ -177,6 +177,7 @@ BREAK = [
     ("9p", "rw,cache=5", "cache=none"),
     ("fuse.sshfs", "rw,user_id=0", "dir_cache=no,attr_timeout=0,entry_timeout=0"),
     ("fuse.glusterfs", "rw", None),
+    ("overlay", "rw,lowerdir=/l,upperdir=/u,workdir=/w,volatile", ""),
 ]
 HOLD = [
     ("nfs4", "rw,vers=4.2,hard"),
@@ -191,6 +192,7 @@ HOLD = [
     ("9p", "rw,cache=0"),
     ("ceph", "rw,noshare"),
     ("ext4", "rw,discard"),
+    ("overlay", "rw,lowerdir=/l,upperdir=/u,workdir=/w"),
     ("fuse.strange", "rw"),
     ("", ""),
 ]
@@ -277,6 +279,14 @@ def test_an_unsafe_mount_is_warned_of_once(nfsdict, opened, on, recwarn):
         and warning.filename == opened.__code__.co_filename
     )
     assert MENDS in str(warning.message) and "simplefilter" in str(warning.message)
+
+
+def test_the_warning_says_where_no_option_mends_it(opened, on, recwarn):
+    on("overlay", "volatile")
+    opened()
+    [warning] = recwarn
+    assert "volatile: a power cut" in str(warning.message)
+    assert "Keep stores on another file system." in str(warning.message)
 
 
 @pytest.mark.filterwarnings("error::UserWarning")

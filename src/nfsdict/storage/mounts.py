@@ -220,7 +220,7 @@ class Finding(NamedTuple):
     effect: str
     """a sentence: which promise it breaks, or what it costs"""
     mount_with: str
-    """the options to mount with in its place; "" if nothing has to be done"""
+    """the options to mount with in its place; "" if nothing has to be done, or no option mends"""
     breaks: bool
     """whether a promise is broken; else it costs time, can make a call hang, or does nothing"""
 
@@ -251,6 +251,9 @@ def findings(mount: Mount) -> list[Finding]:
     if mount.option("nobarrier") is not None or mount.option("barrier") == "0":
         effect = "a power cut can undo what was acknowledged, unless the disk's cache outlives it"
         found.append(Finding("nobarrier", effect, "barrier", False))
+    if mount.type == "overlay" and mount.option("volatile") is not None:
+        effect = "a power cut can undo what was acknowledged, as no fsync does anything"
+        found.append(Finding("volatile", effect, "", True))
     if mount.option("ro") is not None:
         found.append(Finding("ro", "nothing can be written: open with read_only=True", "rw", False))
     return sorted(found, key=lambda one: not one.breaks)

@@ -20,7 +20,8 @@ FILE = STATE / "ceph.conf"
 PORT = 6789
 MONITOR = f"[v2:127.0.0.1:3300,v1:127.0.0.1:{PORT}]"
 OWN = Path("/mnt/ceph")
-# Nobody but the guest reaches it, so nobody has to prove who he is.
+# Nobody but the guest reaches it, so nobody has to prove who he is. A client of FUSE that reads
+# what another one has just written waits for the metadata server's next tick, by default 5 s.
 CONFIGURATION = """
 [global]
 fsid = {fsid}
@@ -41,6 +42,7 @@ crash dir = {state}
 mon data = {state}/mon
 osd data = {state}/osd
 mds data = {state}/mds
+mds tick interval = 1
 osd objectstore = memstore
 memstore device bytes = 1000000000
 osd class load list = *
