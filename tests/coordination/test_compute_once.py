@@ -420,6 +420,16 @@ def test_a_function_that_modifies_its_own_key_is_told(d):
     assert files(d) == []
 
 
+def test_a_coroutine_function_does_not_modify(d):
+    async def function(value):
+        return value + 1
+
+    d["k"] = 1
+    with pytest.raises(TypeError, match="isn't awaited"):
+        d.modify("k", function)
+    assert d["k"] == 1
+
+
 def test_threads_modify_in_turn(d):
     def modify():
         return [d.modify("key", lambda value: value + 1, 0) for _ in range(10)]

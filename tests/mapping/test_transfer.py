@@ -305,6 +305,14 @@ def test_a_read_only_dictionary_takes_nothing(nfsdict, store, archive):
             call()
 
 
+@pytest.mark.parametrize("source", [3, None, "path", [("a", 1)]])
+def test_a_source_that_is_no_mapping(store, source):
+    destination = store("destination")
+    with pytest.raises(TypeError, match="neither an NfsDict nor a mapping"):
+        destination.copy_from(source)
+    assert dict(destination) == {}
+
+
 # --- archives that aren't whole, or aren't ours ----------------------------------------------
 
 

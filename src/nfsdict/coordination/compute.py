@@ -229,7 +229,7 @@ class ComputeOnce:
             if sought.look(fresh=True):
                 return sought.value
             with Operation(self._storage, "the creator of", f"{sought.key!r:.200}"):
-                value = _no_coroutine(creator())
+                value = _no_coroutine(creator(), _AWAITED)
             return self.publish(store, sought, value, lease)
         finally:
             # The value is there. If the lease stays, others only wait for longer.
@@ -288,7 +288,7 @@ class ComputeOnce:
             value = store.get(key, default, fresh=True)
             if value is MISSING:
                 raise KeyError(key)
-            value = self._freeze(function(value))
+            value = self._freeze(_no_coroutine(function(value), _NOT_AWAITED))
             lease.check()
             store[key] = value
             return value
@@ -309,14 +309,21 @@ def forget(state: StoreState, key: str) -> None:
         del replaced
 
 
-def _no_coroutine(value: Any) -> Any:
-    """What a creator returned. TypeError if it is a coroutine, which nothing here would await."""
+_AWAITED = (
+    "the creator returned a coroutine: pass the coroutine function itself, or a functools.partial "
+    "of it, to d.aio.get_or_create"
+)
+_NOT_AWAITED = (
+    "the function returned a coroutine, which isn't awaited: pass one that returns the new value"
+)
+
+
+def _no_coroutine(value: Any, advice: str) -> Any:
+    """What a caller's function returned. TypeError if it is a coroutine, which nothing here would
+    await."""
     if isinstance(value, CoroutineType):
         value.close()
-        raise TypeError(
-            "the creator returned a coroutine: pass the coroutine function itself, or a "
-            "functools.partial of it, to d.aio.get_or_create"
-        )
+        raise TypeError(advice)
     return value
 
 

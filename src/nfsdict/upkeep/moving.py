@@ -114,11 +114,14 @@ class Moving:
             keep_existing: as for ``import_from``.
 
         Raises:
+            TypeError: the source is no mapping.
             ValueError: the source is this store itself.
             BatchError, ReadOnlyError, OSError: as of ``import_from``.
         """
         from . import transfer
 
+        if not (hasattr(source, "keys") and hasattr(source, "__getitem__")):
+            raise TypeError(f"the source is neither an NfsDict nor a mapping: {type(source)!r}")
         writing = self._writing(keep_existing)
         if not isinstance(source, Moving):
             return transfer.copy_mapping(writing, self._entries, source)
