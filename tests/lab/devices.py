@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_DETACH = 2  # MNT_DETACH
 # linux/loop.h
 _SET_FD, _CLEAR_FD, _GET_FREE = 0x4C00, 0x4C01, 0x4C82
 # linux/dm-ioctl.h: version, size, start of the data, four numbers, padding, device, name, uuid
@@ -27,12 +28,15 @@ def mount(device: str, where: Path, kind: str, options: str = "") -> None:
     _check(_libc.mount(device.encode(), bytes(where), kind.encode(), 0, options.encode()), device)
 
 
-def unmount(where: Path, seconds: float = 20) -> None:
+def unmount(where: Path, seconds: float = 20, detached: bool = False) -> None:
     """As umount(8), waiting so long while it is busy: an NFS server lets go of what it no longer
-    exports some time after ``exportfs`` has returned."""
+    exports some time after ``exportfs`` has returned. If it is busy then, it is only taken out of
+    sight where ``detached`` allows that; else OSError."""
     end = time.monotonic() + seconds
     while (result := _libc.umount2(bytes(where), 0)) and ctypes.get_errno() == errno.EBUSY:
         if time.monotonic() > end:
+            if detached:
+                result = _libc.umount2(bytes(where), _DETACH)
             break
         time.sleep(0.05)
     _check(result, str(where))

@@ -17,7 +17,8 @@ _LEAST_XFS_MB = 300  # mkfs.xfs makes none smaller
 def make(kind: str, size_mb: int) -> None:
     """An empty file system of that kind at `EXPORT`, in place of what is there."""
     if os.path.ismount(EXPORT):
-        unmount(EXPORT)
+        # Something held it in one of some ten whole runs, for longer than 40 s; what isn't known.
+        unmount(EXPORT, detached=True)
     if kind == "tmpfs":
         run("mount", "-t", "tmpfs", "-o", f"size={size_mb}m,mode=755", "export", str(EXPORT))
         return

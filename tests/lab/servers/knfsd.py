@@ -55,8 +55,8 @@ class Knfsd(Server):
 
     def close(self) -> None:
         self.stop()
+        self._daemons.stop()  # it can't tell the kernel of the export again then
         self.unexport()
-        self._daemons.stop()
 
     def mount(self, address: str, where: Path, version: str, options: str) -> list[str]:
         source = f"{address}:{EXPORT if version == '3' else '/'}"
