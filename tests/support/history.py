@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from nfsdict import NfsDict
 
 KINDS = ["put", "put", "fresh", "fresh", "fresh", "get", "get", "add", "setdefault", "del", "pop"]
+# Where hard links aren't made ``add`` is create-once among those who ``add``, and not beside puts.
+WITHOUT_ADD = [kind for kind in KINDS if kind not in ("add", "setdefault")]
 UNKNOWN = "unknown"
 Result = Union[str, bool, None]
 
@@ -41,7 +43,13 @@ History = list[Made]
 
 
 def work(
-    base: str, who: str, seconds: float, keys: int, options: dict[str, Any], least: int
+    base: str,
+    who: str,
+    seconds: float,
+    keys: int,
+    options: dict[str, Any],
+    least: int,
+    kinds: list[str],
 ) -> None:
     """Work on the store, once all others are ready too, and print what was done."""
     import nfsdict
@@ -51,18 +59,25 @@ def work(
     d = nfsdict.NfsDict("store", base, lazy=True, durable=False, **options)
     print("ready", flush=True)
     sys.stdin.readline()
-    json.dump(made(d, who, seconds, keys, least), sys.stdout)
+    json.dump(made(d, who, seconds, keys, least, kinds), sys.stdout)
 
 
-def made(d: NfsDict[str], who: str, seconds: float, keys: int, least: int = 0) -> History:
-    """Calls for so long, and at least so many."""
+def made(
+    d: NfsDict[str],
+    who: str,
+    seconds: float,
+    keys: int,
+    least: int = 0,
+    kinds: list[str] = KINDS,
+) -> History:
+    """Calls for so long, and at least so many, of these kinds."""
     choose = random.Random(who)
     done: History = []
     limit = time.monotonic() + seconds
     number = 0
     while time.monotonic() < limit or number < least:
         number += 1
-        key, kind = f"key {choose.randrange(keys)}", choose.choice(KINDS)
+        key, kind = f"key {choose.randrange(keys)}", choose.choice(kinds)
         value = f"{who} {number}"
         start = time.monotonic_ns()
         try:
@@ -179,7 +194,12 @@ def explained(calls: list[Call]) -> str:
 
 
 def of_processes(
-    bases: list[str], seconds: float, keys: int, options: dict[str, Any], least: int = 0
+    bases: list[str],
+    seconds: float,
+    keys: int,
+    options: dict[str, Any],
+    least: int = 0,
+    kinds: list[str] = KINDS,
 ) -> list[History]:
     """One history for each process, of at least so many calls; all of them begin at once."""
     here = str(Path(__file__).parents[1])
@@ -190,7 +210,7 @@ def of_processes(
                 "-c",
                 f"import sys; sys.path.insert(0, {here!r}); from support import history;"
                 f" history.work({base!r}, 'p{who}', {seconds}, {keys}, {options!r},"
-                f" {least})",
+                f" {least}, {kinds!r})",
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

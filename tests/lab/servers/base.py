@@ -34,6 +34,8 @@ class Server(ABC):
     """The versions of NFS that it is tried with; "" is no NFS."""
     BELOW: ClassVar[str] = "ext4"
     """The file system that it is tried with."""
+    LINKS: ClassVar[bool] = True
+    """Whether its hard links are links."""
 
     files: Path = EXPORT
     """Where its files can be seen and changed without the clients: what it exports, or where

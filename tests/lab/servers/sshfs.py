@@ -19,6 +19,7 @@ PORT = 2222
 class Sshfs(Server):
     NEEDED: ClassVar = {"sshfs": "sshfs", SFTP: "openssh-sftp-server", "socat": "socat"}
     OPTIONS = "dir_cache=no,attr_timeout=0,entry_timeout=0"
+    LINKS = False
 
     def __init__(self) -> None:
         self._daemons = Daemons()
