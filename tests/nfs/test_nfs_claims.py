@@ -44,6 +44,7 @@ def test_a_task_takes_9_calls_and_13_where_the_leases_changed_in_the_same_tick(
     for _ in range(20):
         with lab.rpcs("a") as used, d.claim():
             pass
-        calls.append((used.total, used))
-    assert min(total for total, _ in calls) <= 9, calls
-    assert max(total for total, _ in calls) <= 13, calls
+        calls.append(used)
+    calls.sort(key=lambda used: used.total)
+    assert calls[5].total <= 9, calls
+    assert calls[-1].total <= 13, calls
