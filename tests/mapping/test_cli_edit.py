@@ -297,7 +297,7 @@ def test_a_signal_just_as_the_editor_has_started_ends_it_too(
 ):
     opened()["k"] = [1]
     module = importlib.import_module("nfsdict.cli.edit")
-    monkeypatch.setenv("VISUAL", "sh -c 'while :; do sleep 0.1; done'")
+    monkeypatch.setenv("VISUAL", "sh -c 'exec sleep 15'")
     original, editors = module.subprocess.Popen, []
 
     def started(*arguments):
