@@ -6,7 +6,7 @@ import importlib
 
 import pytest
 
-LINE = "36 25 0:32 / /mnt/shared rw,relatime shared:1 - {type} {source} {options}\n"
+LINE = "36 25 0:32 {root} /mnt/shared rw,relatime shared:1 - {type} {source} {options}\n"
 
 
 @pytest.fixture
@@ -16,8 +16,9 @@ def mount(package, monkeypatch):
     mounts = importlib.import_module("nfsdict.storage.mounts")
     mountinfo = importlib.import_module("nfsdict.storage.mountinfo")
 
-    def mount(kind: str, options: str, source: str = "server:/export"):
-        text = LINE.format(type=kind, source=source, options=options) if kind else ""
+    def mount(kind: str, options: str, source: str = "server:/export", root: str = "/"):
+        line = LINE.format(type=kind, source=source, options=options, root=root)
+        text = line if kind else ""
         found = mountinfo.find_mount(text, "36", 0)
         monkeypatch.setattr(mounts, "mount_of", lambda path: found)
         return module.mount("/mnt/shared")[1]
@@ -128,6 +129,40 @@ def test_the_line_that_mends_it(mount):
 )
 def test_the_line_keeps_what_is_secret_and_what_is_escaped(mount, kind, options, source, line):
     [*_, found] = [one for one in mount(kind, options, source) if one.verdict != "OK"]
+    assert found.advice.endswith(f"in /etc/fstab: {line}")
+
+
+def test_what_is_bound_has_the_options_of_the_whole(mount):
+    """So the line for it would name what can't be mounted so."""
+    [found] = mount("9p", "rw,cache=loose", "10.0.0.1", "/my\\040part")[1:]
+    assert found.advice == (
+        "mount 10.0.0.1 as a whole with cache=none: /mnt/shared is /my part of it, bound there; "
+        "it may have options of its own."
+    )
+    assert "/etc/fstab" not in found.advice
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "source", "root", "line"),
+    [
+        (
+            "cifs",
+            "rw,cache=strict,actimeo=1",
+            "//server/share/part",
+            "/part",
+            "//server/share/part /mnt/shared cifs actimeo=0,closetimeo=0,nolease 0 0",
+        ),
+        (
+            "btrfs",
+            "rw,nobarrier,subvolid=257,subvol=/@home",
+            "/dev/sda2",
+            "/@home",
+            "/dev/sda2 /mnt/shared btrfs subvol=/@home,barrier 0 0",
+        ),
+    ],
+)
+def test_a_part_that_is_mounted_by_itself(mount, kind, options, source, root, line):
+    [found, *_] = [one for one in mount(kind, options, source, root) if one.verdict != "OK"]
     assert found.advice.endswith(f"in /etc/fstab: {line}")
 
 

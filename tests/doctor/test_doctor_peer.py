@@ -5,7 +5,9 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -221,6 +223,23 @@ def test_two_commands(start, tmp_path):
     assert {one["verdict"] for one in mine} == {"OK", "WARN"}  # on one host it proves less
     assert (first.returncode, second.returncode) == (1, 1)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="the command is bash's")
+@pytest.mark.parametrize("name", [b"it's $HOME", b"two\nlines", b"\xff \\n'"])
+def test_bash_reads_the_command_whatever_the_path_is(start, tmp_path, name):
+    path = os.path.join(os.fsencode(tmp_path), name)
+    os.mkdir(path)
+    first = start(path, "--peer", "--seconds", "0.1")
+    line = first.stderr.readline()
+    assert b": nfsdict doctor " in line
+    printed = b'printf "%s\\0" ' + line.rpartition(b": nfsdict doctor ")[2]
+    words = subprocess.run(["bash", "-c", printed], stdout=subprocess.PIPE, check=True).stdout
+    directory, option, identity, _ = words.split(b"\0")
+    assert (directory, option) == (path, b"--join")
+    second = start(directory, option, identity)
+    assert b"races of `pop`: 0 of" in second.communicate(timeout=60)[0]
+    assert first.communicate(timeout=60)[1] == b"" and os.listdir(path) == []
 
 
 @pytest.mark.parametrize(

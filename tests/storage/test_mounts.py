@@ -76,6 +76,7 @@ def test_a_line_says_type_options_source_and_place(mountinfo):
         ("rw", "nosuid", "rw", "vers=4.2", "nocto"),
         "server:/ex port",
         "/mnt/with space",
+        "/",
     )
     assert mount.option("nocto") == "" and mount.option("vers") == "4.2"
     assert mount.option("ver") is mount.option("cto") is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -98,9 +99,17 @@ def _led(
 ) -> Iterator[Finding]:
     """The first host's part, after all that one host can find alone."""
     invite(directory)
-    command = f"nfsdict doctor {shlex.quote(path)} --join {directory.name}"
+    command = f"nfsdict doctor {_quoted(path)} --join {directory.name}"
     complain(f"now run this on a second host, within {arguments.wait:g} s: {command}")
     yield from lead(directory, kind, facts(path, found), arguments.seconds, arguments.wait)
+
+
+def _quoted(path: str) -> str:
+    """The path as bash and zsh read it: by octal numbers where it has what can't be printed."""
+    if path.isprintable():
+        return shlex.quote(path)
+    octal = (f"\\{byte:03o}" for byte in os.fsencode(path))
+    return f"$'{''.join(octal)}'"
 
 
 def _joined(path: str, arguments: argparse.Namespace) -> Iterator[Finding]:

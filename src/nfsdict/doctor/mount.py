@@ -12,7 +12,7 @@ from .semantics import ELSEWHERE
 _KEPT = frozenset(
     ("ro", "vers", "sec", "xprtsec", "proto", "port", "soft", "softerr", "nolock", "noresvport")
 ).union(
-    ("nconnect", "nosuid", "nodev", "noexec", "trans", "version", "aname"),
+    ("nconnect", "nosuid", "nodev", "noexec", "subvol", "trans", "version", "aname"),
     ("username", "domain", "uid", "gid", "file_mode", "dir_mode", "seal", "sign", "multiuser"),
     ("cruid", "noperm", "forceuid", "forcegid", "noserverino", "iocharset", "mfsymlinks"),
 )
@@ -62,6 +62,9 @@ def _option(mount: Mount, known: mounts.Finding) -> Finding:
 
 def _mend(mount: Mount, mount_with: str) -> str:
     """The line of /etc/fstab that has these options."""
+    if _is_bound(mount):
+        part = f"{mount.point} is {mount.root} of it, bound there; it may have options of its own."
+        return f"mount {mount.source} as a whole with {mount_with}: {part}"
     options, _, _ = mount_with.partition(", ")
     kind = _FSTAB_TYPES.get(mount.type, mount.type)
     kept = [
@@ -72,6 +75,16 @@ def _mend(mount: Mount, mount_with: str) -> str:
     source, point = _escaped(mount.source), _escaped(mount.point)
     line = f"{source} {point} {kind} {','.join([*kept, *options.split(',')])} 0 0"
     return f"mount it with {mount_with}; in /etc/fstab: {line}"
+
+
+def _is_bound(mount: Mount) -> bool:
+    """Whether it is a bind mount of a part of a file system, which has the options of the whole.
+
+    Linux's SMB client and btrfs mount a part by itself, and tell of it in the source or an option.
+    NFS shows a part as a source, which can be mounted so.
+    """
+    own = (mount.option("subvol"), mount.root)
+    return mount.root not in ("/", own[0]) and not mount.source.endswith(mount.root)
 
 
 def _escaped(path: str) -> str:

@@ -25,6 +25,8 @@ class Mount(NamedTuple):
     """such as "server:/export" """
     point: str = ""
     """the directory where it is mounted"""
+    root: str = "/"
+    """the directory of the file system that is mounted there: "/", or a part, as of a bind mount"""
 
     def option(self, name: str) -> str | None:
         """The value of this option, "" if it is a word alone; None if it isn't there."""
@@ -83,10 +85,10 @@ def mounts_in(mountinfo: str) -> Iterator[tuple[str, str, Mount]]:
     """Number, device ("major:minor") and mount of each line of a mountinfo file's text."""
     for line in mountinfo.splitlines():
         fields, _, rest = line.partition(" - ")
-        number, _, device, _, point, options = fields.split(" ")[:6]
+        number, _, device, root, point, options = fields.split(" ")[:6]
         kind, source, more = [*rest.split(" "), "", ""][:3]
         words = filter(None, (*options.split(","), *more.split(",")))
-        yield number, device, Mount(kind, tuple(words), _plain(source), _plain(point))
+        yield number, device, Mount(kind, tuple(words), *map(_plain, (source, point, root)))
 
 
 def _plain(text: str) -> str:
