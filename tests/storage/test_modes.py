@@ -84,6 +84,24 @@ def test_somebody_else_was_faster(open_, tmp_path, monkeypatch, content):
     assert content is None or (shard / content).exists()
 
 
+@pytest.mark.parametrize("number", [errno.EEXIST, errno.ENOTEMPTY])
+def test_somebody_else_is_just_making_it(open_, tmp_path, monkeypatch, number):
+    """GlusterFS: the name exists, and can't be found for a moment."""
+    d = open_()
+    rename, refused = os.rename, []
+
+    def being_made(source, target):
+        if "-directory-" in os.fspath(source) and len(refused) < 3:
+            refused.append(target)
+            raise OSError(number, os.strerror(number), source)
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", being_made)
+    d["a"] = 1
+    assert bits(value_file(tmp_path, "a").parent) == 0o770 and left(tmp_path) == []
+    assert len(refused) == 3
+
+
 @pytest.mark.parametrize("name", ["mkdir", "rename", "give_bits"])
 def test_an_error_leaves_nothing(open_, tmp_path, monkeypatch, name):
     d = open_()

@@ -27,6 +27,8 @@ WRITE_FLAGS = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(o
 WRITE_FLAGS |= getattr(os, "O_BINARY", 0)
 # Errors of file systems that have no fsync for directories.
 _NO_DIRECTORY_SYNC = frozenset((errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP))
+# Errors of mkdir, and of renaming a directory, where the name is taken.
+_TAKEN = frozenset((errno.EEXIST, errno.ENOTEMPTY))
 # Seconds to wait until the server's clock ticks. On Linux it does 100 to 1000 times a second.
 _TICKS = (0.0, 0.002, 0.004, 0.008, 0.016)
 
@@ -42,6 +44,32 @@ def give_bits(path: str, bits: int) -> None:
         os.fchmod(descriptor, stat.S_IMODE(os.fstat(descriptor).st_mode) | bits)
 
     with_open(path, DIRECTORY_FLAGS | os.O_NOFOLLOW, add)
+
+
+def _make_with_bits(path: str, bits: int) -> None:
+    """Make the directory with these bits: under a temporary name, which is then renamed.
+
+    mkdir drops the bits that the umask takes. Made in place, the directory would lack them
+    until they are added. If one is there already, rename(2) replaces it if it is empty, and
+    leaves it otherwise. A process that is killed here leaves an empty directory under the
+    temporary name; if it lies in a store, ``repair`` sweeps it.
+    """
+    new = os.path.join(os.path.dirname(path), NEW_DIRECTORY + random_name())
+    try:
+        try:
+            os.mkdir(new, bits)
+        except FileExistsError:  # our mkdir was carried out and its reply lost
+            if not stat.S_ISDIR(os.lstat(new).st_mode):
+                raise
+        if bits & ~os.lstat(new).st_mode:
+            give_bits(new, bits)
+        os.rename(new, path)
+    except BaseException as error:
+        with suppress(OSError):
+            os.rmdir(new)
+        if not isinstance(error, OSError):
+            raise
+        raise failure(error.errno or errno.EIO, path) from error
 
 
 class Files:
@@ -109,10 +137,7 @@ class Files:
     def make_directory(self, path: str) -> None:
         """Make a directory, durably. It is no error if it exists: another process was faster, or
         the reply to our own mkdir was lost."""
-        if self.mode is None:
-            self._make(path)
-        else:
-            self._make_with_bits(path, self.bits)
+        self._make(path)
         if self.durable:
             self.sync_directory(os.path.dirname(path))
 
@@ -127,44 +152,20 @@ class Files:
         that it exists and not find it: that passes."""
         for pause in PAUSES:
             try:
-                os.mkdir(path)
+                if self.mode is None:
+                    os.mkdir(path)
+                else:
+                    _make_with_bits(path, self.bits)
                 return
-            except FileExistsError as error:
+            except OSError as error:
                 if is_directory(path):
                     return
-                if self.is_there(path):
+                if error.errno not in _TAKEN or self.is_there(path):
                     raise  # it is something else
                 refusal = error
             time.sleep(pause)
             self._rules.look_up_anew(path)
         raise refusal
-
-    @staticmethod
-    def _make_with_bits(path: str, bits: int) -> None:
-        """Make the directory with these bits: under a temporary name, which is then renamed.
-
-        mkdir drops the bits that the umask takes. Made in place, the directory would lack them
-        until they are added. If one is there already, rename(2) replaces it if it is empty, and
-        leaves it otherwise. A process that is killed here leaves an empty directory under the
-        temporary name; if it lies in a store, ``repair`` sweeps it.
-        """
-        new = os.path.join(os.path.dirname(path), NEW_DIRECTORY + random_name())
-        try:
-            try:
-                os.mkdir(new, bits)
-            except FileExistsError:  # our mkdir was carried out and its reply lost
-                if not stat.S_ISDIR(os.lstat(new).st_mode):
-                    raise
-            if bits & ~os.lstat(new).st_mode:
-                give_bits(new, bits)
-            os.rename(new, path)
-        except BaseException as error:
-            with suppress(OSError):
-                os.rmdir(new)
-            if not isinstance(error, OSError):
-                raise
-            if not is_directory(path):
-                raise failure(error.errno or errno.EIO, path) from error
 
     def sync_directory(self, path: str) -> None:
         """fsync a directory, unless its file system needs or has no such fsync."""
