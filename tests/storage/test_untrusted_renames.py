@@ -416,6 +416,37 @@ def test_a_repair_that_another_hosts_repair_was_faster_than(opened, overtaken):
     assert dict(opened()) == {"a": 1} and left(d) == []
 
 
+@pytest.mark.parametrize("again", [False, True])
+def test_ceph_fuse_is_not_asked_for_the_name_that_a_failed_rename_had(
+    opened, mounted, monkeypatch, again
+):
+    """It would never answer. That the key was put again meanwhile changes nothing: another host had
+    taken what was there before."""
+    d = opened(durable=False)
+    d["a"] = 1
+    mounted("fuse.ceph-fuse")
+    mine = opened(lazy=True, durable=False)
+    file, failed = value_file(d, "a"), []
+    lstat = os.lstat
+
+    def rename(source, target):
+        failed.append(target)
+        file.unlink()
+        if again:
+            d["a"] = 2
+        raise FileNotFoundError(errno.ENOENT, "no such file", source)
+
+    def never_returns(path, **options):
+        assert path not in failed
+        return lstat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "rename", rename)
+        patch.setattr(os, "lstat", never_returns)
+        assert mine.pop("a", None) is None
+    assert len(failed) == 1 and dict(opened()) == ({"a": 2} if again else {})
+
+
 # --- where they are trusted ------------------------------------------------------------------
 
 

@@ -140,6 +140,13 @@ class Exclusive:
             if not self._files.is_there(target):
                 raise failure(errno.ENOENT, source)
 
+    def _has_arrived(self, target: str) -> bool:
+        """Whether a rename to this name, which told of an error, was carried out."""
+        if self._rules.kind.waits_for_renames:
+            directory, name = os.path.split(target)
+            return name in os.listdir(directory)
+        return self._files.is_there(target)
+
     def take(self, hexdigest: str, private: str) -> bool:
         """Rename the file of this digest to a private name. False if the digest has no file.
 
@@ -154,15 +161,15 @@ class Exclusive:
                 return True
             except FileNotFoundError:
                 found = self._rules.revalidate_parent(path)
-                if self._files.is_there(private):
+                if self._has_arrived(private):
                     return True  # our rename was carried out and its reply lost
-                if not found:
+                if not found or self._rules.kind.waits_for_renames:
                     return False
             except OSError as error:
                 refused = error.errno in REFUSED
                 if refused and self._rules.kind.trusted:
                     raise failure(error.errno or errno.EIO, path) from error
-                if self._files.is_there(private):
+                if self._has_arrived(private):
                     return True
                 if refused and self._files.is_there(path):
                     raise failure(error.errno or errno.EIO, path) from error
@@ -237,7 +244,7 @@ class Exclusive:
         try:
             self._rules.retry_stale(lambda path: self._rename(path, mine), private)
         except FileNotFoundError:
-            if not self._files.is_there(mine):
+            if not self._has_arrived(mine):
                 return False
         self._put_back(mine, path)
         return True

@@ -79,6 +79,9 @@ class Kind(NamedTuple):
     renames_twice: bool = False
     """whether two hosts that rename one file can both hear that it is done: one of the two new
     names is there then"""
+    waits_for_renames: bool = False
+    """whether a look for the new name of a rename that failed may never return: its directory is
+    listed instead, and no other file is renamed to it"""
 
 
 # A server of its own that carries out the whole call or nothing. Directory operations are
@@ -98,6 +101,9 @@ _FAT = _DISK._replace(stamps=Stamps.FILES)
 _WINDOWS = Kind(Lookup.OPEN, Stamps.FILES, syncs=False, passing=STALE | {errno.EACCES}, seconds=0.5)
 # Coherent among clients by locks or capabilities. Clients stamp what they write.
 _CLUSTER = Kind(Lookup.OPEN, Stamps.CLIENTS)
+# Release 16.2.15 of ceph-fuse looks up a name only when no rename to it is under way, and takes one
+# that failed to be under way for good (src/client/Client.cc, is_renaming).
+_CEPH_FUSE = _CLUSTER._replace(waits_for_renames=True)
 # Opening a directory asks nobody, missed names stay missed for a second, and what is read may be
 # the pages of another file that had the same inode number. If the client has a rename's target
 # open, it may remove that file and then refuse the rename (fs/smb/client/inode.c, cifs_rename2).
@@ -150,7 +156,8 @@ KINDS = {
     "tmpfs": _MEMORY,
     "ramfs": _DISK,
     **dict.fromkeys(("vfat", "exfat"), _FAT),
-    **dict.fromkeys(("ceph", "fuse.ceph", "fuse.ceph-fuse", "lustre", "gpfs"), _CLUSTER),
+    **dict.fromkeys(("ceph", "lustre", "gpfs"), _CLUSTER),
+    **dict.fromkeys(("fuse.ceph", "fuse.ceph-fuse"), _CEPH_FUSE),
     **dict.fromkeys(("cifs", "smb3"), _SMB),
     "fuse.glusterfs": _GLUSTER,
     "fuse.sshfs": _SSHFS,
@@ -288,7 +295,7 @@ _BY_TYPE = {
     **{
         kind: Finding(kind, _CLOCKS, "", False)
         for kind, rules in KINDS.items()
-        if rules == _CLUSTER
+        if rules in (_CLUSTER, _CEPH_FUSE)
     },
 }
 
