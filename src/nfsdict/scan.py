@@ -260,7 +260,7 @@ class Scanner:
 
         Else a lower bound from times seen on files. By that, changes just before the latest of
         those times aren't proven yet. Where hosts set times by their own clocks, see
-        ``mounts.Stamps``: as far ahead as if all times were past, or None.
+        ``file_systems.Stamps``: as far ahead as if all times were past, or None.
         """
         if not self._storage.rules.mounted.one_clock:
             return self._storage.rules.mounted.unclocked

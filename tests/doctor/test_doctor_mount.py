@@ -42,6 +42,8 @@ def verdicts(findings) -> dict[str, str]:
         ("nfs4", "rw,vers=4.2,noac", "WARN"),
         ("nfs4", "rw,vers=4.2,lookupcache=none", "WARN"),
         ("nfs4", "rw,vers=4.2,acregmin=600,acregmax=600", "OK"),
+        ("nfs4", "rw,vers=4.2,softerr,softreval", "FAIL"),
+        ("nfs4", "rw,vers=4.2,softerr", "OK"),
         ("nfs4", "rw,vers=4.2,nocto,nordirplus", "FAIL"),
         ("cifs", "rw,vers=3.1.1,cache=strict,actimeo=1", "FAIL"),
         ("cifs", "rw,vers=3.1.1,cache=loose,actimeo=0,closetimeo=0", "FAIL"),
@@ -51,6 +53,10 @@ def verdicts(findings) -> dict[str, str]:
         ("fuse.glusterfs", "rw,user_id=0,group_id=0", "WARN"),
         ("9p", "rw,trans=tcp", "OK"),
         ("9p", "rw,trans=tcp,cache=loose", "FAIL"),
+        ("9p", "rw,loose,trans=tcp", "FAIL"),
+        ("9p", "rw,mmap,trans=tcp", "FAIL"),
+        ("9p", "rw,fscache,trans=tcp", "FAIL"),
+        ("9p", "rw,trans=tcp,cache=0x0", "OK"),
         ("ceph", "rw,name=admin", "WARN"),
         ("lustre", "rw", "WARN"),
         ("fuse.something", "rw", "WARN"),
@@ -59,6 +65,10 @@ def verdicts(findings) -> dict[str, str]:
         ("ext4", "rw,barrier=0", "WARN"),
         ("overlay", "rw,upperdir=/u,workdir=/w", "OK"),
         ("overlay", "rw,upperdir=/u,workdir=/w,volatile", "FAIL"),
+        ("overlay", "rw,upperdir=/u,workdir=/w,fsync=volatile", "FAIL"),
+        ("overlay", "rw,upperdir=/u,workdir=/w,fsync=strict", "OK"),
+        ("f2fs", "rw,fsync_mode=nobarrier", "WARN"),
+        ("f2fs", "rw,fsync_mode=posix", "OK"),
         ("cifs", "rw,cache=ro,actimeo=0,closetimeo=0,nolease", "FAIL"),
         ("cifs", "rw,cache=singleclient,actimeo=0,closetimeo=0,nolease", "FAIL"),
         ("cifs", "rw,cache=none,actimeo=0,closetimeo=0,nolease", "OK"),
@@ -90,6 +100,8 @@ def test_what_fuse_does_not_show_is_not_said_to_be_so(mount):
 def test_what_does_not_matter_is_told(mount):
     found = verdicts(mount("nfs", "rw,vers=3,soft,nolock,local_lock=all"))
     assert {"soft", "nolock", "local_lock"} <= found.keys()
+    found.update(verdicts(mount("nfs4", "rw,vers=4.2,acregmin=600,acregmax=600")))
+    assert "acregmin" in found
     assert set(found.values()) == {"OK"}
 
 
@@ -153,17 +165,51 @@ def test_what_is_bound_has_the_options_of_the_whole(mount):
             "//server/share/part /mnt/shared cifs actimeo=0,closetimeo=0,nolease 0 0",
         ),
         (
-            "btrfs",
-            "rw,nobarrier,subvolid=257,subvol=/@home",
-            "/dev/sda2",
-            "/@home",
-            "/dev/sda2 /mnt/shared btrfs subvol=/@home,barrier 0 0",
+            "fuse.sshfs",
+            "rw,nosuid,user_id=0,default_permissions,allow_other",
+            "host:/home",
+            "/",
+            "host:/home /mnt/shared fuse.sshfs nosuid,default_permissions,allow_other,"
+            "dir_cache=no,attr_timeout=0,entry_timeout=0 0 0",
+        ),
+        (
+            "9p",
+            "rw,loose,access=client,trans=virtio",
+            "share",
+            "/",
+            "share /mnt/shared 9p access=client,trans=virtio,cache=none 0 0",
         ),
     ],
 )
-def test_a_part_that_is_mounted_by_itself(mount, kind, options, source, root, line):
+def test_a_line_that_mounts_the_same(mount, kind, options, source, root, line):
     [found, *_] = [one for one in mount(kind, options, source, root) if one.verdict != "OK"]
     assert found.advice.endswith(f"in /etc/fstab: {line}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "command"),
+    [
+        ("overlay", "ro,lowerdir=/l", "mount -o remount,rw /mnt/shared"),
+        ("ext4", "rw,nobarrier", "mount -o remount,barrier /mnt/shared"),
+        ("tmpfs", "ro", "mount -o remount,rw /mnt/shared"),
+    ],
+)
+def test_what_has_options_that_are_not_shown_is_mounted_anew_as_it_is(
+    mount, kind, options, command
+):
+    """A line for it would lack them, or give an empty file system."""
+    [found] = [one for one in mount(kind, options) if one.verdict != "OK"]
+    assert found.advice.endswith(f": {command}") and "fstab" not in found.advice
+
+
+def test_a_mount_that_is_read_only_itself(package, mount, monkeypatch):
+    """As a bind mount can be: the file system isn't."""
+    mountinfo = importlib.import_module("nfsdict.storage.mountinfo")
+    mounts = importlib.import_module("nfsdict.storage.mounts")
+    line = "36 25 0:32 /part /mnt/shared ro,relatime - nfs4 server:/export rw,vers=4.2\n"
+    monkeypatch.setattr(mounts, "mount_of", lambda path: mountinfo.find_mount(line, "36", 0))
+    _, found = importlib.import_module("nfsdict.doctor.mount").mount("/mnt/shared")[1]
+    assert found.advice == "mount it with rw: mount -o remount,bind,rw /mnt/shared"
 
 
 def test_type_server_version_and_options_are_told(mount):

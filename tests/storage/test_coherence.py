@@ -62,6 +62,47 @@ def left(d):
     return sorted(d.path.glob("**/.nfsdict-*"))
 
 
+@pytest.fixture
+def readings(nfsdict, monkeypatch):
+    """How often a directory is read by each opening of it."""
+    module = importlib.import_module("nfsdict.storage.coherence")
+    counts, original, with_open, listdir = [], module.list_directory, module.with_open, os.listdir
+
+    def list_directory(path, times):
+        counts.append(times)
+        return original(path, times)
+
+    def opening(path, flags, call):
+        def counted(descriptor):
+            counts.append(0)
+            return call(descriptor)
+
+        return with_open(path, flags, counted)
+
+    def listed(path):
+        if isinstance(path, int):
+            counts[-1] += 1
+        return listdir(path)
+
+    monkeypatch.setattr(module, "list_directory", list_directory)
+    monkeypatch.setattr(module, "with_open", opening)
+    monkeypatch.setattr(os, "listdir", listed)
+    return counts
+
+
+@pytest.mark.parametrize("kind", ["fuse.sshfs", "fuse.strange", "fuse.glusterfs", "cifs", "nfs4"])
+def test_a_directory_is_read_once_by_each_opening_where_a_second_time_gives_nothing(
+    opened, on, readings, kind
+):
+    """As sshfs does without its cache. NFS's client reads it anew."""
+    on(kind)
+    d = opened(lazy=True)
+    with d.lease("a", 30):
+        del readings[:]
+        assert [lease.key for lease in d.leases()] == ["a"]
+    assert (max(readings) > 1) == (kind == "nfs4")
+
+
 # --- names -------------------------------------------------------------------------------------
 
 

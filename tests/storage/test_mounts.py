@@ -90,6 +90,22 @@ def test_it_is_found_by_its_number_and_else_by_its_device(mountinfo):
     assert mountinfo.find_mount("", "42", device) == mountinfo.Mount("")
 
 
+@pytest.mark.parametrize("odd", ["\v", "\r", "\x1c", "\x85", "\u2028"])
+def test_a_mount_point_with_what_other_programs_take_for_the_end_of_a_line(
+    mountinfo, tmp_path, monkeypatch, odd
+):
+    """The system escapes a newline, and none of these."""
+    point = f"/mnt/b{odd}x"
+    text = f"50 27 0:50 / {point} rw - tmpfs t rw\nwhat nobody understands\n{INFO}"
+    assert mountinfo.find_mount(text, "42", 0).point == "/mnt/c"
+    assert mountinfo.find_mount(text, "50", 0).point == point
+    (tmp_path / "mountinfo").write_bytes(text.encode())
+    assert mountinfo.read_lines(str(tmp_path / "mountinfo")) == text
+    mountstats = importlib.import_module("nfsdict.storage.mountstats")
+    told = f"device s:/e mounted on {point} with fstype nfs\n\tcaps:\tcaps=0xff,x=1\n"
+    assert mountstats.capabilities_in(told, point) == 255
+
+
 STATS = """\
 device proc mounted on /proc with fstype proc
 device 127.0.0.1:/mnt/export mounted on /mnt/a\\040b with fstype nfs statvers=1.1

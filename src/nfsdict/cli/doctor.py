@@ -16,7 +16,7 @@ from ..doctor.mount import mount
 from ..doctor.peer import accept, facts, follow, invite, lead
 from ..doctor.report import Diagnosis, Finding
 from ..layout import is_random_name
-from ..storage.mounts import Kind
+from ..storage.file_systems import Kind
 from ..storage.probes import PrivateDirectory, check_directory
 from .output import complain, emit, emit_json, encode
 from .signals import end_on_signals

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 
-from ..storage.mounts import Kind
+from ..storage.file_systems import Kind
 from ..storage.probes import Directory
 from .report import Figures, Finding, duration
 from .semantics import ELSEWHERE, believes_stamps

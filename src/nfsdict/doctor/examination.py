@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator
 from typing import Callable
 
 from ..errors import NfsDictError, described
-from ..storage.mounts import Kind, kind_of
+from ..storage.file_systems import Kind
+from ..storage.mounts import kind_of
 from ..storage.mountstats import calls_sent
 from ..storage.probes import PrivateDirectory, check_directory
 from .clock import clock

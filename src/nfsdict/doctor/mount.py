@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 from ..storage import mounts
 from ..storage.mountinfo import Mount
 from .report import Finding, Verdict
@@ -12,12 +14,18 @@ from .semantics import ELSEWHERE
 _KEPT = frozenset(
     ("ro", "vers", "sec", "xprtsec", "proto", "port", "soft", "softerr", "nolock", "noresvport")
 ).union(
-    ("nconnect", "nosuid", "nodev", "noexec", "subvol", "trans", "version", "aname"),
+    ("nconnect", "nosuid", "nodev", "noexec", "context", "trans", "version", "aname", "access"),
     ("username", "domain", "uid", "gid", "file_mode", "dir_mode", "seal", "sign", "multiuser"),
     ("cruid", "noperm", "forceuid", "forcegid", "noserverino", "iocharset", "mfsymlinks"),
 )
-# What mount(8) has helpers for, by the type that the system shows.
-_FSTAB_TYPES = {"nfs4": "nfs", "smb3": "cifs", "fuse.glusterfs": "glusterfs"}
+# The same of sshfs alone. GlusterFS sets them itself.
+_KEPT_OF_FUSE = ("allow_other", "default_permissions")
+# The types that such a line has for those that the system shows. Others have options that nobody
+# can tell from here, and can be mounted anew as they are.
+_FSTAB_TYPES = {
+    **{"nfs": "nfs", "nfs4": "nfs", "cifs": "cifs", "smb3": "cifs", "9p": "9p"},
+    **{"fuse.glusterfs": "glusterfs", "fuse.sshfs": "fuse.sshfs"},
+}
 
 
 def mount(path: str) -> tuple[Mount, list[Finding]]:
@@ -61,30 +69,40 @@ def _option(mount: Mount, known: mounts.Finding) -> Finding:
 
 
 def _mend(mount: Mount, mount_with: str) -> str:
-    """The line of /etc/fstab that has these options."""
+    """How to mount it with these options: the line of /etc/fstab, where it can be told."""
+    options, _, _ = mount_with.partition(", ")
+    kind = _FSTAB_TYPES.get(mount.type)
+    if options == "rw" and _is_read_only_itself(mount):
+        return f"mount it with rw: mount -o remount,bind,rw {shlex.quote(mount.point)}"
+    if kind is None:
+        return f"mount it with {mount_with}: mount -o remount,{options} {shlex.quote(mount.point)}"
     if _is_bound(mount):
         part = f"{mount.point} is {mount.root} of it, bound there; it may have options of its own."
         return f"mount {mount.source} as a whole with {mount_with}: {part}"
-    options, _, _ = mount_with.partition(", ")
-    kind = _FSTAB_TYPES.get(mount.type, mount.type)
+    words = _KEPT.union(_KEPT_OF_FUSE if mount.type == "fuse.sshfs" else ())
     kept = [
         option
         for option in dict.fromkeys(mount.options)
-        if option.partition("=")[0] in _KEPT and not (option == "ro" and options == "rw")
+        if option.partition("=")[0] in words and not (option == "ro" and options == "rw")
     ]
     source, point = _escaped(mount.source), _escaped(mount.point)
     line = f"{source} {point} {kind} {','.join([*kept, *options.split(',')])} 0 0"
     return f"mount it with {mount_with}; in /etc/fstab: {line}"
 
 
+def _is_read_only_itself(mount: Mount) -> bool:
+    """Whether it is this mount that is read-only, and not its file system: its options are told
+    before those."""
+    return mount.options[:1] == ("ro",) and "rw" in mount.options
+
+
 def _is_bound(mount: Mount) -> bool:
     """Whether it is a bind mount of a part of a file system, which has the options of the whole.
 
-    Linux's SMB client and btrfs mount a part by itself, and tell of it in the source or an option.
-    NFS shows a part as a source, which can be mounted so.
+    Linux's SMB client mounts a part by itself, and tells of it in the source. NFS shows a part as
+    a source, which can be mounted so.
     """
-    own = (mount.option("subvol"), mount.root)
-    return mount.root not in ("/", own[0]) and not mount.source.endswith(mount.root)
+    return mount.root != "/" and not mount.source.endswith(mount.root)
 
 
 def _escaped(path: str) -> str:

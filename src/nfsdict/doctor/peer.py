@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ..errors import NfsDictError, described
-from ..storage.mounts import Kind
+from ..storage.file_systems import Kind
 from ..storage.probes import Directory, PrivateDirectory, device
 from ..storage.processes import host_name, this_process
 from .clock import misleading

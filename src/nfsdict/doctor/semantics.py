@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Callable, NamedTuple
 
 from ..errors import described
-from ..storage.mounts import Kind, Stamps
+from ..storage.file_systems import Kind, Stamps
 from ..storage.probes import Directory, is_root, umask
 from .report import Finding, Verdict, named
 

@@ -26,7 +26,7 @@ class Storage:
         mode: permission bits for files; None leaves them to the umask.
         durable: whether a change survives a power cut (fsync of file and directory).
         aligned: whether large files are read by the core's ``read_aligned``.
-        trust_stamps: whether the clocks of all clients are kept, see ``mounts.Stamps``.
+        trust_stamps: whether the clocks of all clients are kept, see ``file_systems.Stamps``.
     """
 
     def __init__(

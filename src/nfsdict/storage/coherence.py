@@ -46,9 +46,9 @@ What a Linux NFS client does, and what is done about it here, in ``files`` and i
   directory is asked for its stamp by itself.
 
 Elsewhere: systems that are coherent by themselves are asked as a local disk is. Others (see
-``mounts.Lookup``) get a listing whose pages were dropped, and a call that has the system look up
-the one name past its cache (``directories.look_up_anew``). Where a directory's times prove nothing
-(``mounts.Stamps``) every look lists.
+``file_systems.Lookup``) get a listing whose pages were dropped, and a call that has the system look
+up the one name past its cache (``directories.look_up_anew``). Where a directory's times prove
+nothing (``file_systems.Stamps``) every look lists.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ from .directories import (
     read_anew,
     unlike_known,
 )
+from .file_systems import Kind, Lookup
 from .mounted import Mounted
-from .mounts import Kind, Lookup
 from .passing import TRIES, retry_stale
 
 T = TypeVar("T")
@@ -95,6 +95,9 @@ none; see the core's ``list_changes``."""
 
 L = TypeVar("L", Listed, Changes)
 
+# Where a directory that is read a second time by one opening is read anew. FUSE leaves that to the
+# file system: sshfs gives the names once for each opening, and then none.
+_REREAD = (Lookup.NFS, Lookup.LISTING)
 # How often the pages of a directory are dropped and it is listed, for one listing. Twice where it
 # can't be known whether once is enough: see ``_read_names``.
 _LISTINGS = {Lookup.OPEN: 0, Lookup.NFS: 1, Lookup.LISTING: 2, Lookup.NAME: 1}
@@ -193,9 +196,11 @@ class Coherence:
         return (*found[:2], [(*one[:2], self.mounted.signed(one[2]), one[3]) for one in found[2]])
 
     def list_twice(self, directory: str, *, attributes: bool = False) -> Listed:
-        """The directory's entries as the server has them after this call began: one GETATTR and two
-        listings, where a listing brings attributes (``lists_attributes``). Those count with
-        ``attributes``; they may still be old ones where ``lists_attributes`` is False afterwards.
+        """The directory's entries as the server has them after this call began.
+
+        On NFS by one GETATTR and two listings, where a listing brings attributes
+        (``lists_attributes``). Those count with ``attributes``; they may still be old ones where
+        ``lists_attributes`` is False afterwards.
 
         The client asks for attributes with the first listing page of a directory at least, goes on
         while they are used, and takes them over for what it knows (fs/nfs/dir.c,
@@ -206,6 +211,10 @@ class Coherence:
         tells. Then the client asks less than twice, or, if it was one page of several, gets too few
         bytes for all attributes, as its statistics show. So all is done again, after a pause.
         """
+        if self.kind.lookup not in _REREAD:
+            for _ in range(self._listings):
+                self._list_anew(directory, 1)
+            return self._list_anew(directory, self._listings)
         for number in range(TRIES):
             before = self.mounted.listings()
             found = self._list_anew(directory, 2)
@@ -223,7 +232,7 @@ class Coherence:
 
     def prefetch(self, directory: str) -> None:
         """On NFS, have the client read the whole directory: saves a call for each first lookup."""
-        if self.kind.lookup in (Lookup.NFS, Lookup.LISTING):
+        if self.kind.lookup in _REREAD:
             # A directory that can't be listed may still allow lookups by name.
             with suppress(OSError):
                 self._list_anew(directory, 1)
@@ -266,6 +275,8 @@ class Coherence:
         if os.name == "nt":  # no directory can be opened there
             return stamp_of(os.stat(directory)), os.listdir(directory)
 
+        again = self.kind.lookup in _REREAD
+
         def read(descriptor: int) -> Names:
             stamp = stamp_of(os.fstat(descriptor))
             self.clock.observe(stamp.ctime)
@@ -274,12 +285,14 @@ class Coherence:
             if not self._listings:
                 return stamp, os.listdir(descriptor)
             names: list[str] = []
-            for _ in range(2 if strict else 1):  # see _read_names
+            for _ in range(2 if strict and again else 1):  # see _read_names
                 # Only names: if others change the directory, each stat would ask the server.
                 drop_pages(descriptor)
                 names = os.listdir(descriptor)
             return stamp, names
 
+        if strict and self._listings and not again:
+            with_open(directory, DIRECTORY_FLAGS, read)
         return with_open(directory, DIRECTORY_FLAGS, read)
 
     def refresh_dentry(self, path: str) -> bool:
@@ -299,7 +312,7 @@ class Coherence:
     def inodes(self, directory: str) -> dict[str, int]:
         """The inodes' numbers by name, by the server's word, where a client may take a name that it
         has renamed for another file, as listings bring nothing else; empty elsewhere."""
-        if self.kind.lookup not in (Lookup.NFS, Lookup.LISTING) or self.mounted.lists_attributes():
+        if self.kind.lookup not in _REREAD or self.mounted.lists_attributes():
             return {}
         return self.retry_stale(inodes_in, directory)
 

@@ -7,17 +7,9 @@ import os
 from contextlib import suppress
 
 from ..layout import whole_seconds
+from .file_systems import UNKNOWN, Kind, Lookup, Stamps
 from .mountinfo import Mount, mount_of
-from .mounts import (
-    UNKNOWN,
-    Finding,
-    Kind,
-    Lookup,
-    Stamps,
-    findings,
-    kind_of,
-    lists_attributes,
-)
+from .mounts import Finding, findings, kind_of, lists_attributes
 from .mountstats import Listings, calls_sent, listings
 
 log = logging.getLogger("nfsdict")

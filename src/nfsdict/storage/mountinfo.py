@@ -60,12 +60,18 @@ def _mount_of(device: int, information: str) -> Mount:
     try:
         with open(information, encoding="ascii") as lines:
             number = next((line.split()[1] for line in lines if line.startswith("mnt_id:")), "")
-        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
-            return find_mount(mounts.read(), number, device)
+        return find_mount(read_lines("/proc/self/mountinfo"), number, device)
     except OSError as error:
         if error.errno not in _NO_PROC:
             raise
     return Mount("")
+
+
+def read_lines(path: str) -> str:
+    """The text of a file of /proc, in which a newline alone ends a line: a path may have any other
+    character."""
+    with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as file:
+        return file.read()
 
 
 def find_mount(mountinfo: str, number: str, device: int) -> Mount:
@@ -83,8 +89,10 @@ def find_mount(mountinfo: str, number: str, device: int) -> Mount:
 
 def mounts_in(mountinfo: str) -> Iterator[tuple[str, str, Mount]]:
     """Number, device ("major:minor") and mount of each line of a mountinfo file's text."""
-    for line in mountinfo.splitlines():
-        fields, _, rest = line.partition(" - ")
+    for line in mountinfo.split("\n"):
+        fields, separator, rest = line.partition(" - ")
+        if not separator:
+            continue
         number, _, device, root, point, options = fields.split(" ")[:6]
         kind, source, more = [*rest.split(" "), "", ""][:3]
         words = filter(None, (*options.split(","), *more.split(",")))

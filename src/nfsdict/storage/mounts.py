@@ -1,169 +1,25 @@
-"""Mounts: the rules by kind of file system, each with its reason, and what mount options break.
+"""Mounts: what a mount's options do: which rules hold with them, and which promises they break.
 
-A table. Who knows more of a file system changes a line here; nothing else asks for its name.
+Nothing else asks for the name of a file system.
 """
 
 from __future__ import annotations
 
-import enum
-import errno
-import os
-import sys
 from typing import NamedTuple
 
+from .file_systems import (
+    CEPH_FUSE,
+    CLUSTER,
+    KINDS,
+    NINEP_CACHED,
+    UNKNOWN,
+    Kind,
+    Lookup,
+    Stamps,
+    of_type,
+)
 from .mountinfo import Mount, mount_of
 from .mountstats import nfs_capabilities
-
-
-class Lookup(enum.Enum):
-    """How the system is made to look up what others changed of a directory's names."""
-
-    OPEN = enum.auto()
-    """It does so by itself, or when the directory is opened."""
-    NFS = enum.auto()
-    """When the directory is opened, but for two changes in one tick of the server's clock: see
-    ``coherence``."""
-    LISTING = enum.auto()
-    """By a listing of the directory after its cached pages were dropped. Opening asks nobody."""
-    NAME = enum.auto()
-    """By such a listing, and then a look at the one name that passes the cache by: see
-    ``directories.look_up_anew``."""
-
-
-class Stamps(enum.Enum):
-    """What the times of directories and files prove."""
-
-    SERVER = enum.auto()
-    """One clock sets all. A directory that has its times has its names; a file that has its
-    signature has its content; both unless they are racy."""
-    FILES = enum.auto()
-    """One clock sets all, but a directory's times don't move with each change: they prove nothing.
-    Signatures of files do."""
-    CLIENTS = enum.auto()
-    """Each client sets times by its own clock. One that is behind changes a directory without its
-    times moving: they prove nothing, and no time is compared with another's, but for ages that a
-    caller asks for. No number of an inode comes again soon, and what is replaced has another one:
-    equal signatures, equal content."""
-    NONE = enum.auto()
-    """Nothing is known: they prove nothing, and each file is read whose content is to be known."""
-
-
-STALE = frozenset({errno.ESTALE, errno.EBADF})
-"""Errors of a handle that another host made stale: the call is repeated from the path."""
-
-
-class Kind(NamedTuple):
-    """The rules of one kind of file system."""
-
-    lookup: Lookup
-    stamps: Stamps
-    trusted: bool = False
-    """whether a refused rename or link has certainly done nothing"""
-    lingers: bool = False
-    """whether a file that was removed or renamed can keep its name, for as long as another process
-    has it open, or for good"""
-    syncs: bool = True
-    """whether a directory must be fsynced after a change in it"""
-    whole_seconds: bool = False
-    """whether times of one file differ by how it is asked for them, but for the seconds"""
-    passing: frozenset[int] = STALE
-    """errors that pass: the call is tried again"""
-    seconds: float = 0.1
-    """for so long, about"""
-    caches_content: bool = False
-    """whether reading a file can give what was there before, or what another file has"""
-    rereads: bool = True
-    """if so, whether a file can be read past all caches"""
-    stamps_writes: bool = False
-    """whether a file that was just written shows the server's time"""
-    renames_twice: bool = False
-    """whether two hosts that rename one file can both hear that it is done: one of the two new
-    names is there then"""
-    waits_for_renames: bool = False
-    """whether a look for the new name of a rename that failed may never return: its directory is
-    listed instead, and no other file is renamed to it"""
-
-
-# A server of its own that carries out the whole call or nothing. Directory operations are
-# synchronous (fs/nfs/dir.c).
-_NFS = Kind(Lookup.NFS, Stamps.SERVER, trusted=True, syncs=False)
-# Version 3 gets the new attributes with the reply to a write. With a delegation of version 4 the
-# client makes them up.
-_NFS3 = _NFS._replace(stamps_writes=True)
-# What this machine's kernel does alone, on a disk or in memory.
-_DISK = Kind(Lookup.OPEN, Stamps.SERVER, trusted=True)
-# No fsync does anything (mm/shmem.c).
-_MEMORY = _DISK._replace(syncs=False)
-# Directories get no later times with each change, and keep 2 s.
-_FAT = _DISK._replace(stamps=Stamps.FILES)
-# A ctime is the file's creation there, so no time shows a change that sets the others back. What a
-# process has open can't be renamed, replaced or removed: EACCES, until it is closed.
-_WINDOWS = Kind(Lookup.OPEN, Stamps.FILES, syncs=False, passing=STALE | {errno.EACCES}, seconds=0.5)
-# Coherent among clients by locks or capabilities. Clients stamp what they write.
-_CLUSTER = Kind(Lookup.OPEN, Stamps.CLIENTS)
-# Release 16.2.15 of ceph-fuse looks up a name only when no rename to it is under way, and takes one
-# that failed to be under way for good (src/client/Client.cc, is_renaming).
-_CEPH_FUSE = _CLUSTER._replace(waits_for_renames=True)
-# Opening a directory asks nobody, missed names stay missed for a second, and what is read may be
-# the pages of another file that had the same inode number. If the client has a rename's target
-# open, it may remove that file and then refuse the rename (fs/smb/client/inode.c, cifs_rename2).
-# A file's mtime is one in whole seconds by fstat and one in 100 ns by lstat. With leases an open
-# was seen to give EINVAL. A file that others have open is removed when the last of them closes it.
-# Until then it is listed, and can't be found. Samba knows the mark for that by the file's name: a
-# process of it that closes a file before it has heard of its last rename leaves it there, unmarked
-# (source3/smbd/close.c, is_delete_on_close_set).
-_SMB = Kind(
-    Lookup.NAME,
-    Stamps.FILES,
-    lingers=True,
-    whole_seconds=True,
-    passing=STALE | {errno.EINVAL},
-    seconds=1.0,
-    caches_content=True,
-)
-# Names and attributes are kept for a second, also by layers above the kernel that can't be told
-# to ask. An open of a name that another client has just replaced gives ESTALE for that second. In 5
-# of 400 races of four processes two clients that renamed one file were both told that it was done.
-_GLUSTER = Kind(
-    Lookup.NAME,
-    Stamps.CLIENTS,
-    seconds=3.0,
-    caches_content=True,
-    rereads=False,
-    renames_twice=True,
-)
-# It keeps listings and attributes itself for 20 s, and fills them by each listing: the fewer, the
-# better. Times are the server's, in whole seconds; a directory's don't move with each change.
-_SSHFS = Kind(Lookup.OPEN, Stamps.FILES, caches_content=True, rereads=False)
-# What it is below isn't known. Without a cache each call asks the server.
-_9P = Kind(Lookup.OPEN, Stamps.FILES)
-_9P_CACHED = _9P._replace(lookup=Lookup.NAME, caches_content=True, rereads=False)
-UNKNOWN = Kind(
-    Lookup.NAME,
-    Stamps.NONE,
-    lingers=True,
-    caches_content=True,
-    rereads=False,
-    renames_twice=True,
-)
-"""the most careful rules"""
-
-_DISKS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "nilfs2", "bcachefs")
-KINDS = {
-    "nfs": _NFS3,
-    "nfs4": _NFS,
-    **dict.fromkeys((*_DISKS, "overlay"), _DISK),
-    "tmpfs": _MEMORY,
-    "ramfs": _DISK,
-    **dict.fromkeys(("vfat", "exfat"), _FAT),
-    **dict.fromkeys(("ceph", "lustre", "gpfs"), _CLUSTER),
-    **dict.fromkeys(("fuse.ceph", "fuse.ceph-fuse"), _CEPH_FUSE),
-    **dict.fromkeys(("cifs", "smb3"), _SMB),
-    "fuse.glusterfs": _GLUSTER,
-    "fuse.sshfs": _SSHFS,
-    "9p": _9P,
-}
-"""by the type of the mount; all others are ``UNKNOWN``"""
 
 
 def kind_of(mount: Mount, trust_stamps: bool = False) -> Kind:
@@ -171,23 +27,16 @@ def kind_of(mount: Mount, trust_stamps: bool = False) -> Kind:
 
     ``trust_stamps``: the caller knows that the clocks of all clients are kept.
     """
-    kind = _of_type(mount.type)
+    kind = of_type(mount.type)
     if mount.type in ("nfs", "nfs4") and mount.option("nocto") is not None:
         kind = kind._replace(lookup=Lookup.LISTING)
-    if mount.type == "9p" and _caches_9p(mount):
-        kind = _9P_CACHED
+    if mount.type == "9p" and _cache_of_9p(mount):
+        kind = NINEP_CACHED
     if any(one.breaks for one in findings(mount)):
         kind = kind._replace(rereads=False)
     if trust_stamps and kind.stamps in (Stamps.CLIENTS, Stamps.NONE):
         kind = kind._replace(stamps=Stamps.SERVER)
     return kind
-
-
-def _of_type(name: str) -> Kind:
-    if not name and sys.platform != "linux":
-        # These have no table of mounts that can be read here. What was tried there are disks.
-        return _WINDOWS if os.name == "nt" else _DISK._replace(trusted=False)
-    return KINDS.get(name, UNKNOWN)
 
 
 def lists_attributes(mount: Mount) -> bool:
@@ -249,16 +98,21 @@ def findings(mount: Mount) -> list[Finding]:
         found = _of_9p(mount)
     elif mount.type in _BY_TYPE:
         found = [_BY_TYPE[mount.type]]
-    elif _of_type(mount.type) == UNKNOWN:
+    elif of_type(mount.type) == UNKNOWN:
         effect = (
             "nothing is known of this file system: each opening and refresh lists every directory "
             "and reads every file, and what its caches hide isn't seen"
         )
         found = [Finding(mount.type or "unknown type", effect, "", False)]
+    effect = "a power cut can undo what was acknowledged, unless the disk's cache outlives it"
     if mount.option("nobarrier") is not None or mount.option("barrier") == "0":
-        effect = "a power cut can undo what was acknowledged, unless the disk's cache outlives it"
         found.append(Finding("nobarrier", effect, "barrier", False))
-    if mount.type == "overlay" and mount.option("volatile") is not None:
+    if mount.option("fsync_mode") == "nobarrier":
+        found.append(Finding("fsync_mode=nobarrier", effect, "fsync_mode=posix", False))
+    # Linux shows it as "fsync=volatile" where other ways to sync can be chosen.
+    if mount.type == "overlay" and (
+        mount.option("volatile") is not None or mount.option("fsync") == "volatile"
+    ):
         effect = "a power cut can undo what was acknowledged, as no fsync does anything"
         found.append(Finding("volatile", effect, "", True))
     if mount.option("ro") is not None:
@@ -295,9 +149,13 @@ _BY_TYPE = {
     **{
         kind: Finding(kind, _CLOCKS, "", False)
         for kind, rules in KINDS.items()
-        if rules in (_CLUSTER, _CEPH_FUSE)
+        if rules in (CLUSTER, CEPH_FUSE)
     },
 }
+
+
+# For how long an NFS client takes its attributes of a file or directory to be true.
+_TIMES = ("actimeo", "acregmin", "acregmax", "acdirmin", "acdirmax")
 
 
 def _of_nfs(mount: Mount) -> list[Finding]:
@@ -324,12 +182,23 @@ def _of_nfs(mount: Mount) -> list[Finding]:
         if mount.option(option) is not None:
             effect = "calls fail with an error while the server is away; none of ours is lost"
             found.append(Finding(option, effect, "", False))
+    # It comes with softerr as well (fs/nfs/fs_context.c).
+    if mount.option("softreval") is not None:
+        effect = (
+            "while the server is away, the client answers by what it remembers: what others wrote "
+            "is missed, with no error"
+        )
+        found.append(Finding("softreval", effect, "nosoftreval", True))
     for option in ("nolock", "local_lock"):
         if mount.option(option) is not None:
             found.append(Finding(option, "no lock of the file system is used", "", False))
     if mount.option("lookupcache") in ("none", "pos", "positive"):
         effect = "more calls to the server, which nothing needs"
         found.append(Finding("lookupcache", effect, "lookupcache=all", False))
+    times = [name for name in _TIMES if mount.option(name) not in (None, "0")]
+    if times:
+        effect = "no promise goes by attributes that the client remembers"
+        found.append(Finding(times[0], effect, "", False))
     zero = [f"{name}=0" for name in ("actimeo", "acdirmax") if mount.option(name) == "0"]
     noac = mount.option("noac") is not None
     if noac or zero:
@@ -367,12 +236,16 @@ def _of_smb(mount: Mount) -> list[Finding]:
 _SMB_OPTIONS = "actimeo=0,closetimeo=0,nolease"
 
 
-def _caches_9p(mount: Mount) -> bool:
-    return mount.option("cache") not in (None, "none", "0", "0x0", "0b00000000")
+def _cache_of_9p(mount: Mount) -> str:
+    """The option that has a 9p mount keep what it has read; "" if there is none."""
+    for word in ("loose", "fscache", "mmap"):  # as Linux before 6.4 shows it
+        if mount.option(word) is not None:
+            return word
+    cache = mount.option("cache")
+    return "" if cache in (None, "none", "0", "0x0", "0b00000000") else f"cache={cache}"
 
 
 def _of_9p(mount: Mount) -> list[Finding]:
-    if not _caches_9p(mount):
-        return []
+    cache = _cache_of_9p(mount)
     effect = "what others write isn't seen, and reads can fail"
-    return [Finding(f"cache={mount.option('cache')}", effect, "cache=none", True)]
+    return [Finding(cache, effect, "cache=none", True)] if cache else []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import NamedTuple
 
+from .mountinfo import read_lines
+
 # By which a client tells its server that it is alive. They come by the clock.
 _OF_THE_CLIENT = {
     *("RENEW", "SEQUENCE", "GET_LEASE_TIME", "SETCLIENTID", "SETCLIENTID_CONFIRM"),
@@ -13,8 +15,7 @@ _OF_THE_CLIENT = {
 
 
 def _mountstats() -> str:
-    with open("/proc/self/mountstats", encoding="utf-8", errors="surrogateescape") as statistics:
-        return statistics.read()
+    return read_lines("/proc/self/mountstats")
 
 
 def _told_of(text: str, mount_point: str) -> list[str] | None:
@@ -26,7 +27,7 @@ def _told_of(text: str, mount_point: str) -> list[str] | None:
         escaped = escaped.replace(character, f"\\{ord(character):03o}")
     told: list[str] | None = None
     here = False
-    for line in text.splitlines():
+    for line in text.split("\n"):
         if line.startswith("device "):  # device SOURCE mounted on POINT with fstype TYPE …
             here = f" mounted on {escaped} with fstype nfs" in line
             told = [] if here else told

@@ -12,7 +12,7 @@ from typing import Callable, Protocol, TypeVar
 from ..counters import Counters
 from ..opening import with_open
 from .directories import READ_FLAGS
-from .mounts import Kind
+from .file_systems import Kind
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from ..opening import with_open
 from .coherence import Coherence
 from .directories import READ_FLAGS
 from .exclusive import Exclusive
+from .file_systems import Lookup
 from .files import Files
-from .mounts import Lookup
 from .values import ValueFiles
 
 

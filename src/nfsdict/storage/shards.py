@@ -28,9 +28,10 @@ from ..layout import (
 )
 from .coherence import Coherence
 from .directories import check_absent
+from .file_systems import Lookup
 from .files import Files, give_bits
 from .mountinfo import mount_of
-from .mounts import Lookup, kind_of
+from .mounts import kind_of
 
 _SHARD_NAMES = frozenset(SHARDS)
 # With more entries beside the shards a listing costs about as much as asking for each shard.
