@@ -86,7 +86,9 @@ class ValueReader:
     def read_past_cache(self, hexdigest: str) -> Found | OSError | None:
         """The content of this digest's file, read again past what the system remembers of it.
 
-        None if the file is gone, or if reading it again would give nothing else.
+        None if the file is gone, or if reading it again would give nothing else. On SMB a second
+        opening alone gives what is there (``test_shared_defaults.py``); pages are dropped for those
+        of which that isn't known.
         """
         if not self._rules.kind.caches_content:
             return None
