@@ -69,8 +69,9 @@ class Entries:
     def find_entry(self, hexdigest: str, key: str, fresh: bool = False) -> Entry | None:
         """The entry of the key with this digest; None if it has no file. See ``ValueFiles.find``.
 
-        Raises CorruptValueError if the file is damaged, OSError if it can't be read, and whatever a
-        pickled object's own code raises.
+        Raises CorruptValueError if this file is damaged, OSError if it can't be read, and whatever
+        a pickled object's own code raises; if that is another entry's CorruptValueError, then as
+        RuntimeError.
         """
         content = self._values.find(hexdigest, fresh)
         return None if content is None else self._load_anew(hexdigest, content, key)
@@ -201,6 +202,8 @@ class Entries:
             pair = self._decode(self._loads, data)
         except Damaged as error:
             raise corrupt(str(error), isinstance(error, Foreign)) from error
+        except CorruptValueError as error:  # of another entry, which the value's code reads
+            raise RuntimeError(f"its code raises {described(error)}") from error
         try:
             key, value = pair
         except (TypeError, ValueError):

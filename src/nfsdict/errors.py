@@ -30,7 +30,8 @@ class CorruptValueError(NfsDictError, KeyError):
 
     It is a KeyError, so that code that computes missing values computes this one again. Assigning
     to the key replaces the file, deleting the key removes it, and ``repair()`` moves a damaged file
-    aside.
+    aside. If a value's own code reads another entry, and that one is damaged, the value isn't: then
+    the lookup of the value raises RuntimeError.
     """
 
     def __init__(

@@ -171,6 +171,38 @@ def test_an_exception_that_cannot_be_told_stops_nothing(opened, caplog):
     assert value_file(d, "bad").exists()
 
 
+class Reads:
+    """A value that reads another entry when it is unpickled."""
+
+    def __init__(self, path: Path, key: str) -> None:
+        self.path, self.key = path, key
+
+    def __setstate__(self, state):
+        self.__dict__.update(state)
+        self.value = importlib.import_module("nfsdict").NfsDict.open(self.path, lazy=True)[self.key]
+
+
+@pytest.mark.parametrize("store", ["s", "another"])
+def test_a_value_whose_code_reads_a_damaged_entry_is_not_damaged_itself(opened, store):
+    d, there = opened(), opened(name=store)
+    there["x"] = 1
+    d["whole"] = Reads(there.path, "x")
+    path, other = value_file(d, "whole"), value_file(there, "x")
+    for check in (d.verify, lambda: d.repair().report):
+        other.write_bytes(b"junk")
+        report = check()
+        assert set(report.damaged) == ({str(other)} if store == "s" else set())
+        [(where, text)] = report.unreadable.items()
+        assert where == str(path) and str(other) in text
+    other.write_bytes(b"junk")
+    lazy = opened(lazy=True)
+    with pytest.raises(RuntimeError, match="'x'"):
+        lazy["whole"]
+    with pytest.raises(RuntimeError, match="'x'"):
+        lazy.popitem()
+    assert path.exists() and "whole" in lazy
+
+
 class Own(BaseException):
     pass
 
