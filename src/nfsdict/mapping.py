@@ -94,9 +94,11 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
         refresh_every: a daemon thread does what ``refresh`` does every so many seconds, so that no
             cached read is older than that plus the time of a refresh (the first one lists the keys
             of a lazy dictionary). A refresh that fails is logged, once while others follow that
-            fail too, and the next one comes as usual: until one succeeds, values grow older. The
-            thread ends at ``close``, at the interpreter's exit and when the dictionary is
-            collected. A forked child has none: make a copy there, which has one of its own. The
+            fail too, and the next one comes as usual: until one succeeds, values grow older. When
+            lazy, and so in a copy or a pickled dictionary, the thread begins with the first use
+            that asks the disk; if the system has none then, that is logged, and the next one tries
+            again. The thread ends at ``close``, at the interpreter's exit and when the dictionary
+            is collected. A forked child has none: make a copy there, which gets one of its own. The
             next ``refresh`` still returns the keys that were found changed; their names are kept
             until then. None starts no thread.
         trust_stamps: the clocks of all hosts that write are kept, so the times that they set may be
@@ -243,7 +245,7 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             else:
                 self._scanner.scan(telling=False)
         if refresh_every is not None:
-            self._watching.refresh_every(self, refresh_every, begun)
+            self._watching.refresh_every(self, refresh_every, None if lazy else begun)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Unpack[Options]) -> Self:

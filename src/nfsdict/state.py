@@ -58,6 +58,9 @@ class StoreState:
         may be outdated: the value isn't kept, and the next scan looks at the key"""
         self._in_flight = InFlight()
         self.news = News(locks)
+        self.begin_refreshing: Callable[[], bool] | None = None
+        """what starts the thread of ``refresh_every`` at the first lookup, write or scan, and tells
+        whether it could; else it is called at the next one"""
         # Changes by interrupting calls: digest, key, and whether the key may have a file since.
         self._interrupted: list[tuple[str, str, bool]] = []
 
@@ -67,6 +70,7 @@ class StoreState:
         """Note that a lookup begins. The caller ends it with ``end_read``, whatever happens."""
         generation = self.generation
         with self.locks.state:
+            self._note_use()
             return self._in_flight.begin_read(key, generation)
 
     def end_read(self, read: Read) -> None:
@@ -178,6 +182,7 @@ class StoreState:
         if entry is None:
             entry = IndexEntry(key, signature, self._fingerprint(data))
         with self.locks.state:
+            self._note_use()
             self.counters.puts += 1
             if self._interrupted:
                 self._settle_interrupted()
@@ -254,6 +259,11 @@ class StoreState:
             else:
                 self._drop(key)
                 self.index.note_gone(hexdigest, key)
+
+    def _note_use(self) -> None:
+        """From here on the cache has values that can grow old."""
+        if self.begin_refreshing is not None and self.begin_refreshing():
+            self.begin_refreshing = None
 
     def _hold(self, key: str, value: Any, size: int) -> Any:
         if self._bound is not None:
@@ -388,6 +398,7 @@ class StoreState:
         If the root is another directory than before, no stamp is trusted any more.
         """
         with self.locks.state:
+            self._note_use()
             self._settle_interrupted()
             if root != self._root:
                 self._root = root

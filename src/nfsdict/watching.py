@@ -140,18 +140,36 @@ class Watching:
         finally:
             self._state.news.end_watch(news)
 
-    def refresh_every(self, owner: object, seconds: float, begun: float) -> None:
+    def refresh_every(self, owner: object, seconds: float, begun: float | None) -> None:
         """Start the thread that refreshes until ``end``, or until ``owner`` is collected.
 
         ``begun``: when the opening's scan began, by ``time.monotonic``. RuntimeError if the system
-        starts no thread.
+        starts no thread. None if nothing was read: then the thread is started when ``owner`` is
+        first used, as each of many values can refer to a dictionary that nobody uses; and that none
+        can be started is logged.
         """
         span, scanner = self._span, weakref.ref(self._scanner)
         pool: list[threading.Thread] = []
-        start(lambda: _refresh(scanner, span, seconds, begun), 1, pool)
-        if not pool:
-            raise RuntimeError("no thread can be started for refresh_every")
+        told = False
+
+        def begin(begun: float) -> bool:
+            if not pool:
+                start(lambda: _refresh(scanner, span, seconds, begun), 1, pool)
+            return bool(pool)
+
+        def begin_at_use() -> bool:
+            nonlocal told
+            done = begin(time.monotonic())
+            if not done and not told:
+                told = True
+                log.warning("no thread can be started for refresh_every: values grow older")
+            return done
+
         weakref.finalize(owner, span.ended.set).atexit = False  # ``_exit`` does that, and waits
+        if begun is None:
+            self._state.begin_refreshing = begin_at_use
+        elif not begin(begun):
+            raise RuntimeError("no thread can be started for refresh_every")
 
     def end(self) -> None:
         """End all watches and the thread; wait for their refreshes under way, for 10 s at most.
@@ -160,6 +178,7 @@ class Watching:
         """
         span, self._span = self._span, _Span()
         span.ended.set()
+        self._state.begin_refreshing = None
         if not self._state.locks.interrupted:
             span.join(time.monotonic() + _PATIENCE)
 

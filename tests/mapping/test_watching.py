@@ -710,12 +710,79 @@ def test_copies_refresh_themselves(opened, copied):
     other["a"] = 1
     d = opened(refresh_every=0.01)
     another = copied(d)
-    assert len(threads()) == 2
     assert another["a"] == 1
+    assert len(threads()) == 2
     d.close()
     other["a"] = 2
     assert until(lambda: another["a"] == 2)
     another.close()
+
+
+def test_values_that_refer_to_the_dictionary_start_no_threads(opened):
+    d = opened(refresh_every=LONG)
+    d.update({str(number): {"store": d} for number in range(20)})
+    d.close()
+    assert until(lambda: not threads())
+    d = opened()
+    assert not threads()
+    one = d["0"]["store"]
+    assert one["1"]["store"] is not one
+    assert len(threads()) == 1
+    one.close()
+    assert until(lambda: not threads())
+
+
+USES = {
+    "read": lambda d: d.get("a"),
+    "miss": lambda d: d.get("missing"),
+    "in": lambda d: "a" in d,
+    "put": lambda d: d.__setitem__("b", 1),
+    "add": lambda d: d.add("b", 1),
+    "update": lambda d: d.update(b=1),
+    "len": len,
+    "refresh": lambda d: d.refresh(),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_a_copy_that_is_used_is_refreshed(opened, use):
+    other = opened()
+    other["a"] = 1
+    d = copy.copy(opened(refresh_every=0.01, lazy=True))
+    assert not threads()
+    USES[use](d)
+    assert len(threads()) == 1
+    assert d["a"] == 1
+    other["a"] = 2
+    assert until(lambda: d["a"] == 2)
+    d.close()
+
+
+def test_a_copy_that_was_closed_before_its_first_use_is_not_refreshed(opened):
+    d = opened(refresh_every=LONG, lazy=True)
+    d.close()
+    d["a"] = 1
+    assert not threads()
+
+
+def test_a_copy_for_which_no_thread_can_be_had_tries_again(opened, monkeypatch, caplog):
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    d = opened(refresh_every=LONG)
+    pickled = pickle.dumps(d)
+    d.close()
+    assert until(lambda: not threads())
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        d = pickle.loads(pickled)
+        d["a"] = 1
+        assert d.get("missing") is None
+    assert caplog.text.count("no thread can be started for refresh_every") == 1
+    assert not threads()
+    assert d.get("missing") is None
+    assert len(threads()) == 1
+    d.close()
 
 
 @forking
