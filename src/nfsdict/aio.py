@@ -135,7 +135,7 @@ class AsyncNfsDict(AsyncOnce[V]):
         """Take over what others changed, and return those keys: as ``NfsDict.refresh``."""
         await self._read(self.mapping._scanner.scan)
         with self.mapping._state.locks.guard:
-            return self.mapping._state.news.take()
+            return self.mapping._state.news.take(set())
 
     def watch(self, interval: float = 1.0) -> AsyncGenerator[Keys, None]:
         """Be told of what others change, as by ``NfsDict.watch``::

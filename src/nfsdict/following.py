@@ -45,7 +45,6 @@ class Following(Generic[V]):
         """
         self._scanner.scan(reread=True, telling=False)
 
-    @told("refresh")
     def refresh(self) -> set[str]:
         """Take over what others changed, and return the keys that they added, replaced or removed.
 
@@ -54,13 +53,25 @@ class Following(Generic[V]):
         directories where a listing brings no attributes. Each directory that changed is listed, and
         its new files are read. Values that were read before are read again if they were replaced.
         A lazy dictionary that has listed nothing yet lists everything, and returns only those of
-        the keys it knew that changed.
+        the keys it knew that changed. After an exception, also of a signal or log handler, the next
+        call returns them.
         """
+        taken: set[str] = set()
+        try:
+            return self._refresh(taken)
+        except BaseException:
+            if taken:
+                with self._locks.guard:
+                    self._state.news.give_back(taken)
+            raise
+
+    @told("refresh")
+    def _refresh(self, taken: set[str]) -> set[str]:
         self._scanner.scan()
         if self._locks.interrupted:
-            return set()
+            return taken
         with self._locks.guard:
-            return self._state.news.take()
+            return self._state.news.take(taken)
 
     def watch(self, interval: float = 1.0) -> Generator[set[str], None, None]:
         """Be told of what others change: yields the keys that they added, replaced or removed.

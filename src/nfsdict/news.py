@@ -50,11 +50,18 @@ class News:
         for news in list(self.watched.values()):
             news.update(keys)
 
-    def take(self) -> set[str]:
-        """What there is for ``refresh``; it is not told again."""
+    def take(self, taken: set[str]) -> set[str]:
+        """Move what there is for ``refresh`` into this set, and return it. It is not told again,
+        unless the caller gives it back."""
         with self._locks.state:
-            news, self.unreported = self.unreported, set()
-        return news
+            taken |= self.unreported  # first: an exception may come between the two
+            self.unreported = set()
+        return taken
+
+    def give_back(self, taken: set[str]) -> None:
+        """Have the next ``refresh`` tell of these keys."""
+        with self._locks.state:
+            self.unreported |= taken
 
     # --- for watches -----------------------------------------------------------------------------
 

@@ -270,6 +270,23 @@ def test_a_handler_that_raises_keeps_nothing_locked(opened, lines):
     assert opened()["k"] == 1
 
 
+def test_what_a_refresh_has_found_is_not_lost_with_a_handlers_exception(opened, lines):
+    d, other = opened(), opened()
+    other.update(a=1, b=2)
+
+    def fail(record):
+        if record.getMessage().startswith(f"{d.path}: refresh"):
+            raise RuntimeError("a handler's")
+
+    lines.also = fail
+    with pytest.raises(RuntimeError):
+        d.refresh()
+    lines.also = lambda record: None
+    d["b"] = 3
+    assert d.refresh() == {"a"}
+    assert d.refresh() == set()
+
+
 @forking
 def test_a_child_doesnt_tell_what_its_parent_is_about_to_tell(opened, lines, monkeypatch):
     d = opened()

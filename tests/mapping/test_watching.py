@@ -307,7 +307,7 @@ def test_a_change_after_a_call_during_which_a_scan_began(opened, monkeypatch, re
     call(d)
     go_on.set()
     scanning.join(30)
-    d._state.news.take()
+    d._state.news.take(set())
     [news] = d._state.news.watched.values()
     with d._locks.guard:
         d._state.news.take_from(news)
