@@ -88,9 +88,12 @@ class Repack:
         return report
 
     def _attempt(self) -> tuple[PackStack, PackReport] | None:
-        """The new stack and the report; None if another process is writing the index."""
+        """The new stack and the report; None if another process is writing the index. OSError if
+        the index can't be read."""
         packs = PackStack(self._files)
         packs.load_manifest()
+        if packs.unreadable is not None:
+            raise packs.unreadable
         try:
             report = self._append_rest(packs)
         finally:

@@ -215,3 +215,47 @@ print(json.dumps([single, whole, kept, [dict(d), sorted(d.refresh()), dict(opene
     assert None not in single and None not in whole
     assert kept == sorted(KEYS)
     assert after == [KEYS, [], KEYS]
+
+
+def test_leases_that_cannot_be_looked_at_end_no_repair_and_any_prune(nfsdict, tmp_path, run):
+    d = open_(nfsdict, tmp_path)
+    d.update(KEYS)
+    with d.lease("3"):
+        pass
+    value_file(tmp_path, "3").write_bytes(b"junk")
+    _, (failed, moved, told) = run(
+        """
+d = opened()
+done = d.repair(grace=-1)
+told = []
+for dry_run in (False, True):
+    try:
+        d.prune(max_items=1, dry_run=dry_run)
+    except OSError as error:
+        told.append([error.errno == int(os.environ["NUMBER"]), str(error)])
+print(json.dumps([list(done.failed), list(done.quarantined), told]))
+""",
+        inode=".nfsdict-leases",
+    )
+    assert failed == [str(tmp_path / "store" / ".nfsdict-leases")]
+    assert moved == [str(value_file(tmp_path, "3"))]
+    for same, text in told:
+        assert same and "nothing is pruned without leases" in text and failed[0] in text
+    assert len(told) == 2
+    assert dict(open_(nfsdict, tmp_path)) == REST
+
+
+def test_packing_over_an_index_that_cannot_be_read_fails_at_once(nfsdict, tmp_path, run):
+    open_(nfsdict, tmp_path).update(KEYS)
+    age(tmp_path)
+    open_(nfsdict, tmp_path).pack()
+    _, told = run(
+        """
+pauses = []
+time.sleep = pauses.append
+print(json.dumps([refused(opened().pack) == int(os.environ["NUMBER"]), len(pauses)]))
+""",
+        inode="_index.nfsdict-pkl",
+    )
+    assert told[0] and told[1] <= 1
+    assert dict(open_(nfsdict, tmp_path)) == KEYS

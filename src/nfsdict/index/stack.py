@@ -83,6 +83,8 @@ class PackStack:
         self._entries: list[ManifestEntry] = []
         self._open: list[Pack] = []
         self._stale = False
+        self.unreadable: OSError | None = None
+        """why the index couldn't be read, though it may be good"""
         self._claim: PackClaim | None = None  # of the last writer
 
     @property
@@ -98,7 +100,7 @@ class PackStack:
     def load_manifest(self) -> None:
         """Open the packs, until ``close_packs``. An unusable index is logged and ignored."""
         self.close_packs()
-        self._stale, self._claim = False, None
+        self._stale, self.unreadable, self._claim = False, None, None
         for _ in range(_TRIES):
             self._entries = []
             try:
@@ -113,7 +115,8 @@ class PackStack:
                 self.close_packs()
                 if not isinstance(error, FileNotFoundError):
                     # A damaged index can be replaced. One that can't be read may be good.
-                    self._stale = isinstance(error, OSError) and error.errno not in _NO_FILE
+                    if isinstance(error, OSError) and error.errno not in _NO_FILE:
+                        self._stale, self.unreadable = True, error
                     return
 
     def shards(self, shard: str) -> list[PackShard]:

@@ -48,12 +48,12 @@ class LeaseFiles:
     def __init__(self, rules: Coherence, files: Files) -> None:
         self._rules = rules
         self._files = files
-        self._directory = f"{files.directory}/{LEASES}"
+        self.directory = f"{files.directory}/{LEASES}"
         # The last listing; NO_NAMES while a change could leave the stamp the same.
         self._known = NO_NAMES
 
     def _path(self, name: str) -> str:
-        return f"{self._directory}/{name}"
+        return f"{self.directory}/{name}"
 
     def look(self, hexdigest: str = "", strict: bool = True) -> States:
         """The leases of the key with this digest, or of all keys, that are there by the server's
@@ -74,7 +74,7 @@ class LeaseFiles:
         """The call's result for the directory; ``none`` if there is none, by the server's word."""
         for _ in range(2):
             try:
-                return self._rules.retry_stale(call, self._directory)
+                return self._rules.retry_stale(call, self.directory)
             except FileNotFoundError:
                 if self._rules.may_contain(self._files.directory, LEASES) is not Contains.MAYBE:
                     break
@@ -127,7 +127,7 @@ class LeaseFiles:
         try:
             yield
         except OSError as error:
-            raise failure(error.errno or errno.EIO, self._directory) from error
+            raise failure(error.errno or errno.EIO, self.directory) from error
 
     def create(self, lease: LeaseName, content: bytes) -> None:
         """Make the file of this new lease, and the directory if need be. OSError if that fails."""
@@ -135,7 +135,7 @@ class LeaseFiles:
             try:
                 self._make(str(lease), content)
             except FileNotFoundError:
-                self._files.make_directory(self._directory)
+                self._files.make_directory(self.directory)
                 self._make(str(lease), content)
 
     def _make(self, name: str, content: bytes) -> None:

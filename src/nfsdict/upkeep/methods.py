@@ -193,7 +193,8 @@ class Upkeep(Moving):
             ValueError, TypeError: no limit is given, or one that is none.
             ReadOnlyError: this dictionary is read-only, unless ``dry_run``.
             OSError: a directory can't be listed. EBUSY: another process prunes the store. Entries
-                that can't be removed are in the report.
+                that can't be removed are in the report. Where leases can't be looked at or taken,
+                nothing is removed, as some process may work on any entry.
             LeaseLostError: the lease couldn't be renewed in time.
         """
         from .limits import Limits
@@ -270,8 +271,8 @@ class Upkeep(Moving):
         that file instead of one for each key. Every directory is listed, so that files that were
         written in place are packed anew. Takes 3 s more if something was changed within the last
         3 s, as so young signatures prove nothing. Values that an ``update`` of 2,000 keys or more
-        has written aren't read again. OSError if the file can't be written; EBUSY if
-        other processes go on writing the index.
+        has written aren't read again. OSError if the file can't be written, or the
+        index that is there can't be read; EBUSY if other processes go on writing it.
         """
         from ..repack import Repack
 

@@ -145,6 +145,8 @@ class Prune:
                 who = [one for one in self._leases.held() if one.key == LEASE]
                 if who:
                     break
+            except OSError as error:
+                raise _without_leases(error) from error
         by = f": process {who[0].process} on {who[0].host}" if who else ""
         text = f"another process prunes this store{by}"
         raise OSError(errno.EBUSY, text, self._storage.directory)
@@ -154,7 +156,10 @@ class Prune:
         if not self._storage.files.may_change:
             self._storage.shards.stamps(shards)  # the latest change tells something of the time
         self._now = self._storage.files.server_time_ns()
-        self._live = LiveLeases(self._storage)
+        try:
+            self._live = LiveLeases(self._storage)
+        except OSError as error:
+            raise _without_leases(error) from error
         cut = self._plan(shards)
         planned = self.report.left = cut.amount.items
         self.decided = True
@@ -352,6 +357,11 @@ class Prune:
             except BaseException:
                 replaced.extend(self._state.invalidate(name, key) for name, key in known.items())
                 raise
+
+
+def _without_leases(error: OSError) -> OSError:
+    text = f"nothing is pruned without leases: {error.strerror}"
+    return OSError(error.errno, text, error.filename)
 
 
 def _tally(leased: int, spared: int, victims: dict[str, bytes], fates: Fates) -> _Tally:

@@ -24,7 +24,8 @@ class RepairReport:
     quarantined: dict[str, str]
     """damaged value files, and where each was moved"""
     failed: dict[str, str] = field(default_factory=dict)
-    """paths of files that could not be removed, given back or moved, and why"""
+    """paths of files that could not be removed, given back or moved, and why; and the directory of
+    leases, if it can't be listed"""
 
 
 def repair(
@@ -39,7 +40,12 @@ def repair(
     now = storage.files.probe_clock()
     limit = now - int(grace * 1e9)
     done = RepairReport(report, [], {})
-    for path in storage.leases.outlived(now, grace):
+    outlived = []
+    try:
+        outlived = storage.leases.outlived(now, grace)
+    except OSError as error:
+        done.failed[storage.leases.directory] = str(error)
+    for path in outlived:
         try:
             storage.files.sweep(path)
             done.removed.append(path)
