@@ -155,6 +155,26 @@ def test_an_error_that_passes_is_not_remembered(mounts, mounted, store, monkeypa
     assert not store.files.syncs()
 
 
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOENT, errno.EACCES])
+def test_what_listings_bring_is_asked_again_after_an_error_that_passes(
+    mounted, store, monkeypatch, number
+):
+    mountstats = importlib.import_module("nfsdict.storage.mountstats")
+    nfs = mounted.Mount("nfs", ("vers=3",), "127.0.0.1:/mnt/export", "/mnt/a b")
+    monkeypatch.setattr(mounted, "mount_of", lambda path: nfs)
+
+    def failing():
+        raise OSError(number, "passing, or no /proc")
+
+    rules = mounted.Mounted(store.directory, False)
+    with monkeypatch.context() as patch:
+        patch.setattr(mountstats, "_mountstats", failing)
+        assert not rules.lists_attributes()
+    monkeypatch.setattr(mountstats, "_mountstats", lambda: STATS)
+    assert rules.lists_attributes() == (number == errno.EMFILE)
+    assert mounted.Mounted(store.directory, False).lists_attributes()
+
+
 @pytest.mark.parametrize("number", [errno.ENOENT, errno.EACCES])
 def test_where_there_is_no_proc_nothing_is_told(mountinfo, mounts, tmp_path, monkeypatch, number):
     def none(path, *arguments, **options):

@@ -111,10 +111,14 @@ class Mounted:
         return self.kind.lookup in (Lookup.NFS, Lookup.LISTING)
 
     def lists_attributes(self) -> bool:
-        """Whether listings bring attributes on this mount. Found out once, and logged."""
+        """Whether listings bring attributes on this mount. Found out once, and logged; False while
+        it can't be found out."""
         mount = self.mount(self._directory)
         if self._lists_attributes is None and mount is not None:
-            self._lists_attributes = self._over_nfs and lists_attributes(mount)
+            try:
+                self._lists_attributes = self._over_nfs and lists_attributes(mount)
+            except OSError:  # such as EMFILE, which passes
+                return False
             if self._over_nfs and not self._lists_attributes:
                 log.info("%s: shards are asked for their stamps one by one", self._directory)
         return bool(self._lists_attributes)

@@ -45,12 +45,13 @@ def lists_attributes(mount: Mount) -> bool:
     Not with the mount options ``nordirplus`` and ``rdirplus=none``, and not from a server of
     version 3 that has refused READDIRPLUS once: the client then no longer has that capability
     (``NFS_CAP_READDIRPLUS`` in include/linux/nfs_fs_sb.h). False where the system doesn't tell.
+    OSError if it can't be asked now.
     """
     if mount.type not in ("nfs", "nfs4") or _no_attributes(mount):
         return False
     try:
         return mount.option("vers") != "3" or _READDIRPLUS & nfs_capabilities(mount.point) != 0
-    except (OSError, ValueError, IndexError):
+    except (FileNotFoundError, PermissionError, ValueError, IndexError):
         return False
 
 
