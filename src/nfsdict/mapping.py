@@ -131,6 +131,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             counts as missing. ``mode``, ``workers`` or ``cache_bytes`` that isn't an int.
     """
 
+    _warns_of_mount = True
+
     def __init__(
         self,
         name: str | os.PathLike[str] = "default",
@@ -238,7 +240,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
             if not read_only:
                 self._storage.create()
                 weakref.finalize(self, self._writer.flush)
-            parts.warn_of_mount(self._storage)
+            if self._warns_of_mount:
+                parts.warn_of_mount(self._storage)
             parts.warn_of_writers(self._storage, format, mode)
             if lazy:
                 self._storage.shards.prefetch()

@@ -128,17 +128,19 @@ def test_a_change_that_is_seen_late_or_never(inner, meet, wrong, call, result, w
     assert words in found[calls[call]].seen
 
 
-def test_changes_that_do_not_show_are_found_by_looking(package, inner, meet, monkeypatch):
+def test_changes_that_do_not_show_are_found_by_looking(inner, meet, monkeypatch):
     """The second host goes on serving what it has once seen."""
     player = inner("player")
     monkeypatch.setattr(player, "LATEST", 0.02)
     main = threading.current_thread()
 
-    class Stale(package.NfsDict):
+    stores = inner("stores")
+
+    class Stale(stores.Store):
         def get(self, key, default=None, *, fresh=False):
             return super().get(key, default, fresh=fresh and threading.current_thread() is main)
 
-    monkeypatch.setattr(importlib.import_module("nfsdict.doctor.stores"), "NfsDict", Stale)
+    monkeypatch.setattr(stores, "Store", Stale)
     found = meet()["`get(fresh=True)`"]
     assert found.verdict == "FAIL"
     assert found.figures["second"]["never"] > 0 == found.figures["first"]["never"]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
-from ..errors import UnsafeMountWarning
 from ..mapping import NfsDict
 
 
-def opened(name: str, directory: str, **options: Any) -> NfsDict[Any]:
+class Store(NfsDict[Any]):
     """A store in the private directory. What its mount breaks the doctor tells itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UnsafeMountWarning)
-        return NfsDict(name, directory, "json", **options)
+
+    # Not by a filter of warnings: those are the whole process's, in which others open stores.
+    _warns_of_mount = False
+
+
+def opened(name: str, directory: str, **options: Any) -> NfsDict[Any]:
+    return Store(name, directory, "json", **options)
