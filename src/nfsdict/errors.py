@@ -125,8 +125,8 @@ class UncertainWriteError(NfsDictError, OSError):
 class UnsafeMountWarning(UserWarning):
     """The options of the store's mount alone break a promise, whatever this library does.
 
-    Issued by the opening, once for each store and process, before anything is read. It names the
-    options to mount with. Turned into an error (``warnings.simplefilter("error",
+    Issued by the opening, once for each store and process, before anything is made or read. It
+    names the options to mount with. Turned into an error (``warnings.simplefilter("error",
     UnsafeMountWarning)``), it keeps such stores from being opened. No server is asked: what can't
     be seen in ``/proc/self/mountinfo``, such as the options of sshfs and GlusterFS, counts as not
     given.

@@ -237,11 +237,12 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
                     self._storage.check(any_directory=create)
                 except FileNotFoundError:
                     raise parts.no_such_store(base, name) from None
-            if not read_only:
-                self._storage.create()
-                weakref.finalize(self, self._writer.flush)
+            missing = [] if read_only else self._storage.missing()
             if self._warns_of_mount:
                 parts.warn_of_mount(self._storage)
+            if not read_only:
+                self._storage.create(missing)
+                weakref.finalize(self, self._writer.flush)
             parts.warn_of_writers(self._storage, format, mode)
             if lazy:
                 self._storage.shards.prefetch()

@@ -40,15 +40,20 @@ def _warn_once(storage: Storage, text: str, category: type[Warning]) -> None:
 
 
 def warn_of_mount(storage: Storage) -> None:
-    """Warn the caller's caller if the options of the store's mount break a promise."""
-    broken = [one for one in storage.rules.mounted.findings() if one.breaks]
+    """Warn the caller's caller if the options of the store's mount break a promise, as far as they
+    are shown."""
+    mounted = storage.rules.mounted
+    broken = [one for one in mounted.findings() if one.breaks]
     if broken:
+        which = "it is mounted with"
+        if not mounted.shows_options:
+            which = "are the default, and whether it is mounted so can't be seen"
         told = "; ".join(f"{one.option}: {one.effect}" for one in broken)
         options = ",".join(dict.fromkeys(one.mount_with for one in broken if one.mount_with))
         mend = f"Mount it with {options}" if options else "Keep stores on another file system"
         _warn_once(
             storage,
-            f"{storage.directory} is not safe with the options that it is mounted with. {told}. "
+            f"{storage.directory} is not safe with the options that {which}. {told}. "
             f"{mend}. If you know better: "
             "warnings.simplefilter('ignore', nfsdict.UnsafeMountWarning)",
             UnsafeMountWarning,

@@ -98,7 +98,7 @@ def test_a_pack_is_written_and_read_as_described(nfsdict, contents, moments, emp
         pack.setdefault("7f", (moments[0], []))
     with tempfile.TemporaryDirectory() as base:
         store = Storage(os.path.join(base, "store"), ".pkl", None, False)
-        store.create()
+        store.create(store.missing())
         record = written(nfsdict, store.index, pack)
         data = pack_file(Path(base), record.pack_id).read_bytes()
         assert (data, tuple(record)) == encoded_pack(pack, record.pack_id)
@@ -121,7 +121,7 @@ def test_a_large_pack_is_written_as_described(nfsdict, tmp_path):
     """It doesn't fit into what is kept in memory."""
     Storage = importlib.import_module("nfsdict.storage").Storage
     store = Storage(str(tmp_path / "store"), ".pkl", None, False)
-    store.create()
+    store.create(store.missing())
     values = random.Random(3)
     contents = {
         f"key {number}": (bytes([number % 256]) * 32, values.randbytes(30_000))

@@ -43,7 +43,7 @@ def store(nfsdict, tmp_path):
     store = importlib.import_module("nfsdict.storage").Storage(
         str(tmp_path / "s"), ".pkl", None, True
     )
-    store.create()
+    store.create(store.missing())
     return store
 
 
@@ -301,7 +301,7 @@ def on(mountinfo, mounted, monkeypatch):
 
     def on(kind, options=""):
         one = mount(mountinfo, kind, options)
-        monkeypatch.setattr(mounted, "mount_of", lambda path: one)
+        monkeypatch.setattr(mounted, "mount_of", lambda path: os.stat(path) and one)
 
     return on
 
@@ -334,6 +334,39 @@ def test_it_can_be_an_error_each_time(nfsdict, opened, on, tmp_path):
             opened()
     on("9p", "cache=none")
     assert dict(opened()) == {}
+
+
+@pytest.mark.filterwarnings("error::UserWarning")
+@pytest.mark.parametrize("create", [False, True])
+@pytest.mark.parametrize("durable", [False, True])
+def test_as_an_error_it_comes_before_anything_is_made(
+    nfsdict, opened, on, tmp_path, create, durable
+):
+    on("overlay", "volatile")
+    (tmp_path / "there").mkdir()
+    for name in ("new", "there/new/below"):
+        with pytest.raises(nfsdict.UnsafeMountWarning if create else FileNotFoundError):
+            opened(name=name, create=create, durable=durable)
+    assert os.listdir(tmp_path) == ["there"] and os.listdir(tmp_path / "there") == []
+
+
+def test_a_new_store_looks_for_its_mount_no_more_often(opened, on, tmp_path, mounted, monkeypatch):
+    """For a file system may ask its server for each directory of a path that is opened."""
+    on("ext4")
+    looked = []
+    original = mounted.mount_of
+    monkeypatch.setattr(mounted, "mount_of", lambda path: looked.append(path) or original(path))
+    opened(name="a/b")
+    assert looked == [str(tmp_path)]
+
+
+@pytest.mark.parametrize("kind", ["fuse.sshfs", "fuse.glusterfs"])
+def test_the_warning_says_that_options_of_fuse_are_not_shown(opened, on, recwarn, kind):
+    on(kind)
+    opened()
+    [warning] = recwarn
+    assert "not safe with the options that are the default" in str(warning.message)
+    assert "whether it is mounted so can't be seen" in str(warning.message)
 
 
 def test_a_safe_mount_is_not_warned_of(opened, on, recwarn):

@@ -31,7 +31,7 @@ def module(nfsdict):
 @pytest.fixture
 def store(module, tmp_path):
     store = module.Storage(str(tmp_path / "store"), ".pkl", None, True)
-    store.create()
+    store.create(store.missing())
     return store
 
 
@@ -703,7 +703,7 @@ def test_permissions(module, tmp_path, mode, file, directory):
     before = os.umask(0o027)
     try:
         store = module.Storage(str(tmp_path / "a" / "b"), ".pkl", mode, True)
-        store.create()
+        store.create(store.missing())
         put(store, "k")
     finally:
         os.umask(before)
@@ -716,7 +716,7 @@ def test_permissions(module, tmp_path, mode, file, directory):
 def test_setgid_is_kept(module, tmp_path):
     os.chmod(tmp_path, 0o2770)
     store = module.Storage(str(tmp_path / "s"), ".pkl", 0o660, False)
-    store.create()
+    store.create(store.missing())
     put(store, "k")
     for made in (tmp_path / "s", Path(store.values.path_of(digest("k"))).parent):
         assert made.stat().st_mode & 0o7777 == 0o2770
@@ -725,5 +725,6 @@ def test_setgid_is_kept(module, tmp_path):
 def test_a_file_in_the_way(module, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     for directory in (tmp_path / "file", tmp_path / "file" / "below"):
+        store = module.Storage(str(directory), ".pkl", None, True)
         with pytest.raises(NotADirectoryError):
-            module.Storage(str(directory), ".pkl", None, True).create()
+            store.create(store.missing())

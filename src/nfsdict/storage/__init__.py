@@ -65,12 +65,13 @@ class Storage:
         if not any_directory and not may_be_store(self.directory):
             raise failure(errno.ENOENT, self.directory)
 
-    def create(self) -> None:
-        """Make the store's directory and its parents, unless they are there.
-
-        NotADirectoryError if a file is in the way.
-        """
+    def missing(self) -> list[str]:
+        """The store's directory and its parents, as far as they aren't there, for ``create``."""
         self.shards.find_root(whole_path=True)
-        self.files.create()
+        return self.files.missing()
+
+    def create(self, missing: list[str]) -> None:
+        """Make these directories. NotADirectoryError if a file is in the way."""
+        self.files.create(missing)
         if self.shards.root is None:
             self.shards.find_root()

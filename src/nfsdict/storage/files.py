@@ -110,12 +110,9 @@ class Files:
         except OSError:
             return None
 
-    def create(self) -> None:
-        """Make the store's directory and its parents, unless they are there.
-
-        NotADirectoryError if a file is in the way. If the store's directory lacks bits of ``mode``,
-        its owner gives it them. From here on the store may be changed.
-        """
+    def missing(self) -> list[str]:
+        """The store's directory and its parents, as far as they aren't there, the deepest first.
+        From here on the mount is known: the one that holds the deepest that is there."""
         missing = []
         path = self.directory
         while not is_directory(path):
@@ -123,6 +120,16 @@ class Files:
             path, name = os.path.split(path)
             if not name:
                 break
+        self._rules.mounted.mount(path)
+        return missing
+
+    def create(self, missing: list[str]) -> None:
+        """Make these directories, of ``missing``, unless another process was faster.
+
+        NotADirectoryError if a file is in the way. If the store's directory lacks bits of ``mode``,
+        its owner gives it them. From here on the store may be changed.
+        """
+        path = self.directory
         try:
             for path in reversed(missing):
                 self.make_directory(path)

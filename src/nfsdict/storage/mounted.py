@@ -62,6 +62,12 @@ class Mounted:
         mount = self.mount(self._directory)
         return [] if mount is None else findings(mount)
 
+    @property
+    def shows_options(self) -> bool:
+        """Whether the system shows the mount's options: of FUSE's file systems it doesn't."""
+        mount = self.mount(self._directory)
+        return mount is None or not mount.type.startswith("fuse.")
+
     def calls_sent(self) -> int | None:
         """The calls that this host has sent over the mount so far; None if it is no NFS mount."""
         mount = self._mount if self._over_nfs else None
