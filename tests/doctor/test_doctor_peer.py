@@ -26,12 +26,13 @@ def inner(package):
 
 @pytest.fixture
 def meet(inner, tmp_path):
-    """Have two threads meet; the first one's findings, by their names."""
+    """Have two threads meet; the first one's findings, by their names. The second one has the same,
+    or those named in ``also``."""
     peer = inner("peer")
     probes = importlib.import_module("nfsdict.storage.probes")
     kinds = importlib.import_module("nfsdict.storage.mounts").KINDS
 
-    def meet(kind="ext4", seconds=0.1, follow=True, wait=20.0, facts=None):
+    def meet(kind="ext4", seconds=0.1, follow=True, wait=20.0, facts=None, also=None):
         directory = probes.PrivateDirectory(str(tmp_path))
         directory.make()
         peer.invite(directory)
@@ -44,7 +45,10 @@ def meet(inner, tmp_path):
         found = list(peer.lead(directory, kinds[kind], mine, seconds, wait))
         if follow:
             second.join()
-            assert told == found
+            if also is None:
+                assert told == found
+            else:
+                assert [finding.probe for finding in told] == also
         directory.remove()
         return {finding.probe: finding for finding in found}
 
@@ -182,6 +186,7 @@ def test_a_host_that_nobody_joins(meet, tmp_path):
     assert found.keys() == {"second host"}
     assert found["second host"].verdict == "WARN"
     assert "no second host came within 300 ms" in found["second host"].seen
+    assert "another file system" not in found["second host"].advice
 
 
 def test_messages_with_another_files_content_are_not_believed(inner, tmp_path):
@@ -193,6 +198,98 @@ def test_messages_with_another_files_content_are_not_believed(inner, tmp_path):
         second.hear()
     first.say({"this": 1})
     assert second.hear()["this"] == 1
+
+
+@pytest.mark.parametrize(("number", "advice"), [(28, "make room"), (13, "one user")])
+@pytest.mark.parametrize("what", ["change", "observe", "add", "lease"])
+def test_what_an_error_asks_for(meet, wrong, what, number, advice):
+    """Neither other mount options nor another file system."""
+
+    def fail(right, *_):
+        raise OSError(number, os.strerror(number))
+
+    wrong(what, fail)
+    found = meet()
+    failed = found["room" if number == 28 else "errors"]
+    assert failed.verdict == "FAIL" and advice in failed.advice
+    assert os.strerror(number) in failed.seen and "second host" in failed.seen
+    assert not [one for one in found.values() if "file system" in one.advice]
+    untried = [one for one in found.values() if "it wasn't tried" in one.seen]
+    assert untried and "--seconds" not in "".join(one.advice for one in untried)
+
+
+@pytest.mark.parametrize("number", [28, 13, 2])
+def test_a_first_host_that_cannot_hear_the_second(inner, meet, monkeypatch, number):
+    def receive(self, name):
+        raise OSError(number, os.strerror(number))
+
+    mailbox = importlib.import_module("nfsdict.storage.mailbox").Mailbox
+    monkeypatch.setattr(mailbox, "receive", receive)
+    [found] = meet(follow=False).values()
+    words = {28: "no room", 13: "one user", 2: "isn't heard of"}[number]
+    assert words in f"{found.seen} {found.advice}"
+    assert "another file system" not in found.advice
+
+
+@pytest.mark.parametrize("me", ["first", "second"])
+def test_messages_that_find_no_room(meet, monkeypatch, me):
+    """Both say so, as the one tells the other."""
+    mailbox = importlib.import_module("nfsdict.storage.mailbox").Mailbox
+    original = mailbox.send
+
+    def send(self, name, data):
+        if name == f"{me}-10" and b"no room" not in data:
+            raise OSError(28, os.strerror(28))
+        return original(self, name, data)
+
+    monkeypatch.setattr(mailbox, "send", send)
+    found = meet(also=["room"])
+    assert found["room"].verdict == "FAIL" and "No space left" in found["room"].seen
+    assert "second host" not in found
+
+
+def test_a_first_host_that_stood_still(inner, meet, monkeypatch):
+    """The second one has given up and removed the directory: no call that fails then counts."""
+    player = inner("player").Player
+    change = player.change
+
+    def stand_still(self, key, value):
+        if self._me == "first":
+            end = time.monotonic() + 20
+            while os.path.exists(self._directory) and time.monotonic() < end:
+                time.sleep(0.01)
+        change(self, key, value)
+
+    monkeypatch.setattr(player, "change", stand_still)
+    found = meet(wait=0.5, also=["second host"])
+    assert "isn't heard of any more" in found["second host"].seen
+    assert {one.verdict for one in found.values()} == {"OK", "WARN"}
+    assert "went no further" in found["`refresh()`"].seen
+
+
+@pytest.mark.parametrize("missing", ["kernel", "findings", None])
+def test_another_release(package, inner, meet, tmp_path, missing):
+    """Whose messages lack something, or are others."""
+    probes = importlib.import_module("nfsdict.storage.probes")
+    peer, Meeting = inner("peer"), inner("meeting").Meeting
+    kind = importlib.import_module("nfsdict.storage.mounts").KINDS["ext4"]
+    directory = probes.PrivateDirectory(str(tmp_path))
+    directory.make()
+    peer.invite(directory)
+    mine = peer.facts(str(tmp_path), [])
+    theirs = {name: fact for name, fact in mine.items() if name != missing}
+    second = Meeting(f"{directory.path}/mail", "second", 20)
+    second.say({"facts": theirs} if missing else {"other": 1})
+    with pytest.raises(package.NfsDictError, match="another release"):
+        list(peer.lead(directory, kind, mine, 0.1, 0.1))
+    assert second.hear()["facts"] == mine
+    directory.remove()
+    directory.make()
+    peer.invite(directory)
+    Meeting(f"{directory.path}/mail", "first", 20).say({"facts": theirs} if missing else {})
+    with pytest.raises(package.NfsDictError, match="another release"):
+        list(peer.follow(directory, mine, 20))
+    assert os.listdir(tmp_path) == []
 
 
 # --- as commands -----------------------------------------------------------------------------
@@ -262,6 +359,7 @@ def test_one_that_dies(start, tmp_path, dies, number):
     other = {"first": second, "second": first}[dies]
     output, _ = other.communicate(timeout=90)
     assert b"host isn't heard of any more" in output
+    assert b"--seconds" not in output and b"this mount doesn't show" not in output
     assert other.returncode in (1, 2)
     assert os.listdir(tmp_path) == []
 
@@ -289,6 +387,7 @@ def test_a_second_host_that_may_not_write(inner, tmp_path):
     probes = importlib.import_module("nfsdict.storage.probes")
     directory = probes.PrivateDirectory(str(tmp_path))
     directory.make(0o755)
+    inner("peer").invite(directory)
     tmp_path.chmod(0o755)
     os.seteuid(65534)
     try:
@@ -304,6 +403,16 @@ def test_an_invitation_that_has_ended(start, tmp_path):
     assert second.returncode == 2
     assert output == b"" and b"No such file or directory" in errors
     assert os.listdir(tmp_path) == []
+
+
+def test_a_doctor_that_waits_for_nobody(start, tmp_path):
+    """Who joins it is told so, and leaves its directory alone."""
+    private = tmp_path / (".nfsdict-doctor-" + "0" * 24)
+    private.mkdir()
+    (private / "probe").write_bytes(b"")
+    output, errors = start(tmp_path, "--join", "0" * 24).communicate(timeout=30)
+    assert output == b"" and b"--peer" in errors
+    assert os.listdir(private) == ["probe"]
 
 
 def test_nobody_comes(start, tmp_path):

@@ -6,6 +6,7 @@ Each waits for the other a bounded time, and whoever is left alone removes the d
 
 from __future__ import annotations
 
+import errno
 import platform
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -17,16 +18,21 @@ from ..storage.file_systems import Kind
 from ..storage.probes import Directory, PrivateDirectory, device
 from ..storage.processes import host_name, this_process
 from .clock import misleading
-from .meeting import Meeting, Message, Silence
+from .meeting import FULL, Meeting, Message, NoRoom, Silence
 from .player import Player
 from .report import Finding, duration
-from .rounds import HOSTS, Rounds
-from .semantics import ELSEWHERE
+from .rounds import HOSTS, ONE_USER, REFUSED, Rounds
 
 _MAIL, _SECOND = "mail", "second-host"
 # ns by which times may go backwards from one host to the other: ``storage.clock`` allows for
 # 100 ms.
 _TICK, _TOLERATED = 10_000_000, 100_000_000
+
+_UNKNOWN = "nothing that is known: what one host sees of another wasn't tried to the end."
+_INVITE = (
+    "run the command that was printed on a second host, with the path that the directory has "
+    "there; --wait gives it more time."
+)
 
 Facts = dict[str, Any]
 """What one host says of itself, see ``facts``."""
@@ -54,9 +60,14 @@ def invite(directory: PrivateDirectory) -> None:
 
 
 def accept(directory: PrivateDirectory) -> None:
-    """Take the second host's place, which one host can have. NfsDictError if another one has it, or
-    if this one may not write there."""
+    """Take the second host's place, which one host can have. NfsDictError if another one has it, if
+    this one may not write there, or if nobody is invited."""
     try:
+        if directory.status(_MAIL) is None:
+            raise NfsDictError(
+                f"no second host is waited for in {directory.path}: "
+                "run the first command with --peer"
+            )
         directory.subdirectory(_SECOND)
     except FileExistsError as error:
         raise NfsDictError(
@@ -64,8 +75,8 @@ def accept(directory: PrivateDirectory) -> None:
         ) from error
     except PermissionError as error:
         raise NfsDictError(
-            f"this user may not write in {directory.path}, which the first host has made: run both "
-            "commands as one user, or as users of one group with umask 002"
+            f"this user may not write in {directory.path}, which the first host has made: "
+            + ONE_USER.rstrip(".")
         ) from error
 
 
@@ -77,25 +88,34 @@ def lead(
     as gone."""
     meeting = Meeting(f"{directory.path}/{_MAIL}", "first", wait)
     try:
-        theirs = meeting.hear()["facts"]
+        theirs = _welcomed(meeting, mine)
+        player = Player(directory.path, "first")
     except Silence:
-        yield _alone(f"no second host came within {duration(wait)}.")
+        seen = f"no second host came within {duration(wait)}, or nothing of it was seen here."
+        yield _alone(seen, _INVITE)
+        return
+    except (NoRoom, OSError) as error:
+        yield _ended("second", error)
         return
     found = [*_hosts(mine, theirs)]
-    gone: list[Finding] = []
-    with closing(Player(directory.path, "first")) as player:
+    ended: list[Finding] = []
+    heard = True
+    with closing(player):
+        remote = _remote(meeting)
         rounds = Rounds(
-            {"first": player.ask, "second": _remote(meeting)}, _at_once(meeting, player)
+            {"first": _own(player, remote), "second": remote}, _at_once(meeting, player)
         )
         try:
-            meeting.say({})
+            meeting.say({"facts": mine})
             meeting.hear()
             rounds.play(seconds)
-        except (Silence, OSError) as error:
-            gone.append(_alone(f"the second host isn't heard of any more{_why(error)}."))
-    found += [_times(meeting.backwards, kind), *rounds.findings(), *gone]
-    if not gone:
-        with suppress(Silence, OSError):  # it has gone, and this one has what it came for
+        except (Silence, NoRoom, OSError) as error:
+            ended.append(_ended("second", error))
+            heard = isinstance(error, NoRoom)
+    untried = "the two went no further." if ended else "the calls for it failed."
+    found += [_times(meeting.backwards, kind), *rounds.findings(untried), *ended]
+    if heard:
+        with suppress(Silence, NoRoom, OSError):  # it has gone, and this one has what it came for
             meeting.say({"findings": [asdict(finding) for finding in found]})
             meeting.hear()
     yield from found
@@ -106,16 +126,43 @@ def follow(directory: PrivateDirectory, mine: Facts, wait: float) -> Iterator[Fi
     meeting = Meeting(f"{directory.path}/{_MAIL}", "second", wait)
     try:
         meeting.say({"facts": mine})
-        meeting.hear()
+        _facts_in(meeting.hear(), mine)
         with closing(Player(directory.path, "second")) as player:
             meeting.say({})
             message = _answered(meeting, player)
         meeting.say({})
-    except (Silence, OSError) as error:
+    except NfsDictError:
         directory.remove()
-        yield _alone(f"the first host isn't heard of any more{_why(error)}.")
+        raise
+    except (Silence, NoRoom, OSError) as error:
+        if isinstance(error, NoRoom):
+            with suppress(Silence, NoRoom, OSError):  # until the first one has read of it
+                meeting.hear()
+        directory.remove()
+        yield _ended("first", error)
         return
     yield from (Finding(**finding) for finding in message["findings"])
+
+
+def _welcomed(meeting: Meeting, mine: Facts) -> Facts:
+    """What the second host says of itself, once it has come. It is told the same of this one; here
+    only if the two can't go on, as then it finds that out, too."""
+    message = meeting.hear()
+    try:
+        return _facts_in(message, mine)
+    except NfsDictError:
+        with suppress(Silence, NoRoom, OSError):
+            meeting.say({"facts": mine})
+            meeting.hear()
+        raise
+
+
+def _facts_in(message: Message, mine: Facts) -> Facts:
+    """What the other host says of itself. NfsDictError if it doesn't say what this one does."""
+    theirs = message.get("facts")
+    if not isinstance(theirs, dict) or theirs.keys() != mine.keys():
+        raise NfsDictError("the other host has another release of nfsdict: both need the same one")
+    return theirs
 
 
 def _answered(meeting: Meeting, player: Player) -> Message:
@@ -135,6 +182,20 @@ def _remote(meeting: Meeting) -> Any:
     def ask(what: str, *arguments: Any) -> Any:
         meeting.say({"what": what, "arguments": arguments, "both": False})
         return meeting.hear()["result"]
+
+    return ask
+
+
+def _own(player: Player, remote: Any) -> Any:
+    """The first host's ``Player.ask``. What goes wrong counts only if the second host still answers
+    after it, for one that has waited in vain removes the directory."""
+
+    def ask(what: str, *arguments: Any) -> Any:
+        result = player.ask(what, *arguments)
+        failed = isinstance(result, dict)
+        if failed or (what == "observe" and (result[0] > 1 or result[1] is None)):
+            remote("answer")
+        return result
 
     return ask
 
@@ -190,14 +251,24 @@ def _times(backwards: int, kind: Kind) -> Finding:
     return Finding("peer", "times on files", "WARN", seen, breaks, advice, figures)
 
 
-def _alone(seen: str) -> Finding:
-    breaks = "nothing that is known: what one host sees of another wasn't tried to the end."
-    advice = (
-        "run the command on a second host, with the path that the directory has there. If it ran, "
-        "this mount doesn't show what other hosts make: " + ELSEWHERE
-    )
-    return Finding("peer", "second host", "WARN", seen, breaks, advice)
+def _ended(other: str, error: Exception) -> Finding:
+    """Why the two went no further."""
+    number = error.errno if isinstance(error, OSError) else 0
+    why = f" ({described(error)})" if number else ""
+    if isinstance(error, NoRoom) or number in FULL:
+        seen = f"there was no room: {error}."
+        advice = "make room, and run both commands again."
+        return Finding("peer", "room", "FAIL", seen, _UNKNOWN, advice)
+    if number in REFUSED:
+        seen = f"this user may not read or write what the {other} host has made{why}."
+        return _alone(seen, ONE_USER)
+    seen = f"the {other} host isn't heard of any more{why}: "
+    if number == errno.ENOENT:
+        seen += "it was ended or waited in vain, and has removed the directory."
+    else:
+        seen += "it has ended, stands still, or what it writes isn't seen here."
+    return _alone(seen, "run both commands again, and let both come to their end.")
 
 
-def _why(error: Exception) -> str:
-    return "" if isinstance(error, Silence) else f" ({described(error)})"
+def _alone(seen: str, advice: str) -> Finding:
+    return Finding("peer", "second host", "WARN", seen, _UNKNOWN, advice)

@@ -42,8 +42,10 @@ class Player:
                 one.close()
 
     def ask(self, what: str, *arguments: Any) -> Any:
-        """Do this, and give its result; or ``{"error": text}``: of the system, or of nfsdict."""
+        """Do this, and give its result; or ``{"error": text, "errno": number}``: what the system
+        or nfsdict said. The number is 0 where there is none."""
         actions: dict[str, Callable[..., Any]] = {
+            "answer": self.answer,
             "change": self.change,
             "prime": self.prime,
             "observe": self.observe,
@@ -53,8 +55,12 @@ class Player:
         }
         try:
             return actions[what](*arguments)
-        except (OSError, NfsDictError) as error:
-            return {"error": f"{what}: {described(error)}"}
+        except (OSError, NfsDictError, KeyError) as error:
+            number = getattr(error, "errno", None) or 0
+            return {"error": f"{what}: {described(error)}", "errno": number}
+
+    def answer(self) -> None:
+        """Do nothing: who asks wants to know whether this host is still there."""
 
     # --- one changes, the other one looks --------------------------------------------------------
 

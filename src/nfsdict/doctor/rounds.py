@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
+from .meeting import FULL, NoRoom
 from .player import CALLS, LATEST
 from .report import Finding, duration
 from .semantics import ELSEWHERE
@@ -33,6 +35,8 @@ _BREAKS = {
     "lease": "leases, `modify`, `claim`: two hold one lease.",
 }
 _OPTIONS = "mount as `nfsdict doctor` without --peer says on each host, or " + ELSEWHERE
+ONE_USER = "run both commands as one user, or as users of one group with umask 002."
+REFUSED = (errno.EACCES, errno.EPERM)
 
 
 class Look(NamedTuple):
@@ -57,9 +61,11 @@ class Rounds:
         """whether each had exactly one winner"""
         self.won = dict.fromkeys(HOSTS, 0)
         self.errors: list[str] = []
+        self._refused = False
 
     def play(self, seconds: float) -> None:
-        """Go through all once, and then again until so many seconds have passed."""
+        """Go through all once, and then again until so many seconds have passed. NoRoom if a host
+        has none."""
         begun = time.monotonic()
         settled = {host: self._settle(host) for host in HOSTS}
         since = time.monotonic()
@@ -116,10 +122,14 @@ class Rounds:
         return self._checked(host, self._hosts[host](what, *arguments))
 
     def _checked(self, host: str, result: Any) -> Any:
-        if isinstance(result, dict):
-            self.errors.append(f"{host} host, {result['error']}")
-            return _FAILED
-        return result
+        if not isinstance(result, dict):
+            return result
+        told = f"{host} host, {result['error']}"
+        if result["errno"] in FULL:
+            raise NoRoom(told)
+        self.errors.append(told)
+        self._refused = self._refused or result["errno"] in REFUSED
+        return _FAILED
 
     # --- both at once -----------------------------------------------------------------------------
 
@@ -160,23 +170,25 @@ class Rounds:
 
     # --- what came of it --------------------------------------------------------------------------
 
-    def findings(self) -> Iterator[Finding]:
+    def findings(self, untried: str) -> Iterator[Finding]:
+        """``untried``: why something may not have been tried."""
         for call, looks in self.looks.items():
-            yield _of_looks(call, looks)
+            yield _of_looks(call, looks, untried)
         for what, outcomes in self.races.items():
-            yield self._of_races(what, outcomes)
+            yield self._of_races(what, outcomes, untried)
         if self.errors:
             first = "; ".join(self.errors[:3])
             seen = f"{len(self.errors)} calls failed, the first: {first}."
             breaks = "the calls that failed; what they had begun may be done or not."
-            yield Finding("peer", "errors", "FAIL", seen, breaks, _OPTIONS)
+            advice = ONE_USER if self._refused else _OPTIONS
+            yield Finding("peer", "errors", "FAIL", seen, breaks, advice)
 
-    def _of_races(self, what: str, outcomes: list[bool]) -> Finding:
+    def _of_races(self, what: str, outcomes: list[bool], untried: str) -> Finding:
         probe = f"races of `{what}`"
         wrong = outcomes.count(False)
         figures = {"races": len(outcomes), "without_one_winner": wrong}
         if not outcomes:
-            return _untried(probe)
+            return _untried(probe, untried)
         seen = f"{wrong} of {len(outcomes)} had not exactly one winner"
         if what == "add":
             seen += f" (the first host won {self.won['first']}, the second {self.won['second']})"
@@ -192,16 +204,16 @@ def _other(host: str) -> str:
     return HOSTS[1 - HOSTS.index(host)]
 
 
-def _untried(probe: str) -> Finding:
-    breaks = "nothing that is known: it wasn't tried."
-    return Finding("peer", probe, "WARN", "there was no time for it.", breaks, "--seconds 60.")
+def _untried(probe: str, why: str) -> Finding:
+    breaks = "nothing that is known."
+    return Finding("peer", probe, "WARN", f"it wasn't tried: {why}", breaks)
 
 
-def _of_looks(call: str, looks: dict[str, list[Look]]) -> Finding:
+def _of_looks(call: str, looks: dict[str, list[Look]], untried: str) -> Finding:
     """How long until each host saw the other's changes by this call."""
     probe = CALLS[call]
     if not all(looks.values()):
-        return _untried(probe)
+        return _untried(probe, untried)
     told = []
     figures: dict[str, Any] = {}
     late = False
