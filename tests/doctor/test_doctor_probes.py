@@ -307,6 +307,8 @@ def test_a_quota_of_the_directory_shows_in_its_size(broken, findings, times, tol
     broken(statvfs=statvfs)
     found = findings("room")["quota"]
     assert found.verdict == "OK" and told in found.seen
+    # A server may have another file system there: sshfs shows it so.
+    assert ("a quota, or it is another file system on the server" in found.seen) == (times > 1)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +316,7 @@ def test_a_quota_of_the_directory_shows_in_its_size(broken, findings, times, tol
     [
         (room_of(1 << 20, 1 << 20, 1 << 19), "OK", "OK"),
         (room_of(10, 1 << 20, 10), "WARN", "WARN"),
-        (room_of(0, 1 << 20, 0), "FAIL", "FAIL"),
+        (room_of(0, 1 << 20, 0), "WARN", "FAIL"),
         (room_of(1 << 20, 0, 0), "OK", "OK"),
     ],
 )
@@ -322,6 +324,27 @@ def test_room_that_is_left(broken, findings, space, bytes_, inodes):
     broken(statvfs=space)
     found = findings("room")
     assert (found["bytes"].verdict, found["inodes"].verdict) == (bytes_, inodes)
+
+
+def test_what_is_kept_for_root_is_room_for_nobody_else(broken, findings):
+    broken(statvfs=room_of(0, 1 << 20, 1 << 19))
+    found = findings("room")
+    assert found["quota"].verdict == "OK" and found["bytes"].verdict == "WARN"
+    assert "for users other than root" in found["bytes"].seen
+    broken(statvfs=room_of(0, 1 << 20, 1 << 19), write=refusing(errno.ENOSPC))
+    found = findings("room")
+    assert found["bytes"].verdict == found["quota"].verdict == "FAIL"
+
+
+def test_a_size_that_the_file_system_does_not_tell(broken, findings):
+    """As ramfs does, and tmpfs with ``size=0``."""
+    size = room_of(0, 0, 0)(None)
+    size.f_blocks = 0
+    broken(statvfs=lambda path: room_of(0, 0, 0)(path) if path == "/whole" else size)
+    found = findings("room")
+    assert {one.verdict for one in found.values()} == {"OK"}
+    assert "unknown" in found["bytes"].seen and found["bytes"].figures["free_bytes"] is None
+    assert "another file system" not in found["quota"].seen
 
 
 def test_inodes_that_the_file_system_does_not_count(broken, findings):
@@ -348,7 +371,25 @@ def test_a_quota_that_lets_no_directory_be_made(package, broken, number, tmp_pat
     assert errno.errorcode[number] in found["quota"].seen
 
 
-def test_a_directory_that_may_not_be_made_is_no_quota(package, broken, tmp_path):
-    broken(mkdir=refusing(errno.EACCES))
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.EACCES, "let this user write there."),
+        (errno.EPERM, "chattr -i"),
+        (errno.EROFS, "mount it without `ro`."),
+        (errno.ENOENT, "another file system, see"),  # /proc
+        (errno.ENAMETOOLONG, "shorter path"),
+    ],
+)
+def test_a_directory_that_may_not_be_made_is_no_quota(package, broken, tmp_path, number, advice):
+    broken(mkdir=refusing(number))
     found = {one.probe: one for one in package.diagnose(tmp_path).findings}
-    assert "quota" not in found and "let this user write" in found["mkdir"].advice
+    assert "quota" not in found and advice in found["mkdir"].advice
+    assert ("`ro`" in found["mkdir"].advice) == (number == errno.EROFS)
+
+
+def test_a_limit_of_file_sizes_is_no_quota(broken, findings):
+    broken(write=refusing(errno.EFBIG))
+    found = findings("room")["quota"]
+    assert found.verdict == "FAIL" and found.breaks == "puts of larger values."
+    assert "ulimit -f" in found.advice and not found.figures["full"]

@@ -9,12 +9,18 @@ from ..errors import described
 from ..storage.probes import Directory, space
 from ..wording import binary
 from .report import Figures, Finding, named
+from .semantics import advice_for
 
 _BYTES, _INODES = 1 << 30, 10_000  # fewer are worth a warning
 _PROBES = 200  # files that the other probes have at a time, at most
 _TRIED = 1 << 20  # bytes that are written to find out whether a quota is used up
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_ADVICE = "make room, or have the quota raised."
+_MAKE_ROOM = advice_for(errno.ENOSPC)
+_REFUSED = {
+    errno.EACCES: "let this user write there.",
+    errno.EPERM: "let this user write there; `chattr -i`, if `lsattr -d` shows an `i`.",
+    errno.EROFS: "mount it without `ro`.",
+}
 # A directory with less of its file system's size than this has a quota. Some file systems count
 # into their size what is free in a pool, which changes between two calls.
 _LIMITED = 0.9
@@ -22,44 +28,35 @@ _LIMITED = 0.9
 
 def refused(path: str, error: OSError) -> Iterator[Finding]:
     """No private directory could be made there: why, and the room."""
-    full = error.errno in _FULL
+    number = error.errno or errno.EIO
     seen = f"no directory can be made there, {described(error)}."
     breaks = "a store can only be read, with `read_only=True`, if there is one."
-    advice = _ADVICE if full else "let this user write there, or mount it without `ro`."
+    advice = _REFUSED.get(number) or advice_for(number)
     yield Finding("semantics", "mkdir", "FAIL", seen, breaks, advice)
     yield from room(path, None)
-    if full:
-        yield _used_up(error.errno or errno.ENOSPC)
+    if number in _FULL:
+        yield _used_up(number)
 
 
 def room(path: str, directory: Directory | None, point: str = "") -> Iterator[Finding]:
     """What ``statvfs`` tells; and if there is a directory, whether a megabyte can be written, and
     whether less is for it than for the point where it is mounted."""
     found = space(path)
-    free, size = found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize
-    seen = f"{binary(free)} of {binary(size)} are free."
-    figures: Figures = {"free_bytes": free, "total_bytes": size}
-    yield _judged(
-        "bytes",
-        seen,
-        free,
-        _BYTES,
-        "when none is left: puts fail, and the old value stays.",
-        figures,
-    )
-
+    number = None if directory is None else directory.fill("quota", _TRIED)
+    size = found.f_blocks * found.f_frsize
+    if size == 0:
+        yield _unknown("bytes")
+    else:
+        yield _bytes(found.f_bavail * found.f_frsize, size, written=number == 0)
     if found.f_files == 0:
-        figures = {"free_inodes": None, "total_inodes": None}
-        seen = "unknown: the file system gives no number."
-        yield Finding("room", "inodes", "OK", seen, figures=figures)
+        yield _unknown("inodes")
     else:
         seen = f"{found.f_favail:,} of {found.f_files:,} are free; each key is one."
-        figures = {"free_inodes": found.f_favail, "total_inodes": found.f_files}
+        figures: Figures = {"free_inodes": found.f_favail, "total_inodes": found.f_files}
         breaks = "when none is left: puts of new keys fail, however many bytes are free."
         yield _judged("inodes", seen, found.f_favail, _INODES, breaks, figures)
 
-    if directory is not None:
-        number = directory.fill("quota", _TRIED)
+    if number is not None:
         yield _used_up(number) if number else _quota(size, point)
 
 
@@ -70,21 +67,40 @@ def too_little(found: list[Finding]) -> bool:
     return few or any(one.figures.get("full") for one in found)
 
 
+def _unknown(probe: str) -> Finding:
+    seen = "unknown: the file system gives no number."
+    figures = {f"free_{probe}": None, f"total_{probe}": None}
+    return Finding("room", probe, "OK", seen, figures=figures)
+
+
+def _bytes(free: int, size: int, written: bool) -> Finding:
+    seen = f"{binary(free)} of {binary(size)} are free"
+    figures: Figures = {"free_bytes": free, "total_bytes": size}
+    if written and not free:
+        seen += " for users other than root."
+        breaks = "their puts fail, and the old value stays."
+        return Finding("room", "bytes", "WARN", seen, breaks, _MAKE_ROOM, figures)
+    breaks = "when none is left: puts fail, and the old value stays."
+    return _judged("bytes", f"{seen}.", free, _BYTES, breaks, figures)
+
+
 def _judged(
     probe: str, seen: str, free: int, enough: int, breaks: str, figures: Figures
 ) -> Finding:
     if free >= enough:
         return Finding("room", probe, "OK", seen, figures=figures)
-    return Finding("room", probe, "WARN" if free else "FAIL", seen, breaks, _ADVICE, figures)
+    return Finding("room", probe, "WARN" if free else "FAIL", seen, breaks, _MAKE_ROOM, figures)
 
 
 def _quota(size: int, point: str) -> Finding:
-    """A directory's shows in its size, as project quotas of xfs do; a user's doesn't."""
+    """A directory's shows in its size, as project quotas of xfs do; a user's doesn't. What a server
+    has mounted below what it serves may have another size, too."""
     seen = f"{binary(_TRIED)} could be written; "
     found = space(point) if point else None
     whole = found.f_blocks * found.f_frsize if found else 0
-    if size < _LIMITED * whole:
-        seen += f"a quota of this directory counts, {binary(size)} of {binary(whole)}."
+    if 0 < size < _LIMITED * whole:
+        seen += f"this directory has {binary(size)} of {binary(whole)}: a quota, or it is "
+        seen += "another file system on the server."
     else:
         seen += "one that isn't used up shows only where the free bytes are counted by it."
     return Finding("room", "quota", "OK", seen)
@@ -95,5 +111,6 @@ def _used_up(number: int) -> Finding:
         seen = f"a quota is used up ({named(number)})."
     else:
         seen = f"{binary(_TRIED)} couldn't be written ({named(number)})."
+    breaks = "puts of larger values." if number == errno.EFBIG else "every put."
     figures: Figures = {"full": number in _FULL}
-    return Finding("room", "quota", "FAIL", seen, "every put.", _ADVICE, figures)
+    return Finding("room", "quota", "FAIL", seen, breaks, advice_for(number), figures)

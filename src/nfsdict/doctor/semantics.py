@@ -15,6 +15,13 @@ from .report import Finding, Verdict, named
 
 Judgement = tuple[Verdict, str]
 ELSEWHERE = "keep stores on another file system, see docs/which-mount.md."
+_BY_ERRNO = {
+    errno.ENOSPC: "make room, or have the quota raised.",
+    errno.EDQUOT: "make room, or have the quota raised.",
+    errno.EFBIG: "raise the limit of this process's file sizes (`ulimit -f`).",
+    errno.EMFILE: "raise the limit of this process's open files (`ulimit -n`).",
+    errno.ENAMETOOLONG: "keep stores at a shorter path, or on another file system.",
+}
 # How long a stamp gets to move: the coarsest clock of a file system known ticks every 2 s (FAT).
 _TICKS = (0.02, 0.2, 2.1)
 # Seconds after a refused rename in which SMB may still take the old file away.
@@ -22,6 +29,11 @@ _VANISHES = 0.1
 # A lease file's name is the longest that a store can have; that of a value that is being taken the
 # longest of which it can't do without.
 _LONGEST, _NEEDED = 201, 120
+
+
+def advice_for(number: int | None) -> str:
+    """What to do about this errno: the file system isn't to blame for all of them."""
+    return _BY_ERRNO.get(number or 0, ELSEWHERE)
 
 
 class Probe(NamedTuple):
