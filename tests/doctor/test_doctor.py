@@ -336,6 +336,43 @@ def test_an_error_of_a_store_is_a_finding(inner, package, few, tmp_path, monkeyp
     assert found.verdict == "FAIL" and "No space left" in found.seen
 
 
+@pytest.mark.parametrize("call", ["make", "remove"])
+def test_a_local_disk_with_an_error_is_not_the_directorys(
+    package, few, tmp_path, monkeypatch, call
+):
+    """Its temporary directory is full, say: then there is nothing to compare with."""
+    probes = importlib.import_module("nfsdict.storage.probes")
+    monkeypatch.setattr(probes.tempfile, "gettempdir", lambda: str(tmp_path / "local"))
+    (tmp_path / "local").mkdir()
+    original = getattr(probes.PrivateDirectory, call)
+
+    def refused(self, *arguments):
+        original(self, *arguments)
+        if os.path.dirname(self.path) == str(tmp_path / "local"):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.path)
+
+    monkeypatch.setattr(probes.PrivateDirectory, call, refused)
+    local, *timed = [one for one in package.diagnose(tmp_path).findings if one.section == "speed"]
+    assert local.verdict == "WARN" and str(tmp_path / "local") in local.seen
+    assert "TMPDIR" in local.advice
+    assert len(timed) == 7 and {one.verdict for one in timed} == {"OK"}
+    if call == "make":
+        assert all("locally" not in one.seen for one in timed)
+        assert all(one.figures["local_median_s"] is None for one in timed)
+
+
+def test_where_there_is_no_temporary_directory(package, few, tmp_path, monkeypatch):
+    probes = importlib.import_module("nfsdict.storage.probes")
+
+    def missing():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(probes.tempfile, "gettempdir", missing)
+    local, *timed = [one for one in package.diagnose(tmp_path).findings if one.section == "speed"]
+    assert local.verdict == "WARN" and "No usable temporary directory" in local.seen
+    assert len(timed) == 7
+
+
 def test_slow_calls_are_a_warning(inner):
     speed = inner("speed")
     slow, quick = speed.Timing(3, 0.5, 0.6, 4.0), speed.Timing(3, 0.01, 0.02, None)

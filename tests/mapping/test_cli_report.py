@@ -156,6 +156,17 @@ def test_where_nothing_can_be_written_the_page_says_that_nothing_was_timed(
     assert page.count(b"<svg") == 4 + bool(list(store.path.glob("_*")))
 
 
+def test_calls_are_pictured_without_a_local_disk_too(store, command, few, monkeypatch):
+    def missing():
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    speed = importlib.import_module("nfsdict.doctor.speed")
+    monkeypatch.setattr(speed, "local_directory", missing)
+    status, page, _ = command("-o", "-")
+    assert status == 0
+    assert page.count(b"<svg") == 5 + bool(list(store.path.glob("_*")))
+
+
 def test_calls_that_fail_while_they_are_timed_leave_no_half_of_a_picture(
     store, command, few, monkeypatch
 ):

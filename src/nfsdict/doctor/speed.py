@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Callable, NamedTuple, Optional
 
+from ..errors import NfsDictError, described
 from ..mapping import NfsDict
 from ..storage.probes import local_directory, same_device
 from .report import Finding, duration
@@ -35,29 +36,42 @@ class Timing(NamedTuple):
 
 
 def speed(directory: str, counter: Counter) -> Iterator[Finding]:
-    """Time calls of a store that it makes in this directory, and of one on a local disk."""
+    """Time calls of a store that it makes in this directory, and of one on a local disk, unless
+    there is something wrong with that."""
     here = dict(_timings(directory, counter))
-    with local_directory() as local:
-        same = same_device(local, directory)
-        there = dict(_timings(local, lambda: None))
-        place = os.path.dirname(local) + (", the same file system" if same else "")
+    there: dict[str, Timing] = {}
+    place = ""
+    try:
+        with local_directory() as local:
+            same = same_device(local, directory)
+            there = dict(_timings(local, lambda: None))
+            place = os.path.dirname(local) + (", the same file system" if same else "")
+    except (OSError, NfsDictError) as error:
+        yield _uncompared(error)
     for name, timing in here.items():
-        yield _finding(name, timing, there[name], place)
+        yield _finding(name, timing, there.get(name), place)
 
 
-def _finding(name: str, timing: Timing, local: Timing, place: str) -> Finding:
+def _uncompared(error: Exception) -> Finding:
+    seen = f"a local disk wasn't timed to compare with, {described(error)}."
+    breaks = "nothing in the directory that is examined."
+    advice = "name a local directory that can be written to by TMPDIR."
+    return Finding("speed", "local disk", "WARN", seen, breaks, advice)
+
+
+def _finding(name: str, timing: Timing, local: Timing | None, place: str) -> Finding:
     calls = "" if timing.calls is None else f", {timing.calls:.3g} calls to the server"
-    seen = (
-        f"{duration(timing.median)}, 95 % within {duration(timing.high)}{calls}; "
-        f"locally ({place}) {duration(local.median)}, 95 % within {duration(local.high)}."
-    )
+    seen = f"{duration(timing.median)}, 95 % within {duration(timing.high)}{calls}"
+    if local is not None:
+        seen += f"; locally ({place}) {duration(local.median)}, 95 % within {duration(local.high)}"
+    seen += "."
     figures = {
         "rounds": timing.rounds,
         "median_s": timing.median,
         "p95_s": timing.high,
         "calls": timing.calls,
-        "local_median_s": local.median,
-        "local_p95_s": local.high,
+        "local_median_s": None if local is None else local.median,
+        "local_p95_s": None if local is None else local.high,
     }
     if timing.median < (_SLOW_WHOLE if name in ("listing", "refresh") else _SLOW):
         return Finding("speed", name, "OK", seen, figures=figures)

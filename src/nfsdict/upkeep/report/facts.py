@@ -141,7 +141,8 @@ def _time(facts: Facts, mount_point: str) -> None:
     directory = PrivateDirectory(facts.path)
     try:
         directory.make()
-        facts.speed = list(speed(directory.path, lambda: calls_sent(mount_point)))
+        found = speed(directory.path, lambda: calls_sent(mount_point))
+        facts.speed = [one for one in found if one.figures]
     except (OSError, NfsDictError) as error:
         facts.untimed = f"it failed there, {described(error)}."
     finally:

@@ -191,9 +191,10 @@ def _latency(facts: Facts) -> str:
         (0.16, _SECOND, "s", "local_median_s", "local_p95_s"),
         (-0.16, _ACCENT, "o", "median_s", "p95_s"),
     ):
-        rows = [number + shift for number in range(len(names))]
-        medians = [one.figures[median] for one in facts.speed]
-        axes.hlines(rows, medians, [one.figures[high] for one in facts.speed], colour, linewidth=3)
+        timed = [one for one in facts.speed if one.figures[median] is not None]
+        rows = [number + shift for number in range(len(timed))]
+        medians = [one.figures[median] for one in timed]
+        axes.hlines(rows, medians, [one.figures[high] for one in timed], colour, linewidth=3)
         axes.plot(medians, rows, marker, color=colour, markersize=7)
     axes.set_yticks(range(len(names)), names)
     _rows(axes)
