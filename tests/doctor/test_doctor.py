@@ -214,6 +214,13 @@ def test_a_full_file_system(package, few, mounted):
     assert os.listdir(path) == ["full"]
 
 
+def test_a_file_system_that_does_not_tell_its_size(package, few, mounted):
+    diagnosis = package.diagnose(mounted("size=0"))
+    found = {one.probe: one for one in diagnosis.findings if one.section == "room"}
+    assert found["bytes"].verdict == found["quota"].verdict == "OK"
+    assert "unknown" in found["bytes"].seen
+
+
 @pytest.mark.parametrize("options", ["size=512k", "size=10m,nr_inodes=3"])
 def test_without_room_the_file_system_is_not_blamed(package, few, mounted, options):
     path = mounted(options)

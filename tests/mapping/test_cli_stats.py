@@ -235,6 +235,15 @@ def test_prefixes_are_counted_as_defined(module, keys, prefix, separator, depth)
     assert (found.keys.bytes, found.keys.files) == (sum(one.size for one in infos), len(infos))
 
 
+def test_room_that_the_file_system_does_not_tell(opened, told, printed, module, monkeypatch):
+    opened().close()
+    unknown = types.SimpleNamespace(f_frsize=4096, f_bavail=0, f_blocks=0, f_files=0)
+    monkeypatch.setattr(module("doctor.room"), "space", lambda path: unknown)
+    for name in ("stats", "du"):
+        assert printed(name).count("the file system gives no number") == 2
+        assert told(name)["free_bytes"] is None
+
+
 def test_du_of_a_store(opened, told, printed):
     with opened() as d:
         d.update({f"run/{number % 3}/{number}": b"x" * number for number in range(30)}, top=b"")

@@ -143,10 +143,12 @@ def _time(moment: str | None) -> str:
 
 
 def _free(figures: Figures) -> list[tuple[str, str]]:
-    rows = [("free", f"{binary(figures['free_bytes'])} of {binary(figures['total_bytes'])}")]
-    if figures["total_inodes"] is None:
-        return [*rows, ("free inodes", "the file system gives no number")]
-    return [*rows, ("free inodes", f"{figures['free_inodes']:,} of {figures['total_inodes']:,}")]
+    free = inodes = "the file system gives no number"
+    if figures["total_bytes"] is not None:
+        free = f"{binary(figures['free_bytes'])} of {binary(figures['total_bytes'])}"
+    if figures["total_inodes"] is not None:
+        inodes = f"{figures['free_inodes']:,} of {figures['total_inodes']:,}"
+    return [("free", free), ("free inodes", inodes)]
 
 
 def du(arguments: argparse.Namespace) -> int:

@@ -192,6 +192,8 @@ def _latency(facts: Facts) -> str:
         (-0.16, _ACCENT, "o", "median_s", "p95_s"),
     ):
         timed = [one for one in facts.speed if one.figures[median] is not None]
+        if not timed:
+            continue
         rows = [number + shift for number in range(len(timed))]
         medians = [one.figures[median] for one in timed]
         axes.hlines(rows, medians, [one.figures[high] for one in timed], colour, linewidth=3)
