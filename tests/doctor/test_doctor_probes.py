@@ -228,7 +228,7 @@ def test_whole_seconds_are_told_and_allowed(broken, findings):
         times = {
             name: getattr(status, name) // 10**9 * 10**9 for name in ("st_mtime_ns", "st_ctime_ns")
         }
-        return types.SimpleNamespace(**times)
+        return types.SimpleNamespace(**times, st_mode=status.st_mode)
 
     broken(fstat=whole)
     found = findings("clock")["granularity"]
@@ -238,8 +238,9 @@ def test_whole_seconds_are_told_and_allowed(broken, findings):
 
 def test_steps_that_are_longer_than_stamps_allow(broken, findings):
     def coarse(descriptor):
-        moment = os.fstat(descriptor).st_mtime_ns // 200_000_000 * 200_000_000 + 1
-        return types.SimpleNamespace(st_mtime_ns=moment, st_ctime_ns=moment)
+        status = os.fstat(descriptor)
+        moment = status.st_mtime_ns // 200_000_000 * 200_000_000 + 1
+        return types.SimpleNamespace(st_mtime_ns=moment, st_ctime_ns=moment, st_mode=status.st_mode)
 
     broken(fstat=coarse)
     assert findings("clock")["granularity"].verdict == "FAIL"
@@ -249,7 +250,7 @@ def shifted(call: Callable, seconds: float) -> Callable:
     def shifted(path):
         status = call(path)
         moment = status.st_mtime_ns + int(seconds * 1e9)
-        return types.SimpleNamespace(st_mtime_ns=moment, st_ctime_ns=moment)
+        return types.SimpleNamespace(st_mtime_ns=moment, st_ctime_ns=moment, st_mode=status.st_mode)
 
     return shifted
 

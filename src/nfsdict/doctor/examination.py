@@ -11,7 +11,7 @@ from ..errors import NfsDictError, described
 from ..storage.file_systems import Kind
 from ..storage.mounts import kind_of
 from ..storage.mountstats import calls_sent
-from ..storage.probes import PrivateDirectory, check_directory
+from ..storage.probes import PrivateDirectory, check_directory, takes_from_owner, umask
 from .clock import clock
 from .mount import mount
 from .report import Diagnosis, Finding
@@ -26,6 +26,15 @@ _UNTRIED = Finding(
     "not tried, nor clock and speed, as there is no room.",
     "nothing that is known.",
     "make room, and run the doctor again.",
+)
+
+_UNTIMED = Finding(
+    "speed",
+    "all",
+    "WARN",
+    "not timed, as the umask keeps this user from what he makes himself.",
+    "nothing that is known.",
+    "set another umask, and run the doctor again.",
 )
 
 More = Callable[[PrivateDirectory, Kind, "list[Finding]"], Iterator[Finding]]
@@ -81,11 +90,12 @@ def examine(path: str, more: More | None = None) -> Iterator[Finding]:
         if too_little(there):
             yield from (_UNTRIED, *there)
             return
+        timed = speed(directory.path, lambda: calls_sent(mounted.point))
         for findings in (
             _guarded("semantics", semantics(directory, kind)),
             _guarded("clock", clock(directory, kind)),
             there,
-            _guarded("speed", speed(directory.path, lambda: calls_sent(mounted.point))),
+            [_UNTIMED] if takes_from_owner(umask()) else _guarded("speed", timed),
         ):
             for finding in findings:
                 found.append(finding)

@@ -6,14 +6,15 @@ import errno
 import stat
 import time
 from collections.abc import Iterator
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Union
 
 from ..errors import described
 from ..storage.file_systems import Kind, Stamps
-from ..storage.probes import Directory, is_root, umask
+from ..storage.probes import Directory, is_root, takes_from_owner, umask
 from .report import Finding, Verdict, named
 
-Judgement = tuple[Verdict, str]
+Judgement = Union[tuple[Verdict, str], tuple[Verdict, str, str, str]]
+"""What was seen; and what that breaks and what to do, where it isn't what its probe always has."""
 ELSEWHERE = "keep stores on another file system, see docs/which-mount.md."
 _BY_ERRNO = {
     errno.ENOSPC: "make room, or have the quota raised.",
@@ -48,14 +49,15 @@ class Probe(NamedTuple):
 def semantics(directory: Directory, kind: Kind) -> Iterator[Finding]:
     """Try all, in directories of their own. ``kind``: the rules that a store goes by there."""
     for number, probe in enumerate(PROBES):
+        about = probe.breaks, probe.advice
         try:
-            verdict, seen = probe.run(directory.subdirectory(f"semantics-{number}"), kind)
+            verdict, seen, *own = probe.run(directory.subdirectory(f"semantics-{number}"), kind)
         except OSError as error:
-            verdict, seen = "FAIL", f"the probe itself failed, {described(error)}."
+            verdict, seen, own = "FAIL", f"the probe itself failed, {described(error)}.", []
         if verdict == "OK":
             yield Finding("semantics", probe.name, verdict, seen)
         else:
-            yield Finding("semantics", probe.name, verdict, seen, probe.breaks, probe.advice)
+            yield Finding("semantics", probe.name, verdict, seen, *(own or about))
 
 
 def exclusive_create(directory: Directory, _: Kind) -> Judgement:
@@ -217,6 +219,9 @@ def modes(directory: Directory, _: Kind) -> Judgement:
     second = _mode(directory, "name")
     if second != 0o660:
         return "WARN", f"chmod to 660 leaves {second:o}."
+    if takes_from_owner(mask):
+        seen = f"umask {mask:03o} keeps this user from what he makes himself."
+        return "WARN", seen, "he can't use a store that he makes.", "set another umask."
     if first != 0o666 & ~mask:
         return "WARN", f"with umask {mask:03o} a new file has {first:o}: an ACL, or the mount."
     return "OK", f"umask {mask:03o} and chmod decide on a file's bits."

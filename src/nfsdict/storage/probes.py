@@ -45,6 +45,19 @@ def umask() -> int:
     return mask
 
 
+def takes_from_owner(mask: int) -> bool:
+    """Whether such a umask keeps this user from using what he makes himself."""
+    return mask & 0o700 != 0 and not is_root()
+
+
+def _make_directory(path: str, mode: int = 0o777) -> None:
+    """Make it; whatever the umask takes from others, the owner may do all there."""
+    os.mkdir(path, mode)
+    made = stat.S_IMODE(os.lstat(path).st_mode)
+    if made & 0o700 != 0o700:
+        _number(os.chmod, path, made | 0o700)
+
+
 class OpenFile:
     """A file that is open to be read."""
 
@@ -70,7 +83,7 @@ class Directory:
 
     def subdirectory(self, name: str) -> Directory:
         """A directory that this call makes."""
-        os.mkdir(self._of(name))
+        _make_directory(self._of(name))
         return Directory(self._of(name))
 
     # --- calls that may be refused: 0 or the errno ----------------------------------------------
@@ -115,13 +128,17 @@ class Directory:
     # --- calls that the probes rest on -----------------------------------------------------------
 
     def write(self, name: str, data: bytes) -> os.stat_result:
-        """Write a file in place, durably. Its attributes when it was written."""
+        """Write a file in place, durably, that the owner may read whatever the umask is. Its
+        attributes when it was written."""
 
         def write(descriptor: int) -> os.stat_result:
             left = memoryview(data)
             while left:
                 left = left[os.write(descriptor, left) :]
             os.fsync(descriptor)
+            made = stat.S_IMODE(os.fstat(descriptor).st_mode)
+            if made & 0o600 != 0o600:
+                self.change_mode(name, made | 0o600)
             return os.fstat(descriptor)
 
         return with_open(self._of(name), _CREATE | os.O_TRUNC, write)
@@ -176,7 +193,7 @@ class PrivateDirectory(Directory):
         super().__init__(os.path.join(parent, PROBES + self.name))
 
     def make(self, mode: int = 0o777) -> None:
-        os.mkdir(self.path, mode)
+        _make_directory(self.path, mode)
 
     def remove(self) -> None:
         """Remove the directory and all in it, whatever signals come meanwhile: the exception of a
@@ -189,6 +206,8 @@ class PrivateDirectory(Directory):
                 shutil.rmtree(self.path)
             except OSError:
                 # Another host may just be writing there, and SMB shows removed names for a moment.
+                # Or it was interrupted before it had its mode.
+                _number(os.chmod, self.path, 0o700)
                 pause = 0.05
                 if time.monotonic() > end:
                     raise
