@@ -255,6 +255,14 @@ def shifted(call: Callable, seconds: float) -> Callable:
     return shifted
 
 
+def test_a_local_clock_is_told_as_the_same(findings):
+    """Its times are behind by up to a tick, which a directory's needn't show."""
+    found = findings("clock")
+    assert "no difference to be seen" in found["difference"].seen
+    assert found["difference"].figures["uncertainty_s"] >= 0.01
+    assert "can't be told apart" in found["utime(NULL)"].seen
+
+
 @pytest.mark.parametrize("seconds", [-3600.0, 60.0])
 def test_a_server_with_another_time(broken, findings, seconds):
     broken(lstat=shifted(os.lstat, seconds), fstat=shifted(os.fstat, seconds))
