@@ -160,14 +160,19 @@ def failure(number: int, path: str) -> OSError:
 
 def contained(code: Callable[..., T], *arguments: Any) -> T:
     """Run somebody's code. What it raises that is no Exception, such as SystemExit, comes out as
-    RuntimeError: one value mustn't end the work on all others.
+    RuntimeError: one value mustn't end the work on all others. So does an Exception of which
+    ``isinstance`` can't tell the class.
 
     If a signal handler has raised it, the code run again doesn't, and it goes on as it is. So does
     KeyboardInterrupt always.
     """
     try:
         return code(*arguments)
-    except (Exception, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        raise
+    except Exception as error:
+        if not _has_class(error):
+            raise RuntimeError(f"its code raises {described(error)}") from error
         raise
     except BaseException as first:
         try:
@@ -180,15 +185,25 @@ def contained(code: Callable[..., T], *arguments: Any) -> T:
         raise
 
 
+def _has_class(error: Exception) -> bool:
+    """Whether its ``__class__``, which may be a user's code, gives one."""
+    try:
+        return isinstance(error.__class__, type)
+    except BaseException:
+        return False
+
+
 def described(error: BaseException) -> str:
     """Type and text of an exception, whichever code raised it."""
-    return f"{type(error).__name__}: {text_of(error)}"
+    name = vars(type)["__name__"].__get__(type(error))  # its metaclass may have one that raises
+    return f"{name}: {text_of(error)}"
 
 
 def text_of(error: BaseException) -> str:
-    """The exception's text. Its ``__str__`` may be a user's code, and itself raise."""
+    """The exception's text. Its ``__str__`` may be a user's code, and itself raise, or give a
+    ``str`` of a class that has such code."""
     try:
-        return contained(str, error)
+        return str.__str__(contained(str, error))
     except Exception:
         return "(no text: its __str__ raises)"
 
@@ -197,11 +212,12 @@ def name_key(error: Exception, key: str) -> None:
     """Add to this same exception which key's value it is about.
 
     If its only argument is its text, the key is appended to it. Any other exception, such as one
-    whose class makes up the text, stays as it is and gets a note, from Python 3.11 on.
+    whose class makes up the text, stays as it is and gets a note, from Python 3.11 on: before that
+    nothing names the key.
     """
     about = f"the value of {key!r:.200}"
     args = error.args
-    if len(args) == 1 and isinstance(args[0], str) and text_of(error) == args[0]:
+    if len(args) == 1 and type(args[0]) is str and text_of(error) == args[0]:
         named = f"{args[0]} ({about})"
         error.args = (named,)
         if text_of(error) == named:

@@ -171,6 +171,67 @@ def test_an_exception_that_cannot_be_told_stops_nothing(opened, caplog):
     assert value_file(d, "bad").exists()
 
 
+class Text(str):
+    def __format__(self, spec):
+        raise ZeroDivisionError
+
+
+class OddText(Exception):
+    def __str__(self) -> str:
+        return Text("x")
+
+
+class Meta(type):
+    @property
+    def __name__(cls):
+        raise ZeroDivisionError
+
+
+class Nameless(Exception, metaclass=Meta):
+    pass
+
+
+class Classless(Exception):
+    @property
+    def __class__(self):
+        raise ZeroDivisionError
+
+
+UNTOLD = {"OddText": OddText, "Nameless": Nameless, "Classless": Classless}
+
+
+class FailsOddly:
+    """A value that is whole, and raises one of these when it is unpickled."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __reduce__(self):
+        return fail_oddly, (self.name,)
+
+
+def fail_oddly(name):
+    raise UNTOLD[name]
+
+
+@pytest.mark.parametrize("name", UNTOLD)
+def test_an_exception_whose_own_code_raises_costs_its_own_key(opened, name):
+    d = opened()
+    d.update({"bad": FailsOddly(name), "good": 1})
+    assert dict(items(opened())) == dict(items(opened(lazy=True))) == {"good": 1}
+    d.sync()
+    for report in (d.verify(), d.repair(grace=-1).report):
+        assert (report.entries, report.damaged) == (1, {})
+        [(path, text)] = report.unreadable.items()
+        assert path == str(value_file(d, "bad")) and name in text
+    with pytest.raises(UNTOLD[name]):
+        opened()["bad"]
+
+
+def items(d):
+    return ((key, d[key]) for key in d if key != "bad")
+
+
 class Reads:
     """A value that reads another entry when it is unpickled."""
 
