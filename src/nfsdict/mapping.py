@@ -345,7 +345,8 @@ class NfsDict(ReadCache[V], Coordination[V], Following[V], Upkeep, Once[V], Dict
 
         All are durable on return. If a key is given twice, its last value counts. Values are
         serialized and written in batches of 64 MiB. If the serializer refuses a value, its error is
-        raised, naming the key, and nothing of that batch is written; earlier batches are. If some
+        raised, naming the key, and nothing of that batch is written; earlier batches are. (Before
+        Python 3.11 an error with other arguments than its text doesn't name the key.) If some
         keys can't be written, all others are, and BatchError names those that failed.
 
         After a load, call ``pack``: the next opening then reads one file. From 2,000 keys
