@@ -252,3 +252,34 @@ peak(lambda: u.copy_from(d))
     for most, after in others:
         assert most < 64 + 2 * SLACK
         assert after < SLACK
+
+
+@pytest.mark.parametrize("serializer", ["pickle", "bytes"])
+@pytest.mark.parametrize("cache", [0, 4])
+def test_what_a_buffer_of_zict_spills_leaves_memory(nfsdict, tmp_path, serializer, cache):
+    """Written, and read again, which takes each value out of the store and spills another one."""
+    script = f"""
+import os
+import zict
+slow = nfsdict.NfsDict(
+    "s", base, "{serializer}", lazy=True, durable=False, cache_bytes={cache} * MIB
+)
+buffer = zict.Buffer({{}}, slow, n=8 * MIB, weight=lambda key, value: len(value))
+buffer["warm"] = b"up"
+buffer.evict_until_below_target(0)
+
+def fill():
+    for number in range(64):
+        buffer[str(number)] = os.urandom(MIB)
+
+def read():
+    for number in range(64):
+        assert len(buffer[str(number)]) == MIB
+
+peak(fill)
+peak(read)
+assert len(buffer) == 65 and len(buffer.fast) <= 8
+"""
+    for most, after in peaks(script, tmp_path):
+        assert after < 8 + cache + SLACK
+        assert most < 8 + cache + 4 + SLACK

@@ -173,6 +173,22 @@ def test_an_add_takes_at_most_6(lab: Lab, package, d, keys) -> None:
     assert rpcs.total <= 10, rpcs
 
 
+@pytest.mark.nfs(version=BOTH)
+def test_a_pop_takes_at_most_16(lab: Lab, package, d, keys) -> None:
+    """A fresh read, a rename, the directory listed, the file read again, a removal."""
+    package.NfsDict("store", lab.b).update({keys[2]: "two", keys[3]: "three"})
+    time.sleep(SETTLED)
+    for key, value in ((keys[0], "zero"), (keys[2], "two")):
+        with lab.rpcs("a") as rpcs:
+            assert d.pop(key) == value
+        assert rpcs["RENAME"] == rpcs["REMOVE"] == 1, rpcs
+        assert rpcs.total <= 16, rpcs
+    assert {d.popitem()[0], d.popitem()[0]} == {keys[1], keys[3]}
+    with lab.rpcs("a") as rpcs:
+        assert d.pop(keys[0], None) is None
+    assert rpcs.total <= 8, rpcs
+
+
 # --- opening, and many keys at once ------------------------------------------------------------
 
 MANY = {f"experiment/{number % 16}/{number:06d}": f"{number:100d}" for number in range(2000)}
