@@ -264,10 +264,10 @@ def _ended(other: str, error: Exception) -> Finding:
         return _alone(seen, ONE_USER)
     seen = f"the {other} host isn't heard of any more{why}: "
     if number == errno.ENOENT:
-        seen += "it was ended or waited in vain, and has removed the directory."
+        seen += "it has ended or waited in vain, and has removed the directory."
     else:
         seen += "it has ended, stands still, or what it writes isn't seen here."
-    return _alone(seen, "run both commands again, and let both come to their end.")
+    return _alone(seen, f"look at what the {other} host says, and run both commands again.")
 
 
 def _alone(seen: str, advice: str) -> Finding:
