@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
@@ -15,10 +17,11 @@ from ..doctor.examination import directory_of, examine
 from ..doctor.mount import mount
 from ..doctor.peer import accept, facts, follow, invite, lead
 from ..doctor.report import Diagnosis, Finding
+from ..errors import NfsDictError
 from ..layout import is_random_name
 from ..storage.file_systems import Kind
 from ..storage.probes import PrivateDirectory, check_directory
-from .output import complain, emit, emit_json, encode
+from .output import ERROR, complain, emit_now, encode
 from .signals import end_on_signals
 
 TEXT = """\
@@ -62,6 +65,16 @@ def add_commands(command: Callable[..., argparse.ArgumentParser]) -> None:
 
 
 def doctor(arguments: argparse.Namespace) -> int:
+    try:
+        return _doctor(arguments)
+    except (OSError, NfsDictError, ValueError, TypeError):
+        raise  # any command's are told in a line
+    except Exception:  # Python's exit status for it would be that of a WARN
+        traceback.print_exc()
+        return ERROR
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
     path = directory_of(arguments.directory)
     checked_seconds("--seconds", arguments.seconds)
     checked_seconds("--wait", arguments.wait)
@@ -77,16 +90,13 @@ def doctor(arguments: argparse.Namespace) -> int:
         for finding in findings:
             found.append(finding)
             if not arguments.json:
-                emit(encode(f"{finding}\n"))
-                sys.stdout.flush()
+                emit_now(encode(f"{finding}\n"))
     diagnosis = Diagnosis(path, found)
     if arguments.json:
-        emit_json(diagnosis.as_dict())
+        emit_now(json.dumps(diagnosis.as_dict(), allow_nan=False).encode() + b"\n")
     else:
-        emit(b"\nNo client can see:\n")
-        for name, text in diagnosis.unseen.items():
-            emit(encode(f"  {name}: {text}\n"))
-        emit(encode(f"\n{diagnosis.verdict}\n"))
+        unseen = "".join(f"  {name}: {text}\n" for name, text in diagnosis.unseen.items())
+        emit_now(encode(f"\nNo client can see:\n{unseen}\n{diagnosis.verdict}\n"))
     return diagnosis.status
 
 
@@ -105,11 +115,19 @@ def _led(
 
 
 def _quoted(path: str) -> str:
-    """The path as bash and zsh read it: by octal numbers where it has what can't be printed."""
-    if path.isprintable():
+    """The path as bash and zsh read it: by octal numbers where it has what can't be printed, or
+    what standard error's encoding has other bytes for."""
+    if path.isprintable() and _is_printed_so(path):
         return shlex.quote(path)
     octal = (f"\\{byte:03o}" for byte in os.fsencode(path))
     return f"$'{''.join(octal)}'"
+
+
+def _is_printed_so(path: str) -> bool:
+    try:
+        return path.encode(getattr(sys.stderr, "encoding", None) or "ascii") == os.fsencode(path)
+    except UnicodeEncodeError:
+        return False
 
 
 def _joined(path: str, arguments: argparse.Namespace) -> Iterator[Finding]:

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from typing import IO, Any, Callable
 
+from ..errors import NfsDictError, text_of
+
 DONE, NO, ERROR = 0, 1, 2  # exit statuses as grep's: an error differs from an absent key
 
 # Colours and such, by ECMA-48's numbers.
@@ -38,6 +40,18 @@ def text_or_bytes(value: object, as_json: bool) -> bytes:
 
 def emit(data: bytes | bytearray) -> None:
     sys.stdout.buffer.write(data)
+
+
+def emit_now(data: bytes) -> None:
+    """Print it at once. NfsDictError if it can't be: a full disk that gets the output isn't the
+    store's."""
+    try:
+        emit(data)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise NfsDictError(f"the output can't be written: {text_of(error)}") from error
 
 
 def emit_json(value: object) -> None:

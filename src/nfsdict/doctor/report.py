@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 Verdict = Literal["OK", "WARN", "FAIL"]
 Figures = dict[str, Any]
 VERDICTS: tuple[Verdict, ...] = ("OK", "WARN", "FAIL")  # by exit status
+
+# What a terminal, or whoever reads lines, would take for something else.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 UNSEEN = {
     "async export": "a server that exports with `async` answers before its disk has the data: a "
@@ -43,12 +47,13 @@ class Finding:
     """what was measured, by name; the name ends with the unit"""
 
     def __str__(self) -> str:
+        """One line, in which control characters are escaped."""
         text = f"{self.verdict:4}  {self.section}, {self.probe}: {self.seen}"
         if self.breaks:
             text += f" Breaks: {self.breaks}"
         if self.advice:
             text += f" Do: {self.advice}"
-        return text
+        return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
 
 
 @dataclass(frozen=True)
