@@ -168,6 +168,29 @@ def test_what_is_right_is_ok(findings):
     assert len(found) == 17
 
 
+def test_a_path_that_is_too_long_is_no_fault_of_the_file_system(broken, findings):
+    broken(open=long_names(143), pathconf=lambda path, name: len(path) + 150)
+    found = findings("semantics")["longest name"]
+    assert found.verdict == "FAIL" and "the path is too long" in found.seen
+    assert "shorter path" in found.advice
+
+
+def test_a_group_that_this_user_is_not_in(broken, findings):
+    """Its directory hands group and bit down, and chmod takes the bit away."""
+
+    def mkdir(path, mode=0o777):
+        os.mkdir(path, mode)
+        os.chown(path, -1, 4321)
+        os.chmod(path, 0o2755)
+
+    if os.geteuid() != 0:
+        pytest.skip("giving a directory to a group needs root")
+    broken(mkdir=mkdir, chmod=without_setgid, getgroups=lambda: [0], chown=refusing(errno.EPERM))
+    found = findings("semantics")["setgid"]
+    assert found.verdict == "WARN" and "isn't in group 4321" in found.seen
+    assert "`mode=`" in found.breaks and "join the group" in found.advice
+
+
 def test_links_that_are_followed_are_seen(probes, findings, monkeypatch):
     monkeypatch.setattr(probes, "READ_FLAGS", os.O_RDONLY)
     assert findings("semantics")["O_NOFOLLOW"].verdict == "FAIL"

@@ -16,7 +16,7 @@ from .clock import clock
 from .mount import mount
 from .report import Diagnosis, Finding
 from .room import refused, room, too_little
-from .semantics import ELSEWHERE, semantics
+from .semantics import advice_for, semantics
 from .speed import speed
 
 _UNTRIED = Finding(
@@ -113,4 +113,5 @@ def _guarded(section: str, findings: Iterable[Finding]) -> Iterator[Finding]:
     except (OSError, NfsDictError) as error:
         seen = f"the probes went no further, {described(error)}."
         breaks = "whatever meets the same error."
-        yield Finding(section, "error", "FAIL", seen, breaks, ELSEWHERE)
+        advice = advice_for(getattr(error, "errno", None))
+        yield Finding(section, "error", "FAIL", seen, breaks, advice)

@@ -10,7 +10,7 @@ from typing import Callable, NamedTuple, Union
 
 from ..errors import described
 from ..storage.file_systems import Kind, Stamps
-from ..storage.probes import Directory, is_root, takes_from_owner, umask
+from ..storage.probes import Directory, is_in_group, is_root, takes_from_owner, umask
 from .report import Finding, Verdict, named
 
 Judgement = Union[tuple[Verdict, str], tuple[Verdict, str, str, str]]
@@ -205,6 +205,9 @@ def case_folding(directory: Directory, _: Kind) -> Judgement:
 def longest_name(directory: Directory, _: Kind) -> Judgement:
     if not directory.create("n" * _LONGEST):
         return "OK", f"a name of {_LONGEST} bytes was taken, the longest that a store can need."
+    if not directory.has_room_for("n" * _LONGEST):
+        seen = f"the path is too long: with a name of {_LONGEST} bytes this system doesn't take it."
+        return "FAIL", seen, "leases, or all.", advice_for(errno.ENAMETOOLONG)
     number = directory.create("n" * _NEEDED)
     if number:
         return "FAIL", f"a name of {_NEEDED} bytes was refused ({named(number)})."
@@ -236,7 +239,14 @@ def setgid(directory: Directory, _: Kind) -> Judgement:
     inner = directory.subdirectory("inner")
     group = directory.other_group()
     number = directory.give_to_group("inner", group) if group is not None else errno.EPERM
+    made = inner.status()
     if directory.change_mode("inner", 0o2770) or not _mode(directory, "inner") & stat.S_ISGID:
+        if made is not None and made.st_mode & stat.S_ISGID and not is_in_group(made.st_gid):
+            seen = f"chmod takes the setgid bit away, as this user isn't in group {made.st_gid}."
+            breaks = (
+                "with `mode=` new directories lose the bit; without it they keep group and bit."
+            )
+            return "WARN", seen, breaks, "have this user join the group, or leave out `mode=`."
         return "WARN", "a directory doesn't take the setgid bit."
     inner.create("file")
     inner.subdirectory("directory")

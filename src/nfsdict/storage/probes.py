@@ -58,6 +58,10 @@ def _make_directory(path: str, mode: int = 0o777) -> None:
         _number(os.chmod, path, made | 0o700)
 
 
+def is_in_group(group: int) -> bool:
+    return group == os.getegid() or group in os.getgroups()
+
+
 class OpenFile:
     """A file that is open to be read."""
 
@@ -177,6 +181,10 @@ class Directory:
     def stamp(self) -> Stamp:
         """The directory's stamp, by the server's word."""
         return stamp_of(with_open(self.path, DIRECTORY_FLAGS, os.fstat))
+
+    def has_room_for(self, name: str) -> bool:
+        """Whether this system takes a path as long as this name's here."""
+        return len(os.fsencode(self._of(name))) < os.pathconf(self.path, "PC_PATH_MAX")
 
     def other_group(self) -> int | None:
         """A group of this process that isn't its first one; any for root. None if there is none."""
