@@ -185,7 +185,7 @@ def test_storage_leaves_none_open(pure, opening, tmp_path, call):
 
     (tmp_path / "file").write_bytes(b"content")
     store = importlib.import_module("nfsdict.storage").Storage(str(tmp_path), ".pkl", 0o660, True)
-    store.files.make_directory(f"{tmp_path}/{store.leases._directory.rpartition('/')[2]}")
+    store.files.make_directory(f"{tmp_path}/{store.leases.directory.rpartition('/')[2]}")
     synchronous = module("mounted").Mounted.synchronous
     loaded = [sys.modules[name] for name in sorted(sys.modules) if name.startswith("nfsdict.stor")]
     module("mounted").Mounted.synchronous = lambda self, path: False
