@@ -366,7 +366,7 @@ def test_one_that_dies(start, tmp_path, dies, number):
 
 def test_a_third_host(start, tmp_path):
     """It is told, and doesn't disturb the two."""
-    first = start(tmp_path, "--peer", "--seconds", "1")
+    first = start(tmp_path, "--peer", "--seconds", "5")
     words = invitation(first)
     second = start(*words)
     for line in second.stdout:

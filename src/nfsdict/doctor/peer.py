@@ -21,7 +21,7 @@ from .clock import misleading
 from .meeting import FULL, Meeting, Message, NoRoom, Silence
 from .player import Player
 from .report import Finding, duration
-from .rounds import HOSTS, ONE_USER, REFUSED, Rounds
+from .rounds import HOSTS, ONE_USER, Rounds
 
 _MAIL, _SECOND = "mail", "second-host"
 # ns by which times may go backwards from one host to the other: ``storage.clock`` allows for
@@ -259,7 +259,7 @@ def _ended(other: str, error: Exception) -> Finding:
         seen = f"there was no room: {error}."
         advice = "make room, and run both commands again."
         return Finding("peer", "room", "FAIL", seen, _UNKNOWN, advice)
-    if number in REFUSED:
+    if number == errno.EACCES:
         seen = f"this user may not read or write what the {other} host has made{why}."
         return _alone(seen, ONE_USER)
     seen = f"the {other} host isn't heard of any more{why}: "

@@ -36,7 +36,6 @@ _BREAKS = {
 }
 _OPTIONS = "mount as `nfsdict doctor` without --peer says on each host, or " + ELSEWHERE
 ONE_USER = "run both commands as one user, or as users of one group with umask 002."
-REFUSED = (errno.EACCES, errno.EPERM)
 
 
 class Look(NamedTuple):
@@ -128,7 +127,7 @@ class Rounds:
         if result["errno"] in FULL:
             raise NoRoom(told)
         self.errors.append(told)
-        self._refused = self._refused or result["errno"] in REFUSED
+        self._refused = self._refused or result["errno"] == errno.EACCES
         return _FAILED
 
     # --- both at once -----------------------------------------------------------------------------
