@@ -303,6 +303,13 @@ def latest_of(signature: bytes) -> int:
     return max(mtime_of(signature), ctime_of(signature))
 
 
+def free_inodes(status: os.statvfs_result) -> int | None:
+    """How many files more the file system has room for; None if it doesn't tell: the number of all
+    is 0 then, or, on CephFS, that of the free ones can't be."""
+    free = status.f_favail
+    return free if 0 < status.f_files >= free >= 0 else None
+
+
 def whole_seconds(signature: bytes) -> bytes:
     """The signature with its times cut to whole seconds."""
     inode, size, mtime, ctime = _SIGNATURE.unpack(signature)

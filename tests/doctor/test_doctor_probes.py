@@ -351,6 +351,8 @@ def test_a_quota_of_the_directory_shows_in_its_size(broken, findings, times, tol
         (room_of(10, 1 << 20, 10), "WARN", "WARN"),
         (room_of(0, 1 << 20, 0), "WARN", "FAIL"),
         (room_of(1 << 20, 0, 0), "OK", "OK"),
+        (room_of(1 << 20, 2, -1), "OK", "OK"),
+        (room_of(1 << 20, 2, 2**64 - 1), "OK", "OK"),
     ],
 )
 def test_room_that_is_left(broken, findings, space, bytes_, inodes):

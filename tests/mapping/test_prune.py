@@ -122,6 +122,16 @@ def test_files_that_the_file_system_has_room_for(nfsdict, d, monkeypatch, free, 
     assert (report.removed, sorted(on_disk(d))) == (removed, KEYS[removed:])
 
 
+@pytest.mark.parametrize("free", [-1, 2**64 - 1])
+def test_a_number_of_free_inodes_that_cannot_be_is_none(nfsdict, d, monkeypatch, free):
+    """As CephFS's clients give it: nothing is removed for that."""
+    files = importlib.import_module("nfsdict.storage.files").os
+    counted = SimpleNamespace(f_files=2, f_favail=free)
+    monkeypatch.setattr(files, "statvfs", lambda path: counted, raising=False)
+    assert d.prune(min_free_inodes=10**6).removed == 0
+    assert sorted(on_disk(d)) == KEYS
+
+
 def test_of_the_same_time_the_order_is_that_of_digests(d):
     date(d, dict.fromkeys(KEYS, LONG_AGO))
     one = d.path_of(KEYS[0]).stat().st_mtime_ns

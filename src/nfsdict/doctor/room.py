@@ -6,6 +6,7 @@ import errno
 from collections.abc import Iterator
 
 from ..errors import described
+from ..layout import free_inodes
 from ..storage.probes import Directory, space
 from ..wording import binary
 from .report import Figures, Finding, named
@@ -48,13 +49,14 @@ def room(path: str, directory: Directory | None, point: str = "") -> Iterator[Fi
         yield _unknown("bytes")
     else:
         yield _bytes(found.f_bavail * found.f_frsize, size, written=number == 0)
-    if found.f_files == 0:
+    free = free_inodes(found)
+    if free is None:
         yield _unknown("inodes")
     else:
-        seen = f"{found.f_favail:,} of {found.f_files:,} are free; each key is one."
-        figures: Figures = {"free_inodes": found.f_favail, "total_inodes": found.f_files}
+        seen = f"{free:,} of {found.f_files:,} are free; each key is one."
+        figures: Figures = {"free_inodes": free, "total_inodes": found.f_files}
         breaks = "when none is left: puts of new keys fail, however many bytes are free."
-        yield _judged("inodes", seen, found.f_favail, _INODES, breaks, figures)
+        yield _judged("inodes", seen, free, _INODES, breaks, figures)
 
     if number is not None:
         yield _used_up(number) if number else _quota(size, point)

@@ -13,7 +13,14 @@ from typing import TypeVar
 from ..content import Content, Data
 from ..core import prepare_files, publish_files, read_aligned, read_files, write_files
 from ..errors import UncertainWriteError, failure
-from ..layout import NEW_DIRECTORY, is_named, random_name, temporary_name, whole_seconds
+from ..layout import (
+    NEW_DIRECTORY,
+    free_inodes,
+    is_named,
+    random_name,
+    temporary_name,
+    whole_seconds,
+)
 from ..opening import with_open
 from .coherence import NO_NAMES, Coherence
 from .directories import DIRECTORY_FLAGS, is_directory
@@ -312,8 +319,7 @@ class Files:
         """How many files more the file system has room for; None if it doesn't tell."""
         if not hasattr(os, "statvfs"):
             return None
-        status = os.statvfs(self.directory)
-        return status.f_favail if status.f_files else None
+        return free_inodes(os.statvfs(self.directory))
 
     def server_time_ns(self) -> int:
         """The server's time; a lower bound of it if nothing can be written."""
