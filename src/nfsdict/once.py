@@ -92,7 +92,8 @@ class Once(Generic[V]):
         entry can be left under a private name; ``repair`` gives it back. If this process stands
         still for so long that another one's ``repair`` gives the entry back, it gets
         UncertainWriteError. Where the file system has neither hard links nor a rename that replaces
-        nothing, giving back, here and in ``repair``, can overwrite what another process assigns
+        nothing, or on NFS with ``nordirplus`` if the file that another one has replaced lives on by
+        a hard link, giving back, here and in ``repair``, can overwrite what another process assigns
         meanwhile.
         """
         if self._may_exist(key):

@@ -174,15 +174,16 @@ def test_an_add_takes_at_most_6(lab: Lab, package, d, keys) -> None:
 
 
 @pytest.mark.nfs(version=BOTH)
-def test_a_pop_takes_at_most_16(lab: Lab, package, d, keys) -> None:
-    """A fresh read, a rename, the directory listed, the file read again, a removal."""
+def test_a_pop_takes_at_most_20(lab: Lab, package, d, keys) -> None:
+    """A fresh read, a rename, the directory listed, the file read again, a removal. By version 4.2
+    with opens, closes, and delegations that are returned."""
     package.NfsDict("store", lab.b).update({keys[2]: "two", keys[3]: "three"})
     time.sleep(SETTLED)
     for key, value in ((keys[0], "zero"), (keys[2], "two")):
         with lab.rpcs("a") as rpcs:
             assert d.pop(key) == value
         assert rpcs["RENAME"] == rpcs["REMOVE"] == 1, rpcs
-        assert rpcs.total <= 16, rpcs
+        assert rpcs.total <= 20, rpcs
     assert {d.popitem()[0], d.popitem()[0]} == {keys[1], keys[3]}
     with lab.rpcs("a") as rpcs:
         assert d.pop(keys[0], None) is None
