@@ -54,9 +54,9 @@ def test_a_local_directory(nfsdict, few, tmp_path):
     assert diagnosis.path == str(tmp_path)
     assert os.listdir(tmp_path) == []
     assert list(dict.fromkeys(one.section for one in diagnosis.findings)) == SECTIONS
-    # How much room there is, and what type of mount, isn't the test's to say.
+    # How much room there is, what type of mount, and how fast it is now isn't the test's to say.
     wrong = [one for one in diagnosis.findings if one.verdict != "OK"]
-    assert [one for one in wrong if one.section not in ("room", "mount")] == []
+    assert [one for one in wrong if one.section not in ("room", "mount", "speed")] == []
     measured = [one.figures for one in diagnosis.findings if one.section == "speed"]
     assert len(measured) == 7
     for figures in measured:

@@ -574,6 +574,33 @@ def test_a_mkdir_of_what_another_host_is_just_making(store, monkeypatch):
     assert store.values.find(digest("k"))[0] == b"value" and len(refused) == 3
 
 
+def test_a_directory_that_is_found_between_two_looks(store, monkeypatch):
+    """As on GlusterFS, while another host is making it."""
+    mkdir, lstat, stat, looks = os.mkdir, os.lstat, os.stat, []
+
+    def faster(path, *arguments):
+        mkdir(path, *arguments)
+        raise FileExistsError(errno.EEXIST, "", path)
+
+    def not_at_first(original):
+        def look(path, *arguments, **options):
+            if str(path) == shard:
+                looks.append(path)
+                if len(looks) == 1:
+                    raise FileNotFoundError(errno.ENOENT, "", path)
+            return original(path, *arguments, **options)
+
+        return look
+
+    shard = os.path.dirname(store.values.path_of(digest("k")))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "mkdir", faster)
+        patch.setattr(os, "lstat", not_at_first(lstat))
+        patch.setattr(os, "stat", not_at_first(stat))
+        store.files.make_directory(shard)
+    assert len(looks) > 1
+
+
 def test_a_file_in_the_place_of_a_shard(store):
     shard = Path(store.values.path_of(digest("k"))).parent
     shard.write_bytes(b"stranger")

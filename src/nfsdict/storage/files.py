@@ -172,9 +172,11 @@ class Files:
                     _make_with_bits(path, self.bits)
                 return
             except OSError as error:
+                # Asked in this order: what is found between the two may be the directory.
+                found = error.errno in _TAKEN and self.is_there(path)
                 if is_directory(path):
                     return
-                if error.errno not in _TAKEN or self.is_there(path):
+                if found or error.errno not in _TAKEN:
                     raise  # it is something else
                 refusal = error
             time.sleep(pause)
