@@ -17,13 +17,13 @@ from support.writers import WRITER, told
 POP = 1  # of seven numbers of ``WRITER``
 
 
-@pytest.mark.shared(server="smb", timeout=240 + 60 * FACTOR)
+@pytest.mark.shared(server="smb", timeout=240 + 120 * FACTOR)
 @pytest.mark.filterwarnings("ignore:.*is not safe with the options")
 def test_writers_that_are_killed(lab: Lab) -> None:
     check(lab)
 
 
-@pytest.mark.shared(server="smb", options="", timeout=240 + 60 * FACTOR)
+@pytest.mark.shared(server="smb", options="", timeout=240 + 120 * FACTOR)
 @pytest.mark.filterwarnings("ignore:.*is not safe with the options")
 def test_writers_that_are_killed_where_openings_warn(lab: Lab) -> None:
     check(lab)

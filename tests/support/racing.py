@@ -18,7 +18,7 @@ from .proof import FACTOR
 ROUNDS = int(os.environ.get("NFSDICT_RACE_ROUNDS", "150"))
 SHORT_ROUNDS = ROUNDS // 5 * FACTOR
 PROCESSES = 4
-SECONDS = 240 + max(ROUNDS // 5, SHORT_ROUNDS * 2)
+SECONDS = 240 + max(ROUNDS // 5, SHORT_ROUNDS * 4)
 
 RACE = """
 import json, sys
