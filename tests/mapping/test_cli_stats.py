@@ -237,7 +237,7 @@ def test_prefixes_are_counted_as_defined(module, keys, prefix, separator, depth)
 
 def test_room_that_the_file_system_does_not_tell(opened, told, printed, module, monkeypatch):
     opened().close()
-    unknown = types.SimpleNamespace(f_frsize=4096, f_bavail=0, f_blocks=0, f_files=0)
+    unknown = types.SimpleNamespace(f_frsize=4096, f_bavail=0, f_blocks=0, f_files=0, f_favail=0)
     monkeypatch.setattr(module("doctor.room"), "space", lambda path: unknown)
     for name in ("stats", "du"):
         assert printed(name).count("the file system gives no number") == 2

@@ -145,6 +145,8 @@ class Prune:
                 who = [one for one in self._leases.held() if one.key == LEASE]
                 if who:
                     break
+            except PermissionError:
+                raise
             except OSError as error:
                 raise _without_leases(error) from error
         by = f": process {who[0].process} on {who[0].host}" if who else ""
