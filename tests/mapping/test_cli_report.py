@@ -170,11 +170,13 @@ def test_calls_are_pictured_without_a_local_disk_too(store, command, few, monkey
 def test_calls_that_fail_while_they_are_timed_leave_no_half_of_a_picture(
     store, command, few, monkeypatch
 ):
-    class Full(type(store)):
+    stores = importlib.import_module("nfsdict.doctor.stores")
+
+    class Full(stores.Store):
         def add(self, *_):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(importlib.import_module("nfsdict.doctor.stores"), "NfsDict", Full)
+    monkeypatch.setattr(stores, "Store", Full)
     before = everything(store.path)
     status, page, _ = command("-o", "-")
     assert status == 0

@@ -94,6 +94,9 @@ def play(patch: pytest.MonkeyPatch) -> None:
     for name, module in list(sys.modules.items()):
         if name.startswith("nfsdict") and getattr(module, "os", None) is os:
             patch.setattr(module, "os", system)
-    mounts, mounted = (sys.modules[f"nfsdict.storage.{name}"] for name in ("mounts", "mounted"))
-    patch.setattr(mounts, "sys", types.SimpleNamespace(platform="win32"))
+    storage = "nfsdict.storage"
+    mounts, mounted = (sys.modules[f"{storage}.{name}"] for name in ("mounts", "mounted"))
+    patch.setattr(
+        sys.modules[f"{storage}.file_systems"], "sys", types.SimpleNamespace(platform="win32")
+    )
     patch.setattr(mounted, "mount_of", lambda path: mounts.Mount(""))  # there is no /proc
