@@ -53,6 +53,7 @@ ORDER = _ORDER.split()
 # Of ``os`` what everybody may use: it asks nothing of a file.
 HARMLESS = {
     *("PathLike", "urandom", "fspath", "fsencode", "fsdecode", "strerror", "stat_result"),
+    "statvfs_result",
     *("environ", "name", "register_at_fork", "cpu_count", "sched_getaffinity", "getpid"),
 }
 # A core, and what it shares with storage; and the command, which has files of its own: standard
