@@ -297,14 +297,15 @@ class Claims:
         return None
 
     def _value(self, store: TaskStore, key: str, attempt: int) -> Any:
-        """The value, or MISSING. One call if it is in memory and the file is proven to be the same;
-        but an earlier attempt may have changed the object."""
+        """The value, or MISSING. One call, or two if the directory has changed, if it is in memory
+        and the file is proven to be the same; but an earlier attempt may have changed the object.
+        """
         locks = self._state.locks
         if attempt == 1 and not locks.interrupted:
             with locks.guard:
                 known, value = self._state.known(key)
             if known is not None and known.proven and value is not MISSING:
-                signature = self._values.look(digest(key))
+                signature = self._values.look(digest(key), certain=True)
                 if signature is None:
                     return MISSING
                 if signature == known.signature:

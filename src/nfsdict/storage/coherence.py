@@ -127,6 +127,8 @@ class Coherence:
         self.counters = Counters()
         # The ctime of each directory that was looked at while a later change could bear the same.
         self._racy: dict[str, int] = {}
+        # The ctime of each directory that was read when no later change could bear the same.
+        self._read: dict[str, int] = {}
 
     @property
     def kind(self) -> Kind:
@@ -316,27 +318,32 @@ class Coherence:
             return {}
         return self.retry_stale(inodes_in, directory)
 
-    def revalidate_parent(self, path: str) -> bool:
+    def revalidate_parent(self, path: str, certain: bool = False) -> bool:
         """After a miss: revalidate the file's directory. True if the caller has to look again.
+        ``certain``: see ``may_contain``.
 
         FileNotFoundError if the whole store is gone, as when its file system was unmounted: that
         isn't the absence of a key.
         """
         shard, name = os.path.split(path)
-        found = self.may_contain(shard, name, strict=True)
+        found = self.may_contain(shard, name, strict=True, certain=certain)
         if found is Contains.NO_DIRECTORY:
             # The client may also remember wrongly, from within one tick, that the shard is missing.
             there = self.may_contain(self._directory, os.path.basename(shard))
             if there is Contains.NO_DIRECTORY:
                 raise failure(errno.ENOENT, self._directory)
             if there is Contains.MAYBE:
-                found = self.may_contain(shard, name, strict=True)
+                found = self.may_contain(shard, name, strict=True, certain=certain)
         return found is Contains.MAYBE
 
-    def may_contain(self, directory: str, name: str, strict: bool = False) -> Contains:
+    def may_contain(
+        self, directory: str, name: str, strict: bool = False, certain: bool = False
+    ) -> Contains:
         """Revalidate the directory. Whether it may contain this name.
 
-        With ``strict`` only answers count that the server gave after this call began.
+        With ``strict`` only answers count that the server gave after this call began. With
+        ``certain`` the directory is also read, once for each ctime, as another process of this host
+        may have looked between two changes in one tick.
         """
         if not self._listings:
             if self.revalidate(directory) is not None:
@@ -344,7 +351,7 @@ class Coherence:
         else:
             try:
                 return self.retry_stale(
-                    lambda path: self._read_names(path, name, strict), directory
+                    lambda path: self._read_names(path, name, strict, certain), directory
                 )
             except FileNotFoundError:
                 pass
@@ -354,8 +361,9 @@ class Coherence:
     def forget(self) -> None:
         """Forget what was seen, as another directory has the store's path now."""
         self._racy.clear()
+        self._read.clear()
 
-    def _read_names(self, directory: str, name: str, strict: bool) -> Contains:
+    def _read_names(self, directory: str, name: str, strict: bool, certain: bool) -> Contains:
         """Whether the directory may have this name. It is read if a change may repeat its ctime."""
         begun = self.clock.lower_bound()
 
@@ -367,7 +375,8 @@ class Coherence:
             stamp = os.fstat(descriptor).st_ctime_ns
             self.clock.observe(stamp)
             passed = self.kind.lookup is Lookup.NFS and self.clock.is_past(stamp, begun)
-            if passed and self._racy.get(directory) != stamp:
+            known = not certain or self._read.get(directory) == stamp
+            if passed and known and self._racy.get(directory) != stamp:
                 return Contains.MAYBE
             self._racy[directory] = stamp
             # If another process of this host is just reading the directory, the client doesn't drop
@@ -378,6 +387,7 @@ class Coherence:
                 found = read_anew(descriptor, name)
             if passed:
                 self._racy.pop(directory, None)
+                self._read[directory] = stamp
             return Contains.MAYBE if found else Contains.NO
 
         return with_open(directory, DIRECTORY_FLAGS, read)

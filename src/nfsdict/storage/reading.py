@@ -64,14 +64,14 @@ class ValueReader:
             raise content
         return content
 
-    def look(self, hexdigest: str) -> bytes | None:
+    def look(self, hexdigest: str, certain: bool = False) -> bytes | None:
         """The signature of this digest's file; None if it has no regular file.
 
         The directory is revalidated first: otherwise lstat can answer from the attribute cache for
-        a file that is gone.
+        a file that is gone. ``certain``: see ``Coherence.may_contain``.
         """
         path = self.path_of(hexdigest)
-        if not self._rules.revalidate_parent(path):
+        if not self._rules.revalidate_parent(path, certain):
             return None
         try:
             status = self._rules.retry_stale(os.lstat, path)
