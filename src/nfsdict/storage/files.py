@@ -172,16 +172,21 @@ class Files:
                     _make_with_bits(path, self.bits)
                 return
             except OSError as error:
-                # Asked in this order: what is found between the two may be the directory.
-                found = error.errno in _TAKEN and self.is_there(path)
                 if is_directory(path):
                     return
-                if found or error.errno not in _TAKEN:
-                    raise  # it is something else
+                if error.errno not in _TAKEN or self._is_other(path):
+                    raise
                 refusal = error
             time.sleep(pause)
             self._rules.look_up_anew(path)
         raise refusal
+
+    def _is_other(self, path: str) -> bool:
+        """Whether this is there and no directory."""
+        try:
+            return not stat.S_ISDIR(self._rules.retry_stale(os.lstat, path).st_mode)
+        except FileNotFoundError:
+            return False
 
     def sync_directory(self, path: str) -> None:
         """fsync a directory, unless its file system needs or has no such fsync."""
