@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -21,7 +20,7 @@ from ..errors import NfsDictError
 from ..layout import is_random_name
 from ..storage.file_systems import Kind
 from ..storage.probes import PrivateDirectory, check_directory
-from .output import ERROR, complain, emit_now, encode
+from .output import ERROR, complain, emit_now, encode, json_line
 from .signals import end_on_signals
 
 TEXT = """\
@@ -93,7 +92,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
                 emit_now(encode(f"{finding}\n"))
     diagnosis = Diagnosis(path, found)
     if arguments.json:
-        emit_now(json.dumps(diagnosis.as_dict(), allow_nan=False).encode() + b"\n")
+        emit_now(json_line(diagnosis.as_dict()))
     else:
         unseen = "".join(f"  {name}: {text}\n" for name, text in diagnosis.unseen.items())
         emit_now(encode(f"\nNo client can see:\n{unseen}\n{diagnosis.verdict}\n"))

@@ -54,8 +54,12 @@ def emit_now(data: bytes) -> None:
         raise NfsDictError(f"the output can't be written: {text_of(error)}") from error
 
 
+def json_line(value: object) -> bytes:
+    return json.dumps(value, allow_nan=False).encode() + b"\n"
+
+
 def emit_json(value: object) -> None:
-    emit(json.dumps(value, allow_nan=False).encode() + b"\n")
+    emit(json_line(value))
 
 
 def emit_each(pieces: Iterable[bytes]) -> None:

@@ -6,7 +6,6 @@ read: their times must grow, unless they come from clocks that differ.
 
 from __future__ import annotations
 
-import errno
 import json
 import time
 from collections.abc import Iterator
@@ -16,12 +15,12 @@ from typing import Any
 from ..errors import described
 from ..storage.mailbox import Mailbox
 from ..storage.probes import Directory
+from .report import FULL
 
 # Seconds between two looks for a message.
 _SHORTEST, _LONGEST, _LONGER = 0.001, 0.2, 1.2
 
 Message = dict[str, Any]
-FULL = (errno.ENOSPC, errno.EDQUOT)
 _NO_ROOM = "no room"
 
 

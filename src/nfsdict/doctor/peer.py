@@ -18,9 +18,9 @@ from ..storage.file_systems import Kind
 from ..storage.probes import Directory, PrivateDirectory, device
 from ..storage.processes import host_name, this_process
 from .clock import misleading
-from .meeting import FULL, Meeting, Message, NoRoom, Silence
+from .meeting import Meeting, Message, NoRoom, Silence
 from .player import Player
-from .report import Finding, duration
+from .report import FULL, Finding, duration
 from .rounds import HOSTS, ONE_USER, Rounds
 
 _MAIL, _SECOND = "mail", "second-host"

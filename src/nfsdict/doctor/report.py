@@ -12,6 +12,8 @@ Verdict = Literal["OK", "WARN", "FAIL"]
 Figures = dict[str, Any]
 VERDICTS: tuple[Verdict, ...] = ("OK", "WARN", "FAIL")  # by exit status
 
+# Errors that mean: there is no room.
+FULL = (errno.ENOSPC, errno.EDQUOT)
 # What a terminal, or whoever reads lines, would take for something else.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 

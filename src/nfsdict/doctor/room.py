@@ -9,13 +9,12 @@ from ..errors import described
 from ..layout import free_inodes
 from ..storage.probes import Directory, space
 from ..wording import binary
-from .report import Figures, Finding, named
+from .report import FULL, Figures, Finding, named
 from .semantics import advice_for
 
 _BYTES, _INODES = 1 << 30, 10_000  # fewer are worth a warning
 _PROBES = 200  # files that the other probes have at a time, at most
 _TRIED = 1 << 20  # bytes that are written to find out whether a quota is used up
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 _MAKE_ROOM = advice_for(errno.ENOSPC)
 _REFUSED = {
     errno.EACCES: "let this user write there.",
@@ -35,7 +34,7 @@ def refused(path: str, error: OSError) -> Iterator[Finding]:
     advice = _REFUSED.get(number) or advice_for(number)
     yield Finding("semantics", "mkdir", "FAIL", seen, breaks, advice)
     yield from room(path, None)
-    if number in _FULL:
+    if number in FULL:
         yield _used_up(number)
 
 
@@ -114,5 +113,5 @@ def _used_up(number: int) -> Finding:
     else:
         seen = f"{binary(_TRIED)} couldn't be written ({named(number)})."
     breaks = "puts of larger values." if number == errno.EFBIG else "every put."
-    figures: Figures = {"full": number in _FULL}
+    figures: Figures = {"full": number in FULL}
     return Finding("room", "quota", "FAIL", seen, breaks, advice_for(number), figures)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any, Callable, NamedTuple
 
-from .meeting import FULL, NoRoom
+from .meeting import NoRoom
 from .player import CALLS, LATEST
-from .report import Finding, duration
+from .report import FULL, Finding, duration
 from .semantics import ELSEWHERE
 
 Ask = Callable[..., Any]

@@ -183,10 +183,8 @@ class Files:
 
     def _is_other(self, path: str) -> bool:
         """Whether this is there and no directory."""
-        try:
-            return not stat.S_ISDIR(self._rules.retry_stale(os.lstat, path).st_mode)
-        except FileNotFoundError:
-            return False
+        status = self._lstat(path)
+        return status is not None and not stat.S_ISDIR(status.st_mode)
 
     def sync_directory(self, path: str) -> None:
         """fsync a directory, unless its file system needs or has no such fsync."""
@@ -253,11 +251,13 @@ class Files:
     def is_there(self, path: str) -> bool:
         """Whether lstat finds the path. Other errors are raised: ``os.path.lexists`` would take
         them for absence."""
+        return self._lstat(path) is not None
+
+    def _lstat(self, path: str) -> os.stat_result | None:
         try:
-            self._rules.retry_stale(os.lstat, path)
+            return self._rules.retry_stale(os.lstat, path)
         except FileNotFoundError:
-            return False
-        return True
+            return None
 
     def syncs(self) -> bool:
         """Whether a directory must be fsynced after a change in it."""
