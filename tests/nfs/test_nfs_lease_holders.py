@@ -11,33 +11,13 @@ from pathlib import Path
 import pytest
 
 from lab.laboratory import Lab
+from support.lease_turns import HOSTS, take_turns
 
 PROCESSES = 6
 ACQUISITIONS = int(os.environ.get("NFSDICT_ACQUISITIONS", "1000"))
 SECONDS = 240 + ACQUISITIONS // 5
 
 pytestmark = pytest.mark.nfs(version=("3", "4.2"), timeout=SECONDS)
-
-# Both clients have one kernel, but are to be two hosts.
-HOSTS = """
-    import os, sys, time
-    import nfsdict, nfsdict.storage.processes
-    host = "a" if "/a/" in sys.argv[1] else "b"
-    nfsdict.storage.processes._this_host = lambda: host
-    d = nfsdict.NfsDict("store", sys.argv[1], lazy=True)
-"""
-
-TAKE_TURNS = (
-    HOSTS
-    + """
-    log, number = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND), int(sys.argv[3])
-    for _ in range(number):
-        with d.lease("key", 5) as lease:
-            os.write(log, b"%d begins\\n" % os.getpid())
-            os.write(log, b"%d ends\\n" % os.getpid())
-            assert lease.held
-"""
-)
 
 HOLD = (
     HOSTS
@@ -55,19 +35,8 @@ def leases(lab: Lab) -> list[str]:
 
 
 def test_six_processes_take_turns(lab: Lab, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.touch()
-    clients = [lab.a, lab.b] * (PROCESSES // 2)
-    processes = [
-        lab.spawn(TAKE_TURNS, client, log, -(-ACQUISITIONS // PROCESSES)) for client in clients
-    ]
-    for process in processes:
-        _, errors = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, errors
-    turns = [line.split() for line in log.read_text().splitlines()]
-    assert len(turns) >= 2 * ACQUISITIONS
-    for (one, begins), (another, ends) in zip(turns[::2], turns[1::2]):
-        assert (one, begins, ends) == (another, "begins", "ends")
+    each = -(-ACQUISITIONS // PROCESSES)
+    take_turns(lab, tmp_path, PROCESSES, each, 5, SECONDS)
     assert leases(lab) == []
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lab.laboratory import Lab
+from support.lease_turns import take_turns
 from support.proof import FACTOR
 from support.racing import left
 
@@ -21,21 +22,6 @@ pytestmark = [
     # The options of FUSE can't be seen, whatever they are.
     pytest.mark.filterwarnings("ignore:.*is not safe"),
 ]
-
-# Both clients have one kernel, but are to be two hosts.
-TAKE_TURNS = """
-    import os, sys
-    import nfsdict, nfsdict.storage.processes
-    host = "a" if "/a/" in sys.argv[1] else "b"
-    nfsdict.storage.processes._this_host = lambda: host
-    d = nfsdict.NfsDict("store", sys.argv[1], lazy=True)
-    log, number = os.open(sys.argv[2], os.O_WRONLY | os.O_APPEND), int(sys.argv[3])
-    for _ in range(number):
-        with d.lease("key", 30) as lease:
-            os.write(log, b"%d begins\\n" % os.getpid())
-            os.write(log, b"%d ends\\n" % os.getpid())
-            assert lease.held
-"""
 
 
 def test_what_another_client_holds_is_listed_and_refused(lab: Lab, a, b) -> None:
@@ -54,17 +40,7 @@ def test_what_another_client_holds_is_listed_and_refused(lab: Lab, a, b) -> None
 
 
 def test_processes_of_two_clients_take_turns(lab: Lab, tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.touch()
-    clients = [lab.a, lab.b] * (PROCESSES // 2)
-    processes = [lab.spawn(TAKE_TURNS, client, log, TURNS) for client in clients]
-    for process in processes:
-        _, errors = process.communicate(timeout=SECONDS)
-        assert process.returncode == 0, errors
-    turns = [line.split() for line in log.read_text().splitlines()]
-    assert len(turns) == 2 * PROCESSES * TURNS
-    for (one, begins), (another, ends) in zip(turns[::2], turns[1::2]):
-        assert (one, begins, ends) == (another, "begins", "ends")
+    take_turns(lab, tmp_path, PROCESSES, TURNS, 30, SECONDS)
 
 
 MEET = """
