@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from . import registers
 from .servers import SERVERS
 
 INIT = Path(__file__).with_name("init")
@@ -35,6 +36,8 @@ def obstacle(servers: Iterable[str]) -> str | None:
     """Why no guest with these servers can run here, with the one command that would change it; or
     None."""
     needed = dict(NEEDED)
+    if registers.are_too_many():
+        needed["gcc"] = "gcc libc6-dev"
     for server in servers:
         needed.update(SERVERS[server].NEEDED)
     packages = sorted({package for name, package in needed.items() if not _is_there(name)})
@@ -93,10 +96,12 @@ class Guest:
             f"uml_dir={self.directory}", f"ubd0={disk}",
             f"LAB_RUN={self.directory}",
         ]  # fmt: skip
+        outside = {"PATH": SBIN, "TMPDIR": self._memory_directory(), "HOME": "/"}
+        outside.update(registers.preload(self.directory))
         with (self.directory / "console").open("wb") as console:
             self._process = subprocess.Popen(
                 arguments,
-                env={"PATH": SBIN, "TMPDIR": self._memory_directory(), "HOME": "/"},
+                env=outside,
                 stdin=None if terminal else subprocess.DEVNULL,
                 stdout=None if terminal else console,
                 stderr=subprocess.DEVNULL,  # the kernel's own start-up messages
