@@ -157,6 +157,10 @@ def claimed(claims, path):
     os.unlink(f"{path}/claim")
 
 
+def search(storage, seen, path):
+    storage.rules._read_names(path, "file", seen.Known.NAMES, True)
+
+
 CALLS = {
     "bits": lambda storage, module, path: module("files").give_bits(path, 0o770),
     "fsync": lambda storage, module, path: storage.files.sync_directory(path),
@@ -164,7 +168,7 @@ CALLS = {
     "links": lambda storage, module, path: storage.files.can_link(),
     "names": lambda storage, module, path: storage.rules.names(path, ((0, 0), []), True),
     "revalidation": lambda storage, module, path: storage.rules.revalidate(path),
-    "search": lambda storage, module, path: storage.rules._read_names(path, "file", True),
+    "search": lambda storage, module, path: search(storage, module("seen"), path),
     "content": lambda storage, module, path: module("directories").forget_content(f"{path}/file"),
     "mount": lambda storage, module, path: module("mountinfo").mount_of(path),
     "claim": lambda storage, module, path: claimed(storage.removal._exclusive._claims, path),

@@ -305,7 +305,7 @@ class Claims:
             with locks.guard:
                 known, value = self._state.known(key)
             if known is not None and known.proven and value is not MISSING:
-                signature = self._values.look(digest(key), certain=True)
+                signature = self._values.look(digest(key))
                 if signature is None:
                     return MISSING
                 if signature == known.signature:

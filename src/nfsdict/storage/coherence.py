@@ -20,13 +20,16 @@ What a Linux NFS client does, and what is done about it here, in ``files`` and i
 - Client and server have different clocks. Times on files are compared only with other times on
   files, see ``clock``.
 - On NFSv3 the client notices changes of a directory by its mtime and ctime. Two changes in one tick
-  of the server's clock look like one: if the client missed a name or listed the directory between
-  them, it goes on believing the result, whatever is revalidated. Touching the directory (utime,
-  chmod, a file made and removed there) doesn't help, as the client takes its own changes for the
-  only ones. Dropping the directory's cached pages does (posix_fadvise): the client then reads it
-  anew by READDIRPLUS, and the answer also replaces what the client remembered of the names in it
-  (fs/nfs/dir.c, nfs_prime_dcache). That is done for every listing on NFS; after a miss as long as
-  another change may bear the directory's present ctime, and once more after that.
+  of the server's clock look like one: if any process of the client's host missed a name or listed
+  the directory between them, the client goes on believing the result, whatever is revalidated.
+  Touching the directory (utime, chmod, a file made and removed there) doesn't help, as the client
+  takes its own changes for the only ones. Dropping the directory's cached pages does
+  (posix_fadvise): the client then reads it anew by READDIRPLUS, and the answer also replaces what
+  the client remembered of the names in it (fs/nfs/dir.c, nfs_prime_dcache). That is done for every
+  listing on NFS, and before a miss counts: as long as another change may bear the directory's
+  present ctime, and once after that. ``seen`` keeps which directories were read so. A file that is
+  found is opened, and the server says if its handle is stale; what lstat finds counts only if a
+  reading had its name.
   NFSv4 has a change attribute in place of the times. Linux's server makes it from the ctime if the
   file system keeps no version (tmpfs; ext4 before Linux 6.1). So the same is done there.
 - When the client renames a name, it moves what it remembers of the file along. But the server goes
@@ -53,7 +56,6 @@ nothing (``file_systems.Stamps``) every look lists.
 
 from __future__ import annotations
 
-import enum
 import errno
 import os
 import time
@@ -79,6 +81,7 @@ from .directories import (
 from .file_systems import Kind, Lookup
 from .mounted import Mounted
 from .passing import TRIES, retry_stale
+from .seen import Contains, Known, Seen
 
 T = TypeVar("T")
 Names = tuple[Stamp, list[str]]
@@ -105,14 +108,6 @@ _LISTINGS = {Lookup.OPEN: 0, Lookup.NFS: 1, Lookup.LISTING: 2, Lookup.NAME: 1}
 _WITH_ATTRIBUTES = 1000
 
 
-class Contains(enum.Enum):
-    """Whether a directory contains a name, by the server's word."""
-
-    MAYBE = enum.auto()
-    NO = enum.auto()
-    NO_DIRECTORY = enum.auto()
-
-
 class Coherence:
     """Reads one store so that every change that another host has finished is seen.
 
@@ -125,10 +120,7 @@ class Coherence:
         self.mounted = Mounted(directory, trust_stamps)
         self.clock = ServerClock()
         self.counters = Counters()
-        # The ctime of each directory that was looked at while a later change could bear the same.
-        self._racy: dict[str, int] = {}
-        # The ctime of each directory that was read when no later change could bear the same.
-        self._read: dict[str, int] = {}
+        self._seen = Seen()
 
     @property
     def kind(self) -> Kind:
@@ -157,7 +149,7 @@ class Coherence:
 
         def status(descriptor: int) -> os.stat_result:
             if self.kind.lookup is Lookup.LISTING:
-                read_anew(descriptor, "")
+                read_anew(descriptor)
             return os.fstat(descriptor)
 
         try:
@@ -252,8 +244,11 @@ class Coherence:
         def list_by_clock(path: str) -> L:
             begun = self.clock.lower_bound()
             found = self._checked(list_once(path), path)
-            if self.kind.lookup is Lookup.NFS and not self.clock.is_past(found[1], begun):
-                found = self._checked(list_once(path), path)  # see _read_names
+            if self.kind.lookup is Lookup.NFS:
+                if self.clock.is_past(found[1], begun):
+                    self._seen.note(path, found[1], Known.LISTED)
+                else:
+                    found = self._checked(list_once(path), path)  # see _read_names
             return found
 
         try:
@@ -318,32 +313,37 @@ class Coherence:
             return {}
         return self.retry_stale(inodes_in, directory)
 
-    def revalidate_parent(self, path: str, certain: bool = False) -> bool:
+    def revalidate_parent(self, path: str, need: Known = Known.LISTED) -> bool:
         """After a miss: revalidate the file's directory. True if the caller has to look again.
-        ``certain``: see ``may_contain``.
+        ``need``: see ``may_contain``.
 
         FileNotFoundError if the whole store is gone, as when its file system was unmounted: that
         isn't the absence of a key.
         """
+        return self.parent_may_contain(path, need) is not Contains.NO
+
+    def parent_may_contain(self, path: str, need: Known) -> Contains:
+        """The same, and whether a second miss tells that there is no such file."""
         shard, name = os.path.split(path)
-        found = self.may_contain(shard, name, strict=True, certain=certain)
+        found = self.may_contain(shard, name, need, strict=True)
         if found is Contains.NO_DIRECTORY:
             # The client may also remember wrongly, from within one tick, that the shard is missing.
             there = self.may_contain(self._directory, os.path.basename(shard))
             if there is Contains.NO_DIRECTORY:
                 raise failure(errno.ENOENT, self._directory)
             if there is Contains.MAYBE:
-                found = self.may_contain(shard, name, strict=True, certain=certain)
-        return found is Contains.MAYBE
+                found = self.may_contain(shard, name, need, strict=True)
+        return Contains.NO if found is Contains.NO_DIRECTORY else found
 
     def may_contain(
-        self, directory: str, name: str, strict: bool = False, certain: bool = False
+        self, directory: str, name: str, need: Known = Known.LISTED, strict: bool = False
     ) -> Contains:
         """Revalidate the directory. Whether it may contain this name.
 
-        With ``strict`` only answers count that the server gave after this call began. With
-        ``certain`` the directory is also read, once for each ctime, as another process of this host
-        may have looked between two changes in one tick.
+        The directory is read where less is known of it at its present ctime than the caller needs:
+        LISTED if a miss is to count, NAMES if what lstat finds is, NOTHING if the caller opens what
+        it finds, whose handle the server checks. With ``strict`` only answers count that the server
+        gave after this call began.
         """
         if not self._listings:
             if self.revalidate(directory) is not None:
@@ -351,7 +351,7 @@ class Coherence:
         else:
             try:
                 return self.retry_stale(
-                    lambda path: self._read_names(path, name, strict, certain), directory
+                    lambda path: self._read_names(path, name, need, strict), directory
                 )
             except FileNotFoundError:
                 pass
@@ -360,34 +360,34 @@ class Coherence:
 
     def forget(self) -> None:
         """Forget what was seen, as another directory has the store's path now."""
-        self._racy.clear()
-        self._read.clear()
+        self._seen.forget()
 
-    def _read_names(self, directory: str, name: str, strict: bool, certain: bool) -> Contains:
-        """Whether the directory may have this name. It is read if a change may repeat its ctime."""
+    def _read_names(self, directory: str, name: str, need: Known, strict: bool) -> Contains:
         begun = self.clock.lower_bound()
 
         def read(descriptor: int) -> Contains:
             if self.kind.lookup is Lookup.NAME:
-                read_anew(descriptor, name)
+                read_anew(descriptor)
                 look_up_anew(os.path.join(directory, name))
                 return Contains.MAYBE
-            stamp = os.fstat(descriptor).st_ctime_ns
-            self.clock.observe(stamp)
-            passed = self.kind.lookup is Lookup.NFS and self.clock.is_past(stamp, begun)
-            known = not certain or self._read.get(directory) == stamp
-            if passed and known and self._racy.get(directory) != stamp:
-                return Contains.MAYBE
-            self._racy[directory] = stamp
+            ctime = os.fstat(descriptor).st_ctime_ns
+            self.clock.observe(ctime)
+            passed = self.kind.lookup is Lookup.NFS and self.clock.is_past(ctime, begun)
+            known, names = self._seen.known(directory, ctime)
+            if passed and known >= need:
+                if names is not None and name not in names:
+                    return Contains.NO
+                return Contains.UNREAD if known is Known.NOTHING else Contains.MAYBE
+            if not passed:
+                self._seen.note(directory, ctime, Known.RACY)
             # If another process of this host is just reading the directory, the client doesn't drop
             # that reading but waits for it. It may have begun before this call, and then it proves
             # nothing, whether it has the name or not. Only the second drop makes the client ask.
-            found = read_anew(descriptor, name)
-            if not passed and (strict or not found):
-                found = read_anew(descriptor, name)
+            found = read_anew(descriptor)
+            if not passed and (strict or name not in found):
+                found = read_anew(descriptor)
             if passed:
-                self._racy.pop(directory, None)
-                self._read[directory] = stamp
-            return Contains.MAYBE if found else Contains.NO
+                self._seen.note(directory, ctime, Known.NAMES, found)
+            return Contains.MAYBE if name in found else Contains.NO
 
         return with_open(directory, DIRECTORY_FLAGS, read)

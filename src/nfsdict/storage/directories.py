@@ -51,17 +51,17 @@ def drop_pages(descriptor: int) -> None:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
 
 
-def read_anew(descriptor: int, name: str) -> bool:
-    """Make the client drop its listing and read the directory anew. Whether it has this name."""
+def read_anew(descriptor: int) -> list[str]:
+    """Make the client drop its listing and read the directory anew. The names in it."""
     drop_pages(descriptor)
-    found = False
+    names = []
     with os.scandir(descriptor) as entries:
         for entry in entries:
-            found = found or entry.name == name
+            names.append(entry.name)
             # Asking for attributes makes the client use READDIRPLUS, to a long directory's end.
             with suppress(OSError):
                 entry.stat(follow_symlinks=False)
-    return found
+    return names
 
 
 def inodes_in(path: str) -> dict[str, int]:

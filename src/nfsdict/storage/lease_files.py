@@ -20,9 +20,10 @@ from typing import Callable, NamedTuple, TypeVar
 from ..errors import failure
 from ..layout import LEASES, LeaseName, lease_of, mtime_of
 from ..opening import with_open
-from .coherence import NO_NAMES, Coherence, Contains, Listed
+from .coherence import NO_NAMES, Coherence, Listed
 from .descriptors import set_mode
 from .files import WRITE_FLAGS, Files
+from .seen import Contains
 
 T = TypeVar("T")
 # Errors of file systems without symbolic links, or with shorter ones; EINVAL on Windows.

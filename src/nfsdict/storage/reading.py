@@ -12,6 +12,7 @@ from .coherence import Coherence
 from .directories import forget_content
 from .files import Files, Found
 from .passing import TRIES
+from .seen import Contains, Known
 
 
 class ValueReader:
@@ -46,10 +47,14 @@ class ValueReader:
         may open a file that another host has unlinked. Without, it is revalidated after a miss.
         """
         path = self.path_of(hexdigest)
-        if fresh and not self._rules.revalidate_parent(path):
-            return None
+        there = Contains.UNREAD
+        if fresh:
+            there = self._rules.parent_may_contain(path, Known.NOTHING)
+            if there is Contains.NO:
+                return None
         [content] = self._files.read_paths([path])
-        if content is None and not fresh and self._rules.revalidate_parent(path):
+        unread = there is Contains.UNREAD
+        if content is None and unread and self._rules.revalidate_parent(path):
             [content] = self._files.read_paths([path])
         if fresh and self._rules.kind.lingers:
             # Linux's SMB client may have read by the handle of another process (cifs_open).
@@ -64,14 +69,14 @@ class ValueReader:
             raise content
         return content
 
-    def look(self, hexdigest: str, certain: bool = False) -> bytes | None:
+    def look(self, hexdigest: str) -> bytes | None:
         """The signature of this digest's file; None if it has no regular file.
 
         The directory is revalidated first: otherwise lstat can answer from the attribute cache for
-        a file that is gone. ``certain``: see ``Coherence.may_contain``.
+        a file that is gone.
         """
         path = self.path_of(hexdigest)
-        if not self._rules.revalidate_parent(path, certain):
+        if not self._rules.revalidate_parent(path, Known.NAMES):
             return None
         try:
             status = self._rules.retry_stale(os.lstat, path)

@@ -32,6 +32,7 @@ from .file_systems import Lookup
 from .files import Files, give_bits
 from .mountinfo import mount_of
 from .mounts import kind_of
+from .seen import Known
 
 _SHARD_NAMES = frozenset(SHARDS)
 # With more entries beside the shards a listing costs about as much as asking for each shard.
@@ -95,7 +96,7 @@ class Shards:
             # If the parent may be searched but not read, the client's memory of its names can't be
             # dropped, and runs out by itself.
             with suppress(PermissionError):
-                self._rules.may_contain(*os.path.split(self._directory))
+                self._rules.may_contain(*os.path.split(self._directory), Known.NOTHING)
         found = identify(self._directory)
         root = None if isinstance(found, int) else found
         if root != self.root:
