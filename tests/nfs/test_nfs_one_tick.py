@@ -1,5 +1,5 @@
-"""Two changes of a directory in one tick of the server's clock, between which another process of the
-host looks: its client can't tell the second one, for any process of the host."""
+"""Two changes of a directory in one tick of the server's clock, between which another process of
+the host looks: its client can't tell the second one, for any process of the host."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ READS: dict[str, Callable] = {
 class Neighbour:
     """Another process of A's host, which looks up names between two changes in one tick.
 
-    ``here`` is at work meanwhile, so that it knows the server's time; it has looked at none of them.
+    ``here`` is at work meanwhile, so that it knows the server's time. It has looked at none.
     """
 
     def __init__(self, package, lab: Lab, here) -> None:
