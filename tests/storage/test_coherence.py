@@ -245,6 +245,31 @@ def test_no_stamp_is_believed(opened, on, behind, tmp_path, kind, how):
     assert dict(here) == wanted
 
 
+@pytest.mark.parametrize("new", ["shorter", "a longer new value"])
+@pytest.mark.parametrize("kind", ["9p", "fuse.sshfs"])
+def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
+    opened, on, files, monkeypatch, tmp_path, kind, new
+):
+    """fstat goes by its name there: it has the new file's size and signature, read the old bytes."""
+    on(kind)
+    here, there = opened(lazy=True), opened(lazy=True)
+    there["k"] = "the old value"
+    path, original = value_file(tmp_path, "k"), files.read_files
+
+    def replaced_meanwhile(paths):
+        [(old, _)] = original(paths)
+        monkeypatch.setattr(files, "read_files", original)
+        there["k"] = new
+        age(tmp_path)
+        [(_, signature)] = original(paths)
+        return [(bytes(old)[: path.stat().st_size], signature)]
+
+    monkeypatch.setattr(files, "read_files", replaced_meanwhile)
+    assert here.get("k", fresh=True) == new
+    here.refresh()
+    assert here["k"] == new
+
+
 def test_stamps_are_believed_where_one_clock_sets_them(opened, on, behind, tmp_path):
     """What the test above breaks: the same store is served as it was."""
     on("ext4")

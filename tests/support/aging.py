@@ -129,6 +129,7 @@ def within_one_tick(patch: pytest.MonkeyPatch, base: Path) -> None:
     wrap("coherence", "list_directory", lambda found, path, _: listed(path, found))
     patch.setattr(modules["coherence"], "list_changes", changed)
     wrap("exclusive", "signature_of", lambda found, _: sign(found))
+    wrap("files", "signature_of", lambda found, _: sign(found))
     wrap("values", "signature_of", lambda found, _: sign(found))
     wrap("values", "write_file", lambda found, *_: signed(found))
     wrap("files", "write_files", lambda found, *_: list(map(signed, found)))

@@ -71,6 +71,9 @@ class Kind(NamedTuple):
     """whether reading a file can give what was there before, or what another file has"""
     rereads: bool = True
     """if so, whether a file can be read past all caches"""
+    fstats_by_name: bool = False
+    """whether an open file has the attributes, its size among them, of the file that has its name
+    by now"""
     stamps_writes: bool = False
     """whether a file that was just written shows the server's time"""
     renames_twice: bool = False
@@ -130,10 +133,13 @@ _GLUSTER = Kind(
     renames_twice=True,
 )
 # It keeps listings and attributes itself for 20 s, and fills them by each listing: the fewer, the
-# better. Times are the server's, in whole seconds; a directory's don't move with each change.
-_SSHFS = Kind(Lookup.OPEN, Stamps.FILES, caches_content=True, rereads=False)
-# What it is below isn't known. Without a cache each call asks the server.
-_9P = Kind(Lookup.OPEN, Stamps.FILES)
+# better. Times are the server's, in whole seconds; a directory's don't move with each change. As for
+# most of FUSE's file systems, fstat asks for the attributes of a path.
+_SSHFS = Kind(Lookup.OPEN, Stamps.FILES, caches_content=True, rereads=False, fstats_by_name=True)
+# What it is below isn't known. Without a cache each call asks the server. fstat asks by the handle
+# that the name was looked up with, not the one that was opened, and servers go by its path
+# (fs/9p/vfs_inode_dotl.c, v9fs_vfs_getattr_dotl).
+_9P = Kind(Lookup.OPEN, Stamps.FILES, fstats_by_name=True)
 NINEP_CACHED = _9P._replace(lookup=Lookup.NAME, caches_content=True, rereads=False)
 UNKNOWN = Kind(
     Lookup.NAME,

@@ -15,9 +15,11 @@ from ..core import prepare_files, publish_files, read_aligned, read_files, write
 from ..errors import UncertainWriteError, failure
 from ..layout import (
     NEW_DIRECTORY,
+    UNKNOWN,
     free_inodes,
     is_named,
     random_name,
+    signature_of,
     temporary_name,
     whole_seconds,
 )
@@ -246,7 +248,23 @@ class Files:
         return contents
 
     def _read(self, paths: list[str]) -> Sequence[Found | int]:
-        return read_aligned(paths) if self._aligned else read_files(paths)
+        """ESTALE of a file that was replaced meanwhile, where the size and the signature that come
+        with its content may be those of the new one."""
+        read = read_aligned if self._aligned else read_files
+        if not self._rules.kind.fstats_by_name:
+            return read(paths)
+        named = [self._named(path) for path in paths]
+        return [
+            errno.ESTALE if isinstance(found, tuple) and found[1] != before else found
+            for before, found in zip(named, read(paths))
+        ]
+
+    def _named(self, path: str) -> bytes:
+        """The signature of the file that has this name; UNKNOWN if that can't be told."""
+        try:
+            return signature_of(os.lstat(path))
+        except OSError:
+            return UNKNOWN
 
     def is_there(self, path: str) -> bool:
         """Whether lstat finds the path. Other errors are raised: ``os.path.lexists`` would take
