@@ -302,7 +302,7 @@ def test_a_signal_ends_it_and_nothing_is_left(start, tmp_path, number, section):
 def test_signals_while_it_removes_its_directories(inner, package, few, tmp_path, monkeypatch):
     """Each is put off until the directory is gone."""
     probes = importlib.import_module("nfsdict.storage.probes")
-    original = probes.shutil.rmtree
+    original = probes._remove_tree
     tries = []
 
     def interrupted(path):
@@ -311,11 +311,19 @@ def test_signals_while_it_removes_its_directories(inner, package, few, tmp_path,
             raise KeyboardInterrupt
         original(path)
 
-    monkeypatch.setattr(probes.shutil, "rmtree", interrupted)
+    monkeypatch.setattr(probes, "_remove_tree", interrupted)
     with pytest.raises(KeyboardInterrupt):
         package.diagnose(tmp_path)
     assert len(tries) == 5  # 4 for the local directory, in the middle of ``speed``
     assert len(set(tries)) == 2 and not any(map(os.path.exists, tries))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("number", [6, 7])
+def test_with_few_descriptors_nothing_is_left(tmp_path, number):
+    """There isn't one for each level of its directories."""
+    doctor = [sys.executable, "-m", "nfsdict", "doctor", str(tmp_path)]
+    subprocess.run(["sh", "-c", f'ulimit -n {number}; exec "$@"', "sh", *doctor], timeout=60)
     assert os.listdir(tmp_path) == []
 
 
@@ -326,7 +334,7 @@ def test_a_directory_that_cannot_be_removed_is_an_error(package, few, tmp_path, 
     def refuse(path):
         raise PermissionError(13, "refused", path)
 
-    monkeypatch.setattr(probes.shutil, "rmtree", refuse)
+    monkeypatch.setattr(probes, "_remove_tree", refuse)
     with pytest.raises(PermissionError):
         package.diagnose(tmp_path)
 

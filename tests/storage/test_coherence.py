@@ -250,7 +250,7 @@ def test_no_stamp_is_believed(opened, on, behind, tmp_path, kind, how):
 def test_a_file_that_is_replaced_while_it_is_read_is_read_again(
     opened, on, files, monkeypatch, tmp_path, kind, new
 ):
-    """fstat goes by its name there: it has the new file's size and signature, read the old bytes."""
+    """fstat goes by its name there: the old bytes come with the size and signature of the new."""
     on(kind)
     here, there = opened(lazy=True), opened(lazy=True)
     there["k"] = "the old value"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 import stat
 import tempfile
 import time
@@ -56,6 +55,21 @@ def _make_directory(path: str, mode: int = 0o777) -> None:
     made = stat.S_IMODE(os.lstat(path).st_mode)
     if made & 0o700 != 0o700:
         _number(os.chmod, path, made | 0o700)
+
+
+def _remove_tree(path: str) -> None:
+    """Remove the directory and all in it. One directory is open at a time, as few descriptors may
+    be left; ``shutil.rmtree`` opens one for each level."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    for directory, directories, files in os.walk(path, topdown=False, onerror=fail):
+        for name in files:
+            os.unlink(os.path.join(directory, name))
+        for one in (os.path.join(directory, name) for name in directories):
+            os.unlink(one) if os.path.islink(one) else os.rmdir(one)
+    os.rmdir(path)
 
 
 def is_in_group(group: int) -> bool:
@@ -211,7 +225,7 @@ class PrivateDirectory(Directory):
         while os.path.lexists(self.path):
             try:
                 time.sleep(pause)
-                shutil.rmtree(self.path)
+                _remove_tree(self.path)
             except OSError:
                 # Another host may just be writing there, and SMB shows removed names for a moment.
                 # Or it was interrupted before it had its mode.
