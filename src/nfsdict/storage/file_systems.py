@@ -133,8 +133,8 @@ _GLUSTER = Kind(
     renames_twice=True,
 )
 # It keeps listings and attributes itself for 20 s, and fills them by each listing: the fewer, the
-# better. Times are the server's, in whole seconds; a directory's don't move with each change. As for
-# most of FUSE's file systems, fstat asks for the attributes of a path.
+# better. Times are the server's, in whole seconds; a directory's don't move with each change. fstat
+# asks for the attributes of a path, as on most of FUSE's file systems.
 _SSHFS = Kind(Lookup.OPEN, Stamps.FILES, caches_content=True, rereads=False, fstats_by_name=True)
 # What it is below isn't known. Without a cache each call asks the server. fstat asks by the handle
 # that the name was looked up with, not the one that was opened, and servers go by its path
