@@ -116,3 +116,31 @@ def test_a_key_that_another_process_saw_in_one_tick_is_gone_after_its_removal(
     if how == "refresh":
         assert set(looked) <= here.refresh()
     assert [key for key in looked if LOOKS[how](here, key)] == []
+
+
+@pytest.mark.nfs(version=("3", "4.2"))
+def test_a_store_that_another_process_looked_at_while_it_was_replaced_is_found(
+    lab: Lab, package, a
+) -> None:
+    """It looked between the two renames."""
+    here = a(lazy=True)
+    package.NfsDict("new", lab.server, durable=False)["new"] = 1
+    for _ in range(100):
+        time.sleep(0.05)
+        (lab.server / "store").rename(lab.server / "old")
+        tick = lab.server.stat().st_ctime_ns
+        os.close(os.open(lab.a, os.O_RDONLY))
+        with suppress(FileNotFoundError):
+            (lab.a / "store").lstat()
+        (lab.server / "new").rename(lab.server / "store")
+        if lab.server.stat().st_ctime_ns == tick:
+            break
+        (lab.server / "store").rename(lab.server / "new")
+        (lab.server / "old").rename(lab.server / "store")
+    else:
+        pytest.fail("no two renames met in one tick")
+    time.sleep(0.3)
+    here._scanner._storage.rules.clock.observe(tick)
+    time.sleep(0.3)
+    here.refresh()
+    assert dict(here) == {"new": 1}

@@ -155,6 +155,21 @@ def test_nocto_lists_at_each_miss(nfsdict, opened, on, monkeypatch, kind):
     assert len(listed) >= 3
 
 
+def test_a_late_listing_does_not_overrule_what_the_client_finds(opened, on, monkeypatch):
+    """Another process of the host had asked for it before the key was put, and it came just now."""
+    module = importlib.import_module("nfsdict.storage.coherence")
+    original, late = module.read_anew, []
+    monkeypatch.setattr(module, "read_anew", lambda *call: late.pop() if late else original(*call))
+    on("nfs")
+    d = opened(lazy=True)
+    opened(lazy=True).update(dict.fromkeys("abc", 1))
+    assert "a" in d  # it learns the server's time
+    time.sleep(0.2)
+    late.append([])
+    assert "b" in d and not late
+    assert d.get("b", fresh=True) == 1
+
+
 @pytest.mark.parametrize("kind", ["nfs", "nfs4"])
 def test_a_taken_file_that_the_client_takes_for_another_one_goes_back(
     nfsdict, opened, on, monkeypatch, kind

@@ -246,7 +246,7 @@ class Coherence:
             found = self._checked(list_once(path), path)
             if self.kind.lookup is Lookup.NFS:
                 if self.clock.is_past(found[1], begun):
-                    self._seen.note(path, found[1], Known.LISTED)
+                    self._seen.note_listed(path, found[1])
                 else:
                     found = self._checked(list_once(path), path)  # see _read_names
             return found
@@ -314,16 +314,15 @@ class Coherence:
         return self.retry_stale(inodes_in, directory)
 
     def revalidate_parent(self, path: str, need: Known = Known.LISTED) -> bool:
-        """After a miss: revalidate the file's directory. True if the caller has to look again.
-        ``need``: see ``may_contain``.
+        """After a miss: revalidate the file's directory. True if the caller has to look again."""
+        return self.parent_may_contain(path, need) is not Contains.NO
+
+    def parent_may_contain(self, path: str, need: Known) -> Contains:
+        """Revalidate the file's directory. NO, MAYBE or UNREAD: see ``may_contain``.
 
         FileNotFoundError if the whole store is gone, as when its file system was unmounted: that
         isn't the absence of a key.
         """
-        return self.parent_may_contain(path, need) is not Contains.NO
-
-    def parent_may_contain(self, path: str, need: Known) -> Contains:
-        """The same, and whether a second miss tells that there is no such file."""
         shard, name = os.path.split(path)
         found = self.may_contain(shard, name, need, strict=True)
         if found is Contains.NO_DIRECTORY:
@@ -340,10 +339,10 @@ class Coherence:
     ) -> Contains:
         """Revalidate the directory. Whether it may contain this name.
 
-        The directory is read where less is known of it at its present ctime than the caller needs:
-        LISTED if a miss is to count, NAMES if what lstat finds is, NOTHING if the caller opens what
-        it finds, whose handle the server checks. With ``strict`` only answers count that the server
-        gave after this call began.
+        Over NFS it is read where less is known of it at its present ctime than the caller needs:
+        LISTED for a miss to count, NAMES for what lstat finds to count, NOTHING to open what is
+        found, as the server knows whether that file still exists. Elsewhere ``need`` changes
+        nothing. With ``strict`` only answers count that the server gave after this call began.
         """
         if not self._listings:
             if self.revalidate(directory) is not None:
@@ -363,31 +362,38 @@ class Coherence:
         self._seen.forget()
 
     def _read_names(self, directory: str, name: str, need: Known, strict: bool) -> Contains:
+        """``may_contain`` where a listing may be needed. FileNotFoundError without a directory."""
         begun = self.clock.lower_bound()
 
         def read(descriptor: int) -> Contains:
+            path = os.path.join(directory, name)
             if self.kind.lookup is Lookup.NAME:
                 read_anew(descriptor)
-                look_up_anew(os.path.join(directory, name))
+                look_up_anew(path)
                 return Contains.MAYBE
             ctime = os.fstat(descriptor).st_ctime_ns
             self.clock.observe(ctime)
             passed = self.kind.lookup is Lookup.NFS and self.clock.is_past(ctime, begun)
+            if not passed:
+                self._seen.note_racy(directory, ctime)
             known, names = self._seen.known(directory, ctime)
             if passed and known >= need:
-                if names is not None and name not in names:
+                if names is None or name in names:
+                    return Contains.UNREAD if known is Known.NOTHING else Contains.MAYBE
+                if not os.path.lexists(path):
                     return Contains.NO
-                return Contains.UNREAD if known is Known.NOTHING else Contains.MAYBE
-            if not passed:
-                self._seen.note(directory, ctime, Known.RACY)
             # If another process of this host is just reading the directory, the client doesn't drop
             # that reading but waits for it. It may have begun before this call, and then it proves
             # nothing, whether it has the name or not. Only the second drop makes the client ask.
+            # Once the ctime has passed, that reading would have to be under way since then. So the
+            # directory is read again only if the client finds a name that isn't in it.
             found = read_anew(descriptor)
-            if not passed and (strict or name not in found):
-                found = read_anew(descriptor)
             if passed:
-                self._seen.note(directory, ctime, Known.NAMES, found)
+                if name not in found and os.path.lexists(path):
+                    found = read_anew(descriptor)
+                self._seen.note_names(directory, ctime, found)
+            elif strict or name not in found:
+                found = read_anew(descriptor)
             return Contains.MAYBE if name in found else Contains.NO
 
         return with_open(directory, DIRECTORY_FLAGS, read)

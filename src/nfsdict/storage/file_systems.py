@@ -149,7 +149,8 @@ UNKNOWN = Kind(
     rereads=False,
     renames_twice=True,
 )
-"""the most careful rules"""
+"""the most careful rules. As no signature is believed there, it doesn't matter of which file one is
+that comes with a content."""
 
 _DISKS = ("ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "jfs", "nilfs2", "bcachefs")
 KINDS = {

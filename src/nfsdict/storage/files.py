@@ -248,23 +248,21 @@ class Files:
         return contents
 
     def _read(self, paths: list[str]) -> Sequence[Found | int]:
-        """ESTALE of a file that was replaced meanwhile, where the size and the signature that come
-        with its content may be those of the new one."""
+        """Each file's content and signature, or the errno. Where these may be of two files, as one
+        has replaced the other meanwhile, that is ESTALE."""
         read = read_aligned if self._aligned else read_files
         if not self._rules.kind.fstats_by_name:
             return read(paths)
-        named = [self._named(path) for path in paths]
-        return [
-            errno.ESTALE if isinstance(found, tuple) and found[1] != before else found
-            for before, found in zip(named, read(paths))
-        ]
-
-    def _named(self, path: str) -> bytes:
-        """The signature of the file that has this name; UNKNOWN if that can't be told."""
-        try:
-            return signature_of(os.lstat(path))
-        except OSError:
-            return UNKNOWN
+        contents: list[Found | int] = []
+        for path in paths:
+            try:
+                before = signature_of(os.lstat(path))
+            except OSError:
+                before = UNKNOWN
+            [found] = read([path])
+            same = isinstance(found, int) or found[1] == before
+            contents.append(found if same else errno.ESTALE)
+        return contents
 
     def is_there(self, path: str) -> bool:
         """Whether lstat finds the path. Other errors are raised: ``os.path.lexists`` would take

@@ -43,18 +43,17 @@ class ValueReader:
     def find(self, hexdigest: str, fresh: bool = False) -> Found | None:
         """The content of this digest's file; None if there is none, by the server's word.
 
-        With ``fresh`` the directory is revalidated first: otherwise the client of NFSv4.1 and later
-        may open a file that another host has unlinked. Without, it is revalidated after a miss.
+        The directory is revalidated after a miss. With ``fresh`` it is revalidated first: otherwise
+        the client of NFSv4.1 and later may open a file that another host has unlinked.
         """
         path = self.path_of(hexdigest)
         there = Contains.UNREAD
         if fresh:
             there = self._rules.parent_may_contain(path, Known.NOTHING)
-            if there is Contains.NO:
-                return None
+        if there is Contains.NO:
+            return None
         [content] = self._files.read_paths([path])
-        unread = there is Contains.UNREAD
-        if content is None and unread and self._rules.revalidate_parent(path):
+        if content is None and there is Contains.UNREAD and self._rules.revalidate_parent(path):
             [content] = self._files.read_paths([path])
         if fresh and self._rules.kind.lingers:
             # Linux's SMB client may have read by the handle of another process (cifs_open).
@@ -73,7 +72,7 @@ class ValueReader:
         """The signature of this digest's file; None if it has no regular file.
 
         The directory is revalidated first: otherwise lstat can answer from the attribute cache for
-        a file that is gone.
+        a file that is gone. Over NFS it is read as well, once for each change in it.
         """
         path = self.path_of(hexdigest)
         if not self._rules.revalidate_parent(path, Known.NAMES):

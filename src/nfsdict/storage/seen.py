@@ -5,7 +5,7 @@ tell the second. If any process of its host looked up a name between the two, th
 believing the answer, for all processes of the host, until the directory changes again. Reading the
 directory once no later change can bear that ctime mends what the client remembers of the names that
 are there (fs/nfs/dir.c, nfs_prime_dcache). Of a name that isn't there it may still remember a file:
-only the names that were read tell.
+only the names that were read tell. Git's index has the same problem ("racy Git").
 """
 
 from __future__ import annotations
@@ -17,31 +17,34 @@ from collections.abc import Iterable
 
 
 class Contains(enum.Enum):
-    """Whether a directory contains a name, by the server's word."""
+    """Whether a directory contains a name."""
 
     MAYBE = enum.auto()
-    """a look at the name tells"""
+    """a look at the name tells, by the server's word"""
     UNREAD = enum.auto()
-    """a look at the name tells if it finds it, as nothing is known of the directory"""
+    """it does if it finds the name; if not, the directory has to be read"""
     NO = enum.auto()
+    """it doesn't, by the server's word"""
     NO_DIRECTORY = enum.auto()
+    """nor is there such a directory"""
 
 
 class Known(enum.IntEnum):
-    """How much is known of a directory at its present ctime; each includes those before it."""
+    """How much is known of a directory at its present ctime, from the least to the most."""
 
     RACY = enum.auto()
-    """this dictionary looked while a later change could bear the same ctime"""
+    """less than nothing: this dictionary looked while a later change could bear that ctime"""
     NOTHING = enum.auto()
-    """other processes of the host may have looked then"""
+    """this dictionary didn't; other processes of the host may have"""
     LISTED = enum.auto()
     """it was read since, so a name that the client doesn't find isn't there"""
     NAMES = enum.auto()
-    """and its names are known"""
+    """and which names it has is known, so one that the client finds and that is none of them isn't
+    there either"""
 
 
-class Names:
-    """The names in a directory, by a hash of each: 8 bytes a name. Two names share one once in
+class NameSet:
+    """The names in a directory, as a hash of each: 8 bytes a name. Two names share one once in
     2**64 pairs."""
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -53,24 +56,29 @@ class Names:
 
 
 class Seen:
-    """What one dictionary knows of the directories of its store, by path. Safe for threads: what
-    one notes replaces what another one noted, as both are true."""
+    """What one dictionary knows of the directories of its store, by path. Safe for threads: at
+    worst something true is forgotten, and the directory read once more."""
 
     def __init__(self) -> None:
-        self._directories: dict[str, tuple[int, Known, Names | None]] = {}
+        self._directories: dict[str, tuple[int, Known, NameSet | None]] = {}
 
-    def known(self, directory: str, ctime: int) -> tuple[Known, Names | None]:
+    def known(self, directory: str, ctime: int) -> tuple[Known, NameSet | None]:
         """How much is known of the directory at this ctime; its names, if they are."""
         then, known, names = self._directories.get(directory, (None, Known.NOTHING, None))
         return (known, names) if then == ctime else (Known.NOTHING, None)
 
-    def note(
-        self, directory: str, ctime: int, known: Known, names: Iterable[str] | None = None
-    ) -> None:
-        """Note what is known of the directory at this ctime."""
-        if known > Known.RACY and self.known(directory, ctime)[0] > known:
-            return
-        self._directories[directory] = ctime, known, None if names is None else Names(names)
+    def note_racy(self, directory: str, ctime: int) -> None:
+        """This dictionary looks there while a later change could bear this ctime."""
+        self._directories[directory] = ctime, Known.RACY, None
+
+    def note_listed(self, directory: str, ctime: int) -> None:
+        """The directory was read when no later change could bear this ctime."""
+        if self.known(directory, ctime)[0] is not Known.NAMES:
+            self._directories[directory] = ctime, Known.LISTED, None
+
+    def note_names(self, directory: str, ctime: int, names: Iterable[str]) -> None:
+        """It was read then, and had these names."""
+        self._directories[directory] = ctime, Known.NAMES, NameSet(names)
 
     def forget(self) -> None:
         """Forget all, as another directory has the store's path now."""

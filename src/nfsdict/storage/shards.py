@@ -93,16 +93,25 @@ class Shards:
             for directory in self._above() if whole_path else []:
                 with suppress(OSError):  # ``status`` below tells whether the store is there
                     self._rules.revalidate(directory)
-            # If the parent may be searched but not read, the client's memory of its names can't be
-            # dropped, and runs out by itself.
-            with suppress(PermissionError):
-                self._rules.may_contain(*os.path.split(self._directory), Known.NOTHING)
-        found = identify(self._directory)
+            found = self._identify_anew(Known.NOTHING)
+            if isinstance(found, int):  # the parent may be large, so it isn't read in vain
+                found = self._identify_anew(Known.LISTED)
+        else:
+            found = identify(self._directory)
         root = None if isinstance(found, int) else found
         if root != self.root:
             self.root = root
             self._settled = None
             self._rules.forget()
+
+    def _identify_anew(self, need: Known) -> tuple[int, int] | int:
+        """Device and inode of the directory that has the store's path, or the errno. ``need``: see
+        ``Coherence.may_contain``, of the parent."""
+        # If the parent may be searched but not read, the client's memory of its names can't be
+        # dropped, and runs out by itself.
+        with suppress(PermissionError):
+            self._rules.may_contain(*os.path.split(self._directory), need)
+        return identify(self._directory)
 
     def check_root(self) -> None:
         """OSError if nothing has the store's path any more. Asks no server: an NFS client goes on
