@@ -87,12 +87,13 @@ FORGETFUL = """
     from nfsdict.cli import main
     from nfsdict.doctor import player
     from nfsdict.storage.coherence import Coherence
+    from nfsdict.storage.seen import Contains
 
     player.LATEST = 0.1
     observe = player.Player.observe
 
     def forgetful(*arguments):
-        with mock.patch.object(Coherence, "revalidate_parent", lambda *_: False):
+        with mock.patch.object(Coherence, "parent_may_contain", lambda *_: Contains.NO):
             return observe(*arguments)
 
     player.Player.observe = forgetful

@@ -73,7 +73,7 @@ def by_shard(keys: Iterable[str]) -> list[list[str]]:
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
-@pytest.mark.nfs(version=("3", "4.2"))
+@pytest.mark.nfs(version="3")
 def test_a_key_that_another_process_missed_in_one_tick_is_found(lab: Lab, package, a, read) -> None:
     """The client goes on believing that miss, for all processes of the host."""
     values = {str(number): f"value of {number}" for number in range(100)}
@@ -101,7 +101,7 @@ LOOKS: dict[str, Callable] = {
 
 
 @pytest.mark.parametrize("how", LOOKS)
-@pytest.mark.nfs(version=("3", "4.2"))
+@pytest.mark.nfs(version="3")
 def test_a_key_that_another_process_saw_in_one_tick_is_gone_after_its_removal(
     lab: Lab, package, a, how
 ) -> None:
@@ -118,7 +118,7 @@ def test_a_key_that_another_process_saw_in_one_tick_is_gone_after_its_removal(
     assert [key for key in looked if LOOKS[how](here, key)] == []
 
 
-@pytest.mark.nfs(version=("3", "4.2"))
+@pytest.mark.nfs(version="3")
 def test_a_store_that_another_process_looked_at_while_it_was_replaced_is_found(
     lab: Lab, package, a
 ) -> None:
