@@ -134,8 +134,7 @@ class AsyncNfsDict(AsyncOnce[V]):
     async def refresh(self) -> Keys:
         """Take over what others changed, and return those keys: as ``NfsDict.refresh``."""
         await self._read(self.mapping._scanner.scan)
-        with self.mapping._state.locks.guard:
-            return self.mapping._state.news.take(set())
+        return self.mapping._kept(self.mapping._take_news)
 
     def watch(self, interval: float = 1.0) -> AsyncGenerator[Keys, None]:
         """Be told of what others change, as by ``NfsDict.watch``::

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from typing import TYPE_CHECKING, Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Callable, Generic, cast
 
 from .arguments import checked_seconds, deadline, plain
 from .core import MISSING
@@ -56,9 +56,13 @@ class Following(Generic[V]):
         the keys it knew that changed. After an exception, also of a signal or log handler, the next
         call returns them.
         """
+        return self._kept(self._refresh)
+
+    def _kept(self, take: Callable[[set[str]], set[str]]) -> set[str]:
+        """The news that ``take`` has put into its set; after an exception the next refresh's."""
         taken: set[str] = set()
         try:
-            return self._refresh(taken)
+            return take(taken)
         except BaseException:
             if taken:
                 with self._locks.guard:
@@ -68,8 +72,9 @@ class Following(Generic[V]):
     @told("refresh")
     def _refresh(self, taken: set[str]) -> set[str]:
         self._scanner.scan()
-        if self._locks.interrupted:
-            return taken
+        return taken if self._locks.interrupted else self._take_news(taken)
+
+    def _take_news(self, taken: set[str]) -> set[str]:
         with self._locks.guard:
             return self._state.news.take(taken)
 

@@ -430,6 +430,27 @@ def test_a_read_is_not_waited_for(d, other, monkeypatch):
     run(main())
 
 
+def test_what_a_refresh_has_found_is_not_lost_with_an_interrupt(d, other, monkeypatch):
+    """Ctrl-C comes when the news are taken and not yet returned."""
+    news = d._state.news
+    take = news.take
+
+    def interrupted(taken):
+        take(taken)
+        raise KeyboardInterrupt
+
+    async def main():
+        len(d)
+        other["k"] = 1
+        monkeypatch.setattr(news, "take", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            await d.aio.refresh()
+        monkeypatch.undo()
+        assert await d.aio.refresh() == {"k"}
+
+    run(main())
+
+
 def test_the_changes_that_a_cancelled_refresh_has_found_are_not_lost(d, other, monkeypatch):
     held = Held(monkeypatch, type(d._scanner), "scan")
     d["k"] = 1
