@@ -155,8 +155,9 @@ def processor_seconds(code):
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy starts in another way")
 def test_importing_it_takes_60_ms_at_most(nfsdict, tmp_path, monkeypatch):
-    """More than Python itself, with the bytecode at hand. The least of some runs counts, as other
-    processes can only add to what one computes."""
+    """More than Python itself, with the bytecode at hand; or five times as much as Python itself,
+    which is 60 ms where that takes 12. The least of some runs counts, as other processes can only
+    add to what one computes."""
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     processor_seconds("import nfsdict")  # writes the bytecode
@@ -164,7 +165,7 @@ def test_importing_it_takes_60_ms_at_most(nfsdict, tmp_path, monkeypatch):
     for _ in range(40):
         python = min(python, processor_seconds("pass"))
         package = min(package, processor_seconds("import nfsdict"))
-        if package - python <= 0.060:
+        if package - python <= max(0.060, 5 * python):
             return
     pytest.fail(f"{1000 * (package - python):.0f} ms")
 
