@@ -155,17 +155,16 @@ def processor_seconds(code):
 
 @pytest.mark.skipif(sys.implementation.name != "cpython", reason="PyPy starts in another way")
 def test_importing_it_takes_60_ms_at_most(nfsdict, tmp_path, monkeypatch):
-    """More than Python itself, with the bytecode at hand; or five times as much as Python itself,
-    which is 60 ms where that takes 12. The least of some runs counts, as other processes can only
-    add to what one computes."""
+    """More than Python itself, with the bytecode at hand. The least of many runs counts, as other
+    processes can only add to what one computes, and on a busy machine nearly always do."""
     monkeypatch.setenv("PYTHONPYCACHEPREFIX", str(tmp_path))
     monkeypatch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
     processor_seconds("import nfsdict")  # writes the bytecode
     python = package = math.inf
-    for _ in range(40):
+    for _ in range(400):
         python = min(python, processor_seconds("pass"))
         package = min(package, processor_seconds("import nfsdict"))
-        if package - python <= max(0.060, 5 * python):
+        if package - python <= 0.060:
             return
     pytest.fail(f"{1000 * (package - python):.0f} ms")
 

@@ -20,19 +20,18 @@ POP = 1  # of seven numbers of ``WRITER``
 @pytest.mark.shared(server="smb", timeout=240 + 120 * FACTOR)
 @pytest.mark.filterwarnings("ignore:.*is not safe with the options")
 def test_writers_that_are_killed(lab: Lab) -> None:
-    check(lab, 3 * FACTOR)
+    check(lab)
 
 
-@pytest.mark.shared(server="smb", options="", timeout=360)
+@pytest.mark.shared(server="smb", options="", timeout=240 + 120 * FACTOR)
 @pytest.mark.filterwarnings("ignore:.*is not safe with the options")
 def test_writers_that_are_killed_where_openings_warn(lab: Lab) -> None:
-    """Few, as a writer may wait there until the limit of time: see ``TESTING.md``."""
-    check(lab, 3)
+    check(lab)
 
 
-def check(lab: Lab, rounds: int) -> None:
+def check(lab: Lab) -> None:
     choose = random.Random(1)
-    for round_ in range(rounds):
+    for round_ in range(3 * FACTOR):
         name = f"killed {round_}"
         writers = [
             lab.spawn(WRITER, base / name, f"w{who}")
