@@ -56,22 +56,30 @@ class _Guard:
             self._inside = None
 
 
-class _Guards(threading.local):
-    def __init__(self) -> None:
-        self.mine: dict[int, weakref.ref[Any]] = {}
-        """those of this thread, by their ids"""
+def of_this_thread(local: threading.local, name: str, new: Callable[[], T]) -> T:
+    """The calling thread's object of this name, which is made when it is first asked for.
 
-    def note(self, guard: Any) -> None:
-        mine, number = self.mine, id(guard)
-        mine[number] = weakref.ref(guard, lambda _: mine.pop(number, None))
+    An ``__init__`` of a ``threading.local`` can't make it: a signal handler or a finalizer that
+    comes while it runs would find no such attribute.
+    """
+    own: dict[str, T] = vars(local)
+    try:
+        return own[name]
+    except KeyError:
+        return own.setdefault(name, new())
 
 
-_guards = _Guards()
+_guards = threading.local()
+
+
+def _guards_by_id() -> dict[int, weakref.ref[Any]]:
+    """The guards of the calling thread, of all dictionaries."""
+    return of_this_thread(_guards, "by_id", dict)
 
 
 def in_a_call() -> bool:
     """Whether the calling thread is inside a call of some dictionary that may hold locks."""
-    guards = [found() for found in _guards.mine.copy().values()]
+    guards = [found() for found in _guards_by_id().copy().values()]
     return any(guard is not None and guard.locked() for guard in guards)
 
 
@@ -119,11 +127,13 @@ class Locks:
         try:
             return self._thread.guard  # type: ignore[no-any-return]
         except AttributeError:
-            new = threading.Lock() if _WITH_IS_ATOMIC else _Guard(self._release_owned)
-            # Unless an interrupting call of this thread has just stored one.
-            lock: threading.Lock = vars(self._thread).setdefault("guard", new)
-            _guards.note(lock)
-            return lock
+            return of_this_thread(self._thread, "guard", self._new_guard)
+
+    def _new_guard(self) -> threading.Lock:
+        new: Any = threading.Lock() if _WITH_IS_ATOMIC else _Guard(self._release_owned)
+        guards, number = _guards_by_id(), id(new)
+        guards[number] = weakref.ref(new, lambda _: guards.pop(number, None))
+        return new  # type: ignore[no-any-return]
 
     @property
     def interrupted(self) -> bool:
@@ -150,9 +160,12 @@ def _holding(locks: list[threading.Lock], call: Callable[[], T]) -> T:
 
 
 class _Decoding(threading.local):
-    def __init__(self) -> None:
-        self.locks: dict[str, Any] = {}
-        self.inherited: frozenset[str] = frozenset()
+    inherited: frozenset[str] = frozenset()
+
+    @property
+    def locks(self) -> dict[str, Any]:
+        """By the store that is being decoded while one is held."""
+        return of_this_thread(self, "by_store", dict)
 
 
 _decoding = _Decoding()

@@ -13,7 +13,7 @@ from itertools import groupby
 from queue import SimpleQueue
 from typing import Callable, TypeVar
 
-from .locks import inherit_decoding, stores_decoding
+from .locks import inherit_decoding, of_this_thread, stores_decoding
 from .logs import handed_out, work_for
 
 log = logging.getLogger("nfsdict")
@@ -195,12 +195,7 @@ def _in_threads(
             coming.close()
 
 
-class _Mine(threading.local):
-    def __init__(self) -> None:
-        self.starting = threading.Lock()
-
-
-_mine = _Mine()
+_mine = threading.local()
 
 
 def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) -> None:
@@ -208,9 +203,10 @@ def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) ->
 
     None while the interpreter shuts down, as a thread started then would never run.
     """
-    if _mine.starting.locked() or sys.is_finalizing():
+    starting = of_this_thread(_mine, "starting", threading.Lock)
+    if starting.locked() or sys.is_finalizing():
         return
-    with _mine.starting:
+    with starting:
         for _ in range(count):
             thread = threading.Thread(target=work, name="nfsdict", daemon=True)
             # Noted before the start: an exception may come just after it.

@@ -338,6 +338,54 @@ def test_a_signal_handler_uses_the_dictionary(nfsdict, tmp_path, lazy):
     run(HANDLER, tmp_path, lazy)
 
 
+BY_THREADS = {"locks.py", "parallel.py"}
+FIRST_CALLS = {
+    "put": lambda d: d.__setitem__("k", 1),
+    "get": lambda d: d.get("k", fresh=True),
+    "update": lambda d: d.update({f"k{number}": number for number in range(70)}),
+    "open": lambda d: type(d)("s", d.path.parent),
+}
+
+
+@pytest.mark.parametrize("name", FIRST_CALLS)
+def test_a_handler_that_comes_anywhere_in_the_first_call_of_a_thread(opened, name):
+    """Where the locks note what belongs to the thread, and nothing is noted yet."""
+    d, other = opened(durable=False), opened(durable=False)
+    d["k"] = 0
+    came = 0
+
+    def first_call():
+        reached = handling = False
+        lines = 0
+
+        def trace(frame, event, _):
+            nonlocal reached, handling, lines
+            if handling or os.path.basename(frame.f_code.co_filename) not in BY_THREADS:
+                return None if event == "call" else trace
+            lines += event == "line"
+            if lines == came and not reached:
+                reached = handling = True
+                for uses in (other, d):
+                    uses["handler's"] = came
+                    assert uses["handler's"] == came == uses.get("handler's", fresh=True)
+                handling = False
+            return trace
+
+        sys.settrace(trace)
+        try:
+            FIRST_CALLS[name](d)
+        finally:
+            sys.settrace(None)
+        return reached
+
+    while came < 100:
+        came += 1
+        with ThreadPoolExecutor(1) as thread:
+            if not thread.submit(first_call).result(60):
+                break
+    assert came > 5
+
+
 def test_a_handler_that_comes_while_a_lock_is_waited_for(nfsdict, tmp_path):
     code = """
     import signal, sys, threading, time
