@@ -46,8 +46,9 @@ class Once(Generic[V]):
 
         Of any number of callers on any hosts exactly one gets True, even if a reply of the server
         is lost. Where the file system refuses hard links, the call can overwrite what another
-        process assigns meanwhile, and an ``add`` that stands still for over 10 minutes may win
-        beside another. Raises what an assignment raises.
+        process assigns meanwhile, and waits for up to 30 s where another ``add`` of the key was
+        killed. One that stood still for 15 s there raises UncertainWriteError, as another may have
+        won. Raises what an assignment raises.
         """
         key = self._changing(key)
         value = self._entries.freeze(value)

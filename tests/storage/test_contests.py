@@ -497,14 +497,14 @@ def test_a_claim_is_stale_by_the_servers_clock(opened, contests, files, refused,
     claim = claim_of(contests, d, "k")
     server = os.stat(claim).st_mtime_ns
     monkeypatch.setattr(time, "time", lambda: server / 1e9 + 3600)  # the local one is of no account
-    ahead = [599_000_000_000]
+    ahead = [29_000_000_000]
     monkeypatch.setattr(files.Files, "probe_clock", lambda self: server + ahead[0])
     results = []
     thread = threading.Thread(target=lambda: results.append(d.add("k", "mine")), daemon=True)
     thread.start()
     time.sleep(0.5)
     assert results == [] and claim.exists()
-    ahead[0] = 601_000_000_000
+    ahead[0] = 31_000_000_000
     thread.join(30)
     assert results == [True]
     assert opened()["k"] == "mine"
@@ -517,9 +517,84 @@ def test_a_crash_while_breaking_a_claim_is_got_over(opened, contests, files, ref
     claim = claim_of(contests, d, "k")
     claim.with_name(f"{claim.name}-breaking").touch()
     server = os.stat(claim).st_mtime_ns
-    monkeypatch.setattr(files.Files, "probe_clock", lambda self: server + 700_000_000_000)
+    monkeypatch.setattr(files.Files, "probe_clock", lambda self: server + 31_000_000_000)
     assert d.add("k", 1)
     assert left_behind(d) == []
+
+
+def test_a_claim_is_held_while_a_file_gets_its_name_and_not_while_it_is_written(
+    opened, contests, refused, monkeypatch
+):
+    """So one that is older than seconds was left by a crash, however long values take to write."""
+    refused(errno.EPERM)
+    d = opened()
+    claim = claim_of(contests, d, "k")
+    claim.unlink()
+    values = d._storage.values
+    there = []
+
+    def seen(name):
+        call = getattr(values, name)
+
+        def calls(*arguments):
+            there.append((name, claim.exists()))
+            return call(*arguments)
+
+        monkeypatch.setattr(values, name, calls)
+
+    seen("prepare")
+    seen("publish")
+    assert d.add("k", 1)
+    assert there == [("prepare", False), ("publish", True)]
+    assert not d.add("k", 2)
+    assert len(there) == 2  # nothing is written in vain where there is an entry
+    assert left_behind(d) == []
+
+
+@pytest.mark.filterwarnings("ignore:.*is not safe with the options")
+@pytest.mark.parametrize("kind", ["", "cifs"])
+def test_an_add_that_stood_still_does_not_say_that_it_won(
+    nfsdict, opened, contests, refused, monkeypatch, kind
+):
+    """Suspended with its claim for so long that another one has broken that and won."""
+    if kind:
+        module = importlib.import_module("nfsdict.storage.mounted")
+        monkeypatch.setattr(module, "mount_of", lambda path: module.Mount(kind))
+    refused(errno.EPERM)
+    d, other = opened(lazy=True), opened(lazy=True)
+    claim = claim_of(contests, d, "k")
+    claim.unlink()
+    publish, clock = d._storage.values.publish, time.monotonic
+    stands = [0]
+
+    def suspended(prepared):
+        claim.unlink()  # as ``break_old`` does
+        assert other.add("k", "theirs")
+        claim.touch()  # of a third one
+        stands[0] = 31
+        return publish(prepared)
+
+    monkeypatch.setattr(d._storage.values, "publish", suspended)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + stands[0])
+    with pytest.raises(nfsdict.UncertainWriteError, match="another one may have created the entry"):
+        d.add("k", "mine")
+    assert claim.exists()
+    claim.unlink()
+    assert left_behind(d) == []
+
+
+def test_an_add_that_loses_a_claim_leaves_nothing(opened, contests, refused, monkeypatch):
+    refused(errno.EPERM)
+    d, other = opened(lazy=True), opened(lazy=True)
+    prepare = d._storage.values.prepare
+
+    def overtaken(prepared):
+        prepare(prepared)
+        other["k"] = "theirs"
+
+    monkeypatch.setattr(d._storage.values, "prepare", overtaken)
+    assert not d.add("k", "mine")
+    assert left_behind(d) == [] and opened()["k"] == "theirs"
 
 
 def test_who_looked_at_a_stale_claim_does_not_break_the_next_one(

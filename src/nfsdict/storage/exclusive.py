@@ -28,14 +28,15 @@ from .coherence import Coherence
 from .files import Files, Found
 from .passing import TRIES
 from .refusals import NO_LINKS, REFUSED
-from .values import ValueFiles
+from .values import Prepared, ValueFiles
 
 log = logging.getLogger("nfsdict")
 
 # Errors of systems and file systems whose rename takes no flags.
 _NO_FLAGS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOREPLACE = 1
-_CLAIM_NS = 600_000_000_000
+# Of two calls to the server, that of an ``add`` by claims: whoever holds one for longer has crashed.
+_CLAIM_SECONDS = 30
 
 
 def rename_exclusively(source: str, target: str) -> None:
@@ -108,28 +109,59 @@ class Exclusive:
         log.info("%s: hard links are refused, so add goes by claims", self._files.directory)
 
     def _add_by_claim(self, hexdigest: str, data: Content) -> bytes | None:
-        """``add`` where hard links are refused, or copies: the holder of the key's claim looks and
-        puts.
+        """``add`` where hard links are refused, or copies: the holder of the key's claim looks, and
+        gives the file that it wrote before its name.
 
         Only one ``add`` wins. But what another process puts under the same key between this look
-        and this put is overwritten. A claim older than ``_CLAIM_NS`` by the server's clock counts
-        as left by a crash: if an ``add`` stands still for longer, as when its server is
-        unreachable, another one may win as well.
+        and the rename is overwritten. A claim older than ``_CLAIM_SECONDS`` by the server's clock
+        counts as left by a crash. If a holder stood still for half of that, as when it was
+        suspended or the server unreachable, another one may have won as well:
+        UncertainWriteError.
         """
-        claim = claim_path(self._values.path_of(hexdigest))
+        prepared = self._values.to_prepare([(hexdigest, data)])
+        result: bytes | OSError | None = None
+        try:
+            if not self._values.look(hexdigest):
+                self._values.prepare(prepared)
+                result = self._publish_by_claim(hexdigest, prepared)
+        finally:
+            if result is None:
+                self._values.discard(prepared)
+        if isinstance(result, OSError):
+            raise result
+        return result
+
+    def _publish_by_claim(self, hexdigest: str, prepared: Prepared) -> bytes | OSError | None:
+        path = self._values.path_of(hexdigest)
+        claim = claim_path(path)
+        if not self._wait_for_claim(hexdigest, claim):
+            return None
+        begun = time.monotonic()
+        try:
+            if self._values.look(hexdigest):
+                return None
+            [result] = self._values.publish(prepared)
+        finally:
+            late = time.monotonic() - begun > _CLAIM_SECONDS / 2
+            if not late:  # else it may be another one's by now, and runs out by itself
+                self._files.sweep(claim)
+        if late and isinstance(result, bytes):
+            told = "this add stood still, so another one may have created the entry meanwhile"
+            return UncertainWriteError(errno.ETIMEDOUT, told, path)
+        return result
+
+    def _wait_for_claim(self, hexdigest: str, claim: str) -> bool:
+        """Whether the claim was made by this call; False if this digest has a file."""
         if not self._files.is_there(os.path.dirname(claim)):
             self._files.make_directory(os.path.dirname(claim))
         pause = 0.001
         while not self._claims.try_claim(claim):
             if self._values.look(hexdigest):
-                return None
+                return False
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
-            self._claims.break_old(claim, _CLAIM_NS)
-        try:
-            return None if self._values.look(hexdigest) else self._values.put(hexdigest, data)
-        finally:
-            self._files.sweep(claim)
+            self._claims.break_old(claim, _CLAIM_SECONDS * 1_000_000_000)
+        return True
 
     def _rename(self, source: str, target: str) -> None:
         """Rename a file to a name that nobody else uses. FileNotFoundError if another host has done

@@ -135,12 +135,15 @@ class ValueFiles(ValueReader):
         """Give these files their names. What couldn't be prepared is tried again. Results as of
         ``write``: the signature is the prepared file's own, unless it was written again."""
         files, made = prepared
+        if not self._rules.kind.trusted:
+            outcomes = [self._publish_prepared(*file, one) for file, one in zip(files, made)]
+            return self._retried(files, self._synced_outcomes(files, outcomes))
         pairs = [(one[0], file[0]) for one, file in zip(made, files) if isinstance(one, tuple)]
         published = self._files.publish(pairs)
         if len(pairs) == len(files) and not any(published):
             return [one[1] for one in made if isinstance(one, tuple)]
         failed = iter(published)
-        outcomes: list[Outcome] = [
+        outcomes = [
             (next(failed) or one[1]) if isinstance(one, tuple) else (_WRITING, errno.ENOENT)
             for one in made
         ]
@@ -174,7 +177,12 @@ class ValueFiles(ValueReader):
         """As ``Files.write_once``, but by way of private names if renames aren't trusted."""
         if exclusive or self._rules.kind.trusted:
             return self._files.write_once(files, exclusive)
-        outcomes = [self._publish(path, data) for path, data in files]
+        return self._synced_outcomes(files, [self._publish(*file) for file in files])
+
+    def _synced_outcomes(
+        self, files: list[tuple[str, Content]], outcomes: list[Outcome]
+    ) -> list[Outcome]:
+        """The outcomes, once the directories of the files that were replaced are synced."""
         done = [i for i, outcome in enumerate(outcomes) if isinstance(outcome, bytes)]
         for i, failed in self._files.sync_parents(
             [(i, os.path.dirname(files[i][0])) for i in done]
@@ -185,6 +193,22 @@ class ValueFiles(ValueReader):
     def _publish(self, path: str, data: Content) -> Outcome:
         private = private_path(path)
         [outcome] = self._files.write_once([(private, data)], sync=False)
+        return self._replace(path, data, private, outcome)
+
+    def _publish_prepared(
+        self, path: str, data: Content, made: tuple[str, bytes] | int
+    ) -> Outcome:
+        if isinstance(made, int):
+            return _WRITING, errno.ENOENT
+        temporary, written = made
+        private = private_path(path)
+        [failed] = self._files.publish([(temporary, private)])
+        return self._replace(path, data, private, failed or written)
+
+    def _replace(
+        self, path: str, data: Content, private: str, outcome: bytes | tuple[int, int]
+    ) -> Outcome:
+        """Rename a private file, whose writing had this outcome, over the file at the path."""
         if not isinstance(outcome, bytes):
             with suppress(OSError):
                 self._files.sweep(private)  # its rename may have been done, and the reply lost
