@@ -204,6 +204,35 @@ def test_planted_as_a_value(nfsdict, base, outside, quick, caplog, plant, operat
             assert again[VICTIM] == "ours"
 
 
+NO_FILES = ["link", "dangling", "loop", "link_to_directory", "fifo", "socket", "directory"]
+LOOKS = {
+    "[]": lambda d: d[VICTIM],
+    "get": lambda d: d.get(VICTIM),
+    "fresh": lambda d: d.get(VICTIM, fresh=True),
+    "in": lambda d: VICTIM in d,
+    "info": lambda d: d.info(VICTIM),
+    "add": lambda d: d.add(VICTIM, "ours"),
+    "setdefault": lambda d: d.setdefault(VICTIM, "ours"),
+    "pop": lambda d: d.pop(VICTIM, None),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("plant", NO_FILES)
+def test_what_has_the_place_of_a_value_is_not_taken_for_absence(
+    nfsdict, base, outside, plant, look
+):
+    """Somebody moved a large value to another disk, say, and left a link, which isn't followed."""
+    path = value_file(base, VICTIM)
+    path.parent.mkdir()
+    PLANTS[plant](path, outside)
+    d = nfsdict.NfsDict("store", base, lazy=True)
+    with pytest.raises(OSError) as raised:
+        LOOKS[look](d)
+    assert raised.value.filename == str(path)
+    assert d.verify().unrecognized == [str(path)]
+
+
 SHARD = digest(VICTIM)[:2]
 
 

@@ -7,12 +7,16 @@ import os
 import stat
 from collections.abc import Iterable
 
+from ..errors import failure
 from ..layout import private_path, same_but_for_ctime, signature_of
 from .coherence import Coherence
 from .directories import forget_content
 from .files import Files, Found
 from .passing import TRIES
 from .seen import Contains, Known
+
+# What opening one of these says, as the core does it: without following links.
+_IN_ITS_PLACE = {stat.S_IFLNK: errno.ELOOP, stat.S_IFDIR: errno.EISDIR}
 
 
 class ValueReader:
@@ -69,7 +73,8 @@ class ValueReader:
         return content
 
     def look(self, hexdigest: str) -> bytes | None:
-        """The signature of this digest's file; None if it has no regular file.
+        """The signature of this digest's file; None if there is none. OSError, as of reading it, if
+        something else has its place: nobody knows what became of the file.
 
         The directory is revalidated first: otherwise lstat can answer from the attribute cache for
         a file that is gone. Over NFS it is read as well, once for each change in it.
@@ -81,11 +86,9 @@ class ValueReader:
             status = self._rules.retry_stale(os.lstat, path)
         except FileNotFoundError:
             return None
-        return (
-            self._rules.mounted.signed(signature_of(status))
-            if stat.S_ISREG(status.st_mode)
-            else None
-        )
+        if not stat.S_ISREG(status.st_mode):
+            raise failure(_IN_ITS_PLACE.get(stat.S_IFMT(status.st_mode), errno.ENXIO), path)
+        return self._rules.mounted.signed(signature_of(status))
 
     def read_past_cache(self, hexdigest: str) -> Found | OSError | None:
         """The content of this digest's file, read again past what the system remembers of it.
