@@ -60,7 +60,11 @@ class Once(Generic[V]):
     def setdefault(self, key: str, default: V) -> V: ...
 
     def setdefault(self, key: str, default: Any = None) -> Any:
-        """The entry's value. If there is no entry, create it with ``default``, as ``add`` does."""
+        """The entry's value. If there is no entry, create it with ``default``, as ``add`` does.
+
+        A value that was read here before is answered from memory, as by ``d[key]``, also if another
+        host has removed its entry since: then nothing is created. ``add`` asks.
+        """
         # With ``fresh`` unless cached: the client may still open a file that another host has
         # removed, and this call must create the entry then.
         value = self.get(key, MISSING, fresh=self._cache.get(key, MISSING) is MISSING)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -221,11 +222,18 @@ def test_a_file_system_that_does_not_tell_its_size(package, few, mounted):
     assert "unknown" in found["bytes"].seen
 
 
-@pytest.mark.parametrize("options", ["size=512k", "size=10m,nr_inodes=3"])
-def test_without_room_the_file_system_is_not_blamed(package, few, mounted, options):
+@pytest.mark.parametrize(
+    ("options", "verdict"),
+    [
+        ("size=512k", "FAIL"),
+        ("size=10m,nr_inodes=3", "FAIL"),  # not even one key
+        ("size=10m,nr_inodes=100", "WARN"),
+    ],
+)
+def test_without_room_the_file_system_is_not_blamed(package, few, mounted, options, verdict):
     path = mounted(options)
     diagnosis = package.diagnose(path)
-    assert diagnosis.verdict == "FAIL" and os.listdir(path) == []
+    assert diagnosis.verdict == verdict and os.listdir(path) == []
     found = {one.probe: one for one in diagnosis.findings if one.section in ("semantics", "clock")}
     assert found.keys() == {"all"}
     assert "room" in found["all"].seen and "make room" in found["all"].advice
@@ -348,6 +356,22 @@ def test_an_error_of_a_store_is_a_finding(inner, package, few, tmp_path, monkeyp
     diagnosis = package.diagnose(tmp_path)
     [found] = [one for one in diagnosis.findings if one.section == "speed"]
     assert found.verdict == "FAIL" and "No space left" in found.seen
+
+
+def test_what_is_put_and_not_found_is_a_finding(inner, package, few, tmp_path, monkeypatch):
+    """A file system that loses or hides a new file, or somebody who removes it."""
+    speed = inner("speed")
+    original = speed._anew
+
+    def lost(directory):
+        for path in Path(directory).glob("speed/??/*.*"):
+            path.unlink()
+        return original(directory)
+
+    monkeypatch.setattr(speed, "_anew", lost)
+    diagnosis = package.diagnose(tmp_path)
+    [found] = [one for one in diagnosis.findings if one.section == "speed"]
+    assert found.verdict == "FAIL" and "is not found in" in found.seen
 
 
 @pytest.mark.parametrize("call", ["make", "remove"])

@@ -138,6 +138,9 @@ class Coordination(Generic[V]):
     ) -> V:
         """The entry's value. If there is none, of all callers on all hosts one makes it.
 
+        A value that was read here before is answered from memory, as by ``d[key]``, also if another
+        host has removed its entry since; ``refresh()`` before tells.
+
         That one calls ``creator()`` while it holds the key's lease, and writes what that returns,
         as ``add`` does. The others wait, and all return the value that was written. If the caller
         that makes it is killed or suspended, another one takes over when the lease has run out;
@@ -313,7 +316,9 @@ class Coordination(Generic[V]):
     def failed(self) -> list[str]:
         """The keys of the tasks that were set aside, sorted, by the server's word.
 
-        The entry of each is kept as ``d["failed/" + key]``, which ``claim`` passes over.
+        The entry of each is kept as ``d["failed/" + key]``, which ``claim`` passes over. Keep no
+        entries of your own under such keys: a task that is set aside replaces what is there, also
+        what was set aside of an earlier task of the same key.
         """
         return self._claims.failed()
 
@@ -321,8 +326,8 @@ class Coordination(Generic[V]):
     def retry(self, key: str) -> None:
         """Make a task that was set aside one to be claimed again, with all its attempts.
 
-        KeyError if there is none. If there is an entry of that key again, that one stays; while
-        somebody works on it, this call waits.
+        KeyError if there is none. If there is an entry of that key again, that one stays, and the
+        one that was set aside is removed; while somebody works on it, this call waits.
         """
         self._store._writable()
         self._claims.retry(cast(Any, self), plain(key))

@@ -22,7 +22,7 @@ from .speed import speed
 _UNTRIED = Finding(
     "semantics",
     "all",
-    "FAIL",
+    "WARN",
     "not tried, nor clock and speed, as there is no room.",
     "nothing that is known.",
     "make room, and run the doctor again.",

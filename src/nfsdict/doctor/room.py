@@ -9,10 +9,11 @@ from ..errors import described
 from ..layout import free_inodes
 from ..storage.probes import Directory, space
 from ..wording import binary
-from .report import FULL, Figures, Finding, named
+from .report import FULL, Figures, Finding, Verdict, named
 from .semantics import advice_for
 
 _BYTES, _INODES = 1 << 30, 10_000  # fewer are worth a warning
+_FIRST_KEY = 3  # inodes: a store's directory, a shard's, and a file
 _PROBES = 200  # files that the other probes have at a time, at most
 _TRIED = 1 << 20  # bytes that are written to find out whether a quota is used up
 _MAKE_ROOM = advice_for(errno.ENOSPC)
@@ -55,7 +56,8 @@ def room(path: str, directory: Directory | None, point: str = "") -> Iterator[Fi
         seen = f"{free:,} of {found.f_files:,} are free; each key is one."
         figures: Figures = {"free_inodes": free, "total_inodes": found.f_files}
         breaks = "when none is left: puts of new keys fail, however many bytes are free."
-        yield _judged("inodes", seen, free, _INODES, breaks, figures)
+        verdict = _verdict(free, _INODES, _FIRST_KEY)
+        yield _judged("inodes", seen, verdict, breaks, figures)
 
     if number is not None:
         yield _used_up(number) if number else _quota(size, point)
@@ -82,15 +84,19 @@ def _bytes(free: int, size: int, written: bool) -> Finding:
         breaks = "their puts fail, and the old value stays."
         return Finding("room", "bytes", "WARN", seen, breaks, _MAKE_ROOM, figures)
     breaks = "when none is left: puts fail, and the old value stays."
-    return _judged("bytes", f"{seen}.", free, _BYTES, breaks, figures)
+    return _judged("bytes", f"{seen}.", _verdict(free, _BYTES, 1), breaks, figures)
 
 
-def _judged(
-    probe: str, seen: str, free: int, enough: int, breaks: str, figures: Figures
-) -> Finding:
+def _verdict(free: int, enough: int, least: int) -> Verdict:
     if free >= enough:
-        return Finding("room", probe, "OK", seen, figures=figures)
-    return Finding("room", probe, "WARN" if free else "FAIL", seen, breaks, _MAKE_ROOM, figures)
+        return "OK"
+    return "WARN" if free >= least else "FAIL"
+
+
+def _judged(probe: str, seen: str, verdict: Verdict, breaks: str, figures: Figures) -> Finding:
+    if verdict == "OK":
+        return Finding("room", probe, verdict, seen, figures=figures)
+    return Finding("room", probe, verdict, seen, breaks, _MAKE_ROOM, figures)
 
 
 def _quota(size: int, point: str) -> Finding:

@@ -35,7 +35,7 @@ log = logging.getLogger("nfsdict")
 # Errors of systems and file systems whose rename takes no flags.
 _NO_FLAGS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOREPLACE = 1
-# Of two calls to the server, that of an ``add`` by claims: whoever holds one for longer has crashed.
+# Of a claim by which an ``add`` makes two calls: whoever holds one for longer has crashed.
 _CLAIM_SECONDS = 30
 
 

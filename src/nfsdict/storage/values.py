@@ -195,9 +195,7 @@ class ValueFiles(ValueReader):
         [outcome] = self._files.write_once([(private, data)], sync=False)
         return self._replace(path, data, private, outcome)
 
-    def _publish_prepared(
-        self, path: str, data: Content, made: tuple[str, bytes] | int
-    ) -> Outcome:
+    def _publish_prepared(self, path: str, data: Content, made: tuple[str, bytes] | int) -> Outcome:
         if isinstance(made, int):
             return _WRITING, errno.ENOENT
         temporary, written = made
