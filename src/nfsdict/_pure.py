@@ -20,7 +20,7 @@ from itertools import groupby
 from types import GenericAlias
 from typing import Any, Callable, Generic, TypeVar
 
-from .opening import close, open_into, with_open
+from .opening import Opened, with_open
 
 _C = TypeVar("_C")
 _V = TypeVar("_V")
@@ -517,9 +517,9 @@ def _prepare_file(
     # 96 random bits: unique over hosts, containers, processes, threads and forks.
     temporary = os.path.join(os.path.dirname(target), ".nfsdict-" + os.urandom(12).hex())
     descriptor = None
-    opened: list[int] = []
+    opened = Opened()
     try:
-        descriptor = open_into(opened, temporary, _WRITE_FLAGS, 0o666 if mode is None else mode)
+        descriptor = opened.open(temporary, _WRITE_FLAGS, 0o666 if mode is None else mode)
         # The umask may have taken bits from open()'s mode that the caller asked for.
         if mode is not None and stat.S_IMODE(os.fstat(descriptor).st_mode) != mode:
             _set_mode(descriptor, mode)
@@ -529,12 +529,12 @@ def _prepare_file(
         signature = _sign(os.fstat(descriptor))
         # NFS may report a failed write as late as here. Close before rename: NFSv3
         # charges a GETATTR for the other order.
-        close(opened)
+        opened.close()
         prepared.append(temporary)
         return temporary, signature
     except BaseException as error:
         with suppress(OSError):  # the first error is the one to report
-            close(opened)
+            opened.close()
         number = error.errno if isinstance(error, OSError) else None
         # Even if open failed, the server may have made the file, and the reply been lost.
         if descriptor is not None or number in (None, errno.EIO, errno.ETIMEDOUT):

@@ -16,7 +16,7 @@ from typing import Callable
 
 from ..errors import failure
 from ..layout import IndexPaths, mtime_of, random_name, temporary_name
-from ..opening import close, open_into
+from ..opening import Opened
 from .claims import Claims
 from .coherence import Coherence
 from .descriptors import read_at, set_mode
@@ -37,16 +37,16 @@ class PackFileReader:
 
     def __init__(self, path: str) -> None:
         self._path = path
-        opened: list[int] = []
+        opened = Opened()
         try:
-            status = os.fstat(open_into(opened, path, READ_FLAGS))
+            status = os.fstat(opened.open(path, READ_FLAGS))
             if not stat.S_ISREG(status.st_mode):
                 raise failure(errno.ENXIO, path)
             # From here on it is closed with this object, should nobody come to close it: with a
             # ResourceWarning for those who ask for them.
-            self._file = next(map(io.FileIO, map(opened.pop, [-1])))
+            self._file = opened.give(io.FileIO)
         except BaseException:
-            close(opened)
+            opened.close()
             raise
         self._size = status.st_size
 
@@ -111,7 +111,7 @@ class PackFileWriter:
         self._mode = mode
         self._durable = durable
         self._claim = claim
-        self._opened: list[int] = []
+        self._opened = Opened()
         self._parts: list[bytes] = []
         self._buffered = 0
         self.size = 0
@@ -130,21 +130,21 @@ class PackFileWriter:
     def _spill(self) -> None:
         if not self._opened:
             mode = 0o666 if self._mode is None else self._mode
-            descriptor = open_into(self._opened, self._temporary, WRITE_FLAGS, mode)
+            descriptor = self._opened.open(self._temporary, WRITE_FLAGS, mode)
             if self._mode is not None:
                 set_mode(descriptor, self._mode)
         view = memoryview(b"".join(self._parts))
         self._parts, self._buffered = [], 0
         while view:
-            view = view[os.write(self._opened[0], view[: 1 << 30]) :]
+            view = view[os.write(self._opened.descriptor, view[: 1 << 30]) :]
 
     def publish(self, path: str) -> None:
         """Finish the file and rename it to ``path``. On an error the file is removed."""
         try:
             self._spill()
             if self._durable:
-                os.fsync(self._opened[0])
-            close(self._opened)
+                os.fsync(self._opened.descriptor)
+            self._opened.close()
             os.replace(self._temporary, path)
         except BaseException:
             self._remove()
@@ -159,7 +159,7 @@ class PackFileWriter:
 
     def _remove(self) -> None:
         try:
-            close(self._opened)
+            self._opened.close()
         except OSError:
             pass  # what came before is what to report
         try:

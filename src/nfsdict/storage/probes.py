@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Callable
 
 from ..layout import PROBES, Stamp, random_name, stamp_of
-from ..opening import close, open_into, with_open
+from ..opening import Opened, with_open
 from .directories import DIRECTORY_FLAGS, READ_FLAGS
 
 _CREATE = os.O_WRONLY | os.O_CREAT | getattr(os, "O_CLOEXEC", 0)
@@ -174,11 +174,11 @@ class Directory:
 
     @contextmanager
     def opened(self, name: str) -> Iterator[OpenFile]:
-        opened: list[int] = []
+        opened = Opened()
         try:
-            yield OpenFile(open_into(opened, self._of(name), READ_FLAGS))
+            yield OpenFile(opened.open(self._of(name), READ_FLAGS))
         finally:
-            close(opened)
+            opened.close()
 
     def status(self, name: str = "") -> os.stat_result | None:
         """The attributes of what has this name; None if nothing has."""
