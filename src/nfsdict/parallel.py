@@ -15,6 +15,7 @@ from typing import Callable, TypeVar
 
 from .locks import inherit_decoding, of_this_thread, stores_decoding
 from .logs import handed_out, work_for
+from .starting import start_thread
 
 log = logging.getLogger("nfsdict")
 
@@ -212,7 +213,7 @@ def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) ->
             # Noted before the start: an exception may come just after it.
             pool.append(thread)
             try:
-                thread.start()
+                start_thread(thread)
             except RuntimeError as error:
                 pool.remove(thread)
                 log.info("%s: the calling thread does the work", error)

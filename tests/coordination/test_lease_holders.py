@@ -374,6 +374,45 @@ def test_an_interruption_while_the_thread_starts_leaves_the_next_lease_renewed(d
         assert lease.held
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGALRM"), reason="no such signal")
+def test_a_handler_that_raises_while_the_thread_starts(d, monkeypatch):
+    """Its exception comes out, and nothing that ``threading`` makes of it."""
+
+    class Raised(Exception):
+        pass
+
+    def handler(number, frame):
+        raise Raised
+
+    name = next(
+        name
+        for name in ("_start_joinable_thread", "_start_new_thread")
+        if hasattr(threading, name)
+    )
+    start, unraisable = getattr(threading, name), []
+
+    def interrupted(*arguments, **options):
+        started = start(*arguments, **options)
+        wait_until(lambda: not threading._limbo)  # the new thread has noted that it runs
+        signal.raise_signal(signal.SIGALRM)
+        return started
+
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+    monkeypatch.setattr(threading, name, interrupted)
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        with pytest.raises(Raised):
+            d.lease("key", 0.3)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    monkeypatch.setattr(threading, name, start)
+    wait_until(lambda: files(d) == [])
+    assert unraisable == []
+    with d.lease("key", 0.6) as lease:
+        wait_until(lambda: renewals(d) == 3)
+        assert lease.held
+
+
 def test_a_log_handler_may_wait_for_who_releases_it(d, monkeypatch):
     """And one that raises stops no renewals."""
     LeaseFiles = importlib.import_module("nfsdict.storage.lease_files").LeaseFiles

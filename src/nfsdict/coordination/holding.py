@@ -19,6 +19,8 @@ from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
+from ..starting import start_thread
+
 if TYPE_CHECKING:
     from ..layout import LeaseName
     from ..storage.lease_files import LeaseFiles
@@ -175,7 +177,7 @@ class Renewer:
                     target=self._run, name="nfsdict-leases", daemon=True
                 )
                 with suppress(RuntimeError):
-                    self._thread.start()
+                    start_thread(self._thread)
 
     def end(self, hold: Hold) -> None:
         """Have the thread remove the files of a hold that it watches. Takes no lock, so that a
