@@ -20,6 +20,9 @@ class CacheBound:
         self.limit = limit
         self._sizes: OrderedDict[str, int] = OrderedDict()
         self._total = 0
+        # Whether a change has begun and not ended. After an exception of a signal handler within it
+        # the total may be wrong; the next change counts anew.
+        self._changing = False
 
     @property
     def room(self) -> int:
@@ -28,7 +31,11 @@ class CacheBound:
 
     def drop(self, key: str) -> None:
         """Stop counting the key's value: it isn't in the cache, or the caller removes it."""
+        if self._changing:
+            self._total = sum(self._sizes.values())
+        self._changing = True
         self._total -= self._sizes.pop(key, 0)
+        self._changing = False
 
     def hold(self, key: str, value: Any, size: int) -> list[Any]:
         """Put this value of ``size`` bytes into the cache, or MISSING if it is too large.
@@ -41,13 +48,16 @@ class CacheBound:
         if value is MISSING or size > self.limit:
             self._cache[key] = MISSING
             return evicted
+        self._changing = True
+        # In an order in which what is in the cache is counted, wherever an exception comes.
         while self._total + size > self.limit:
-            oldest, gone = self._sizes.popitem(last=False)
-            self._total -= gone
+            oldest = next(iter(self._sizes))
             if oldest in self._cache:
                 evicted.append(self._cache.get(oldest))  # an interrupting call may remove it
                 self._cache[oldest] = MISSING
-        self._cache[key] = value
+            self._total -= self._sizes.pop(oldest)
         self._sizes[key] = size
         self._total += size
+        self._cache[key] = value
+        self._changing = False
         return evicted

@@ -1,5 +1,5 @@
-"""An interrupt at any moment of a call on files leaves no descriptor open, nor do two of them; and
-one of a write by the pure core leaves no file."""
+"""An interrupt at any moment of a call on files leaves no descriptor open, nor do two of them; one
+of a write by the pure core leaves no file, and none makes the bound of the cache count wrong."""
 
 from __future__ import annotations
 
@@ -245,3 +245,22 @@ def test_storage_leaves_none_open(pure, opening, tmp_path, call):
         assert everywhere([*loaded, opening], lambda: call(store, module, str(tmp_path))) > 20
     finally:
         module("mounted").Mounted.synchronous = synchronous
+
+
+def test_the_bound_of_the_cache_counts_on(pure):
+    """The next value is held, whatever the interrupted call has left."""
+    module = importlib.import_module("nfsdict.cache_bound")
+    nth, interrupted = 0, True
+    while interrupted:
+        nth += 1
+        cache = {}
+        bound = module.CacheBound(cache, 10)
+        bound.hold("a", "a's", 5)
+        bound.hold("b", "b's", 5)
+        interrupted = interrupted_at(nth, [module], lambda: bound.hold("c", "c's", 10))
+        held = {key: value for key, value in cache.items() if isinstance(value, str)}
+        assert held in ({"a": "a's", "b": "b's"}, {"b": "b's"}, {}, {"c": "c's"}), nth
+        bound.hold("d", "d's", 10)
+        held = {key: value for key, value in cache.items() if isinstance(value, str)}
+        assert held == {"d": "d's"} and bound.room == 0, nth
+    assert nth > 50
