@@ -45,8 +45,8 @@ _ORDER = """
     storage.file_systems storage.mountstats storage.mountinfo storage.processes storage.clock
     storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
-    first_use arguments views progress parallel background starting batches logs counters locks errors
-    wording layout
+    first_use arguments views progress parallel background starting batches logs counters locks
+    errors wording layout
     core _core _pure opening backend
 """
 ORDER = _ORDER.split()

@@ -6,9 +6,9 @@ which no handler runs, opens the file and stores the descriptor, and another one
 it. All that lies between them is within one ``try``, as an exception between two of them would be
 caught by neither. The same goes for the end of a ``with`` or of a ``finally``.
 
-Another exception may come while the first one is dealt with, and more after it. No ``except`` meets
-them all. So a file is closed at the latest when its ``Opened`` is dropped, as Python does with files
-of its own.
+Another exception may come while the first one is dealt with, and more after it. No ``except``
+meets them all. So a file is closed at the latest when its ``Opened`` is dropped, as Python does
+with files of its own.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ T = TypeVar("T")
 class Opened:
     """One open file, or none yet or any more: a descriptor that is closed with this object.
 
-    What closes it then is made of functions in C alone, and none of them looks for signals. A method
-    in Python would be interrupted as it begins. PyPy knows no such finalizer.
+    What closes it then is made of functions in C alone, and none of them looks for signals. A
+    method in Python would be interrupted as it begins. PyPy knows no such finalizer.
     """
 
     __slots__ = ("__del__", "_descriptors")

@@ -1,7 +1,7 @@
 """Starting threads, whatever exceptions signal handlers raise meanwhile.
 
 One that comes into ``Thread.start`` makes it fail with a KeyError, or the new thread with one, as
-both remove what it noted in ``threading``. So of the main thread, where handlers run, another thread
+both remove what it noted in ``threading``. So for the main thread, where handlers run, another one
 starts it.
 """
 

@@ -385,9 +385,7 @@ def test_a_handler_that_raises_while_the_thread_starts(d, monkeypatch):
         raise Raised
 
     name = next(
-        name
-        for name in ("_start_joinable_thread", "_start_new_thread")
-        if hasattr(threading, name)
+        name for name in ("_start_joinable_thread", "_start_new_thread") if hasattr(threading, name)
     )
     start, unraisable = getattr(threading, name), []
 

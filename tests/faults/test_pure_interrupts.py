@@ -8,6 +8,7 @@ import dis
 import importlib
 import os
 import sys
+from functools import partial
 
 import pytest
 
@@ -257,7 +258,7 @@ def test_the_bound_of_the_cache_counts_on(pure):
         bound = module.CacheBound(cache, 10)
         bound.hold("a", "a's", 5)
         bound.hold("b", "b's", 5)
-        interrupted = interrupted_at(nth, [module], lambda: bound.hold("c", "c's", 10))
+        interrupted = interrupted_at(nth, [module], partial(bound.hold, "c", "c's", 10))
         held = {key: value for key, value in cache.items() if isinstance(value, str)}
         assert held in ({"a": "a's", "b": "b's"}, {"b": "b's"}, {}, {"c": "c's"}), nth
         bound.hold("d", "d's", 10)
