@@ -41,9 +41,9 @@ _ORDER = """
     storage storage.index_files storage.lease_files storage.mailbox storage.probes
     storage.neighbours storage.spool storage.removal storage.exclusive storage.claims
     storage.shards storage.values storage.reading storage.files storage.refusals storage.coherence
-    storage.passing storage.seen storage.directories storage.mounted storage.mounts
-    storage.file_systems storage.mountstats storage.mountinfo storage.processes storage.clock
-    storage.descriptors
+    storage.passing storage.seen storage.handles storage.directories storage.mounted
+    storage.mounts storage.file_systems storage.mountstats storage.mountinfo storage.processes
+    storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
     first_use arguments views progress parallel background starting batches logs counters locks
     errors wording layout

@@ -428,3 +428,15 @@ def test_a_limit_of_file_sizes_is_no_quota(broken, findings):
     found = findings("room")["quota"]
     assert found.verdict == "FAIL" and found.breaks == "puts of larger values."
     assert "ulimit -f" in found.advice and not found.figures["full"]
+
+
+def test_smb_has_a_warning_of_files_that_are_kept_open(nfsdict, tmp_path):
+    """One host can't try it, so its rules tell; and the probe removes as a store does there."""
+    semantics = importlib.import_module("nfsdict.doctor.semantics")
+    rules = importlib.import_module("nfsdict.storage.file_systems")
+    probes = importlib.import_module("nfsdict.storage.probes")
+    kind = rules.of_type("cifs")
+    found = {one.probe: one for one in semantics.semantics(probes.Directory(str(tmp_path)), kind)}
+    warned = found["unlink of an open file"]
+    assert warned.verdict == "WARN" and "EBUSY" in warned.breaks
+    assert {one.verdict for one in found.values()} == {"OK", "WARN"}

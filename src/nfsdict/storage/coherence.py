@@ -50,8 +50,8 @@ What a Linux NFS client does, and what is done about it here, in ``files`` and i
 
 Elsewhere: systems that are coherent by themselves are asked as a local disk is. Others (see
 ``file_systems.Lookup``) get a listing whose pages were dropped, and a call that has the system look
-up the one name past its cache (``directories.look_up_anew``). Where a directory's times prove
-nothing (``file_systems.Stamps``) every look lists.
+up the one name past its cache (``directories.look_up_anew``; ``handles`` too). Where a directory's
+times prove nothing (``file_systems.Stamps``) every look lists.
 """
 
 from __future__ import annotations
@@ -79,6 +79,7 @@ from .directories import (
     unlike_known,
 )
 from .file_systems import Kind, Lookup
+from .handles import corrected
 from .mounted import Mounted
 from .passing import TRIES, retry_stale
 from .seen import Contains, Known, Seen
@@ -101,8 +102,7 @@ L = TypeVar("L", Listed, Changes)
 # Where a directory that is read a second time by one opening is read anew. FUSE leaves that to the
 # file system: sshfs gives the names once for each opening, and then none.
 _REREAD = (Lookup.NFS, Lookup.LISTING)
-# How often the pages of a directory are dropped and it is listed, for one listing. Twice where it
-# can't be known whether once is enough: see ``_read_names``.
+# How often a directory's pages are dropped and it is listed, for one listing: see ``_read_names``.
 _LISTINGS = {Lookup.OPEN: 0, Lookup.NFS: 1, Lookup.LISTING: 2, Lookup.NAME: 1}
 # So many names fit into what a program takes at a time, for which attributes are asked for surely.
 _WITH_ATTRIBUTES = 1000
@@ -187,7 +187,8 @@ class Coherence:
         found = self._list(directory, lambda path: list_directory(path, self._listings))
         if not self.kind.whole_seconds:
             return found
-        return (*found[:2], [(*one[:2], self.mounted.signed(one[2]), one[3]) for one in found[2]])
+        right = corrected(directory, found[2], self.kind)
+        return (*found[:2], [(*one[:2], self.mounted.signed(one[2]), one[3]) for one in right])
 
     def list_twice(self, directory: str, *, attributes: bool = False) -> Listed:
         """The directory's entries as the server has them after this call began.
@@ -225,9 +226,8 @@ class Coherence:
         return found
 
     def prefetch(self, directory: str) -> None:
-        """On NFS, have the client read the whole directory: saves a call for each first lookup."""
+        """On NFS, have the client read the directory, if it may: saves calls of first lookups."""
         if self.kind.lookup in _REREAD:
-            # A directory that can't be listed may still allow lookups by name.
             with suppress(OSError):
                 self._list_anew(directory, 1)
 

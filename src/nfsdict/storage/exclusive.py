@@ -26,7 +26,7 @@ from ..layout import (
 from .claims import Claims
 from .coherence import Coherence
 from .files import Files, Found
-from .passing import TRIES
+from .passing import PAUSES, TRIES
 from .refusals import NO_LINKS, REFUSED
 from .values import Prepared, ValueFiles
 
@@ -37,6 +37,10 @@ _NO_FLAGS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOREPLACE = 1
 # Of a claim by which an ``add`` makes two calls: whoever holds one for longer has crashed.
 _CLAIM_SECONDS = 30
+_STILL_OPEN = (
+    "No entry, but its name isn't free while a process, most likely of this host, keeps the removed "
+    "file open: end that process, or try again later"
+)
 
 
 def rename_exclusively(source: str, target: str) -> None:
@@ -71,10 +75,11 @@ class Exclusive:
 
         Of any number of callers on any hosts exactly one gets a signature: ``link`` fails if the
         name exists (open(2), at O_EXCL, recommends it on NFS). Raises what ``ValueFiles.put``
-        raises.
+        raises; and OSError with EBUSY where the digest has no file, but the name isn't free, as the
+        file that was removed is still open somewhere.
         """
         lost: OSError
-        for _ in range(TRIES):
+        for number in range(TRIES):
             if not self._has_links():
                 return self._add_by_claim(hexdigest, data)
             result = self._values.write_new(hexdigest, data)
@@ -90,6 +95,10 @@ class Exclusive:
             # The client may remember a file that another host has removed.
             if self._values.look(hexdigest):
                 return None
+            if self._rules.kind.asks_by_handles and number < len(PAUSES):
+                time.sleep(PAUSES[number])
+        if self._rules.kind.asks_by_handles:
+            raise OSError(errno.EBUSY, _STILL_OPEN, self._values.path_of(hexdigest))
         raise lost
 
     def _has_links(self) -> bool:

@@ -59,6 +59,9 @@ class Kind(NamedTuple):
     lingers: bool = False
     """whether a file that was removed or renamed can keep its name, for as long as another process
     has it open, or for good"""
+    asks_by_handles: bool = False
+    """whether the client may answer for a name by a handle of another process of its host: see
+    ``handles``"""
     syncs: bool = True
     """whether a directory must be fsynced after a change in it"""
     whole_seconds: bool = False
@@ -116,6 +119,7 @@ _SMB = Kind(
     Lookup.NAME,
     Stamps.FILES,
     lingers=True,
+    asks_by_handles=True,
     whole_seconds=True,
     passing=STALE | {errno.EINVAL},
     seconds=1.0,

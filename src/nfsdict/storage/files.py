@@ -26,6 +26,7 @@ from ..layout import (
 from ..opening import with_open
 from .coherence import NO_NAMES, Coherence
 from .directories import DIRECTORY_FLAGS, is_directory
+from .handles import in_other_case, stale
 from .passing import PAUSES, TRIES, passes, tell_of_retries
 from .refusals import NO_LINKS
 
@@ -231,20 +232,25 @@ class Files:
         missing. Names out of a fresh listing need no more.
         """
         contents: list[Found | OSError | None] = []
-        cut = self._rules.kind.whole_seconds
+        cut, asks_by_handles = self._rules.kind.whole_seconds, self._rules.kind.asks_by_handles
         for path, content in zip(paths, self._read(list(paths))):
             for number in range(TRIES):
                 if not isinstance(content, int):
                     break
                 if not passes(self._rules, content, path, number):
                     break
-                [content] = self._read([path])
+                [again] = self._read([path])
+                if again == content == errno.ESTALE and asks_by_handles:
+                    [other] = self._read([in_other_case(path)])
+                    again = again if isinstance(other, int) else other
+                content = again
             if number:
                 tell_of_retries(number, path)
             if not isinstance(content, int):
                 contents.append((content[0], whole_seconds(content[1])) if cut else content)
             else:
-                contents.append(None if content == errno.ENOENT else failure(content, path))
+                failed = stale if content == errno.ESTALE and asks_by_handles else failure
+                contents.append(None if content == errno.ENOENT else failed(content, path))
         return contents
 
     def _read(self, paths: list[str]) -> Sequence[Found | int]:

@@ -12,6 +12,7 @@ from ..layout import private_path, same_but_for_ctime, signature_of
 from .coherence import Coherence
 from .directories import forget_content
 from .files import Files, Found
+from .handles import status_of
 from .passing import TRIES
 from .seen import Contains, Known
 
@@ -83,7 +84,8 @@ class ValueReader:
         if not self._rules.revalidate_parent(path, Known.NAMES):
             return None
         try:
-            status = self._rules.retry_stale(os.lstat, path)
+            ask = status_of if self._rules.kind.asks_by_handles else os.lstat
+            status = self._rules.retry_stale(ask, path)
         except FileNotFoundError:
             return None
         if not stat.S_ISREG(status.st_mode):

@@ -1,0 +1,72 @@
+"""Handles: names looked up past what a client takes from the handles that its host has open.
+
+Linux's SMB client asks for a name by the handle of any process of its host that has opened a file
+by this name (fs/smb/client/smb2inode.c, smb2_query_path_info), also when another host has put
+another file there, or none, since then. ``lstat`` then gives the old file; opening the name asks
+the server for its new file, finds another inode than ``lstat``, and gives ESTALE, until the handle
+is closed. Neither revalidating nor listing changes that. But the client compares names letter by
+letter, and SMB's servers don't tell capitals from small letters: by the same name in capitals the
+client asks the server. All names in a store differ by more than that.
+
+A server that is told to tell them apart finds nothing so. Then the plain name is asked for, and
+what that has can't be read until the handle is closed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+from contextlib import suppress
+
+from ..layout import inode_of, signature_of
+from ..opening import with_open
+from .directories import READ_FLAGS, Entries, inodes_in
+from .file_systems import Kind
+
+
+def stale(number: int, path: str) -> OSError:
+    """The error where the file that another host has put there can't be read."""
+    told = f"{os.strerror(number)}: a process of this host keeps the file open that was here before"
+    return OSError(number, f"{told}, end it or try again later", path)
+
+
+def in_other_case(path: str) -> str:
+    """The path with some letters of the name as capitals, others each time: a name that has been
+    used before may have a handle itself."""
+    directory, name = os.path.split(path)
+    letters = [at for at, letter in enumerate(name) if "a" <= letter <= "z"]
+    if not letters:
+        return path
+    chosen = {random.choice(letters), *(at for at in letters if random.random() < 0.5)}
+    other = "".join(letter.upper() if at in chosen else letter for at, letter in enumerate(name))
+    return os.path.join(directory, other)
+
+
+def status_of(path: str) -> os.stat_result:
+    """As ``lstat``, by the server's word. FileNotFoundError if the server has no such name, or has
+    it only until the last one has closed the removed file."""
+    with suppress(FileNotFoundError):
+        return os.lstat(in_other_case(path))
+    try:
+        return with_open(path, READ_FLAGS, os.fstat)
+    except OSError as error:
+        if error.errno == errno.ENOENT:
+            raise
+    return os.lstat(path)
+
+
+def corrected(directory: str, entries: Entries, kind: Kind) -> Entries:
+    """These entries of a listing, with the server's signatures: a listing brings the numbers of
+    inodes by the server's word, and those with another one are looked up anew."""
+    if not kind.asks_by_handles:
+        return entries
+    inodes = inodes_in(directory)
+    right = []
+    for name, mode, signature, ctime in entries:
+        if inodes.get(name) not in (None, inode_of(signature)):
+            with suppress(OSError):
+                found = status_of(f"{directory}/{name}")
+                mode, signature, ctime = found.st_mode, signature_of(found), found.st_ctime_ns
+        right.append((name, mode, signature, ctime))
+    return right

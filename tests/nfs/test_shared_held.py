@@ -1,0 +1,78 @@
+"""A value file that a process of one host keeps open, as a backup does, while another host changes
+the key: SMB's client then asks for the name by that process's handle."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from lab.laboratory import Lab
+
+pytestmark = pytest.mark.shared(server="smb", timeout=400)
+
+
+@contextmanager
+def held(d, key: str) -> Iterator[None]:
+    file = os.open(d.path_of(key), os.O_RDONLY)
+    try:
+        os.read(file, 1)
+        yield
+    finally:
+        os.close(file)
+
+
+def test_a_value_that_was_replaced_is_read(lab: Lab, a, b) -> None:
+    first, second = a(), b()
+    first.update({str(number): "another" for number in range(20)}, key="old")
+    second.refresh()
+    for number in range(5):
+        with held(second, "key"):
+            first["key"] = number
+            assert second.get("key", fresh=True) == number
+            assert b(lazy=True)["key"] == number == b()["key"]
+        assert second.get("key", fresh=True) == number
+
+
+def test_a_refresh_sees_it(lab: Lab, a, b) -> None:
+    first, second = a(), b()
+    first["key"] = "old"
+    second.refresh()
+    with held(second, "key"):
+        first["key"] = "new"
+        second.refresh()
+        assert second["key"] == "new"
+
+
+def test_a_pop_returns_it(lab: Lab, a, b) -> None:
+    first, second = a(), b()
+    first["key"] = "old"
+    with held(second, "key"):
+        first["key"] = "new"
+        assert second.pop("key") == "new"
+        assert first.get("key", fresh=True) is None and second.get("key", fresh=True) is None
+    assert dict(a()) == dict(b()) == {}
+
+
+@pytest.mark.parametrize("removed_by", ["pop", "del"])
+def test_an_add_of_what_was_removed_is_never_told_that_somebody_has_it(
+    lab: Lab, a, b, removed_by: str
+) -> None:
+    first, second = a(), b()
+    first["key"] = "old"
+    with held(second, "key"):
+        first.pop("key") if removed_by == "pop" else first.__delitem__("key")
+        assert second.get("key", fresh=True) is None and "key" not in second
+        with pytest.raises(OSError, match="open") as caught:
+            second.add("key", "new")
+        assert caught.value.errno == errno.EBUSY
+        assert first.get("key", fresh=True) is None and second.get("key", fresh=True) is None
+        assert first.add("key", "first's") is True
+        assert second.get("key", fresh=True) == "first's" and second.add("key", "new") is False
+        first.pop("key")
+    assert second.add("key", "new") is True
+    assert first.get("key", fresh=True) == "new"
+    assert list(lab.server.glob("store/??/.nfsdict-*")) == []
