@@ -12,7 +12,7 @@ import pytest
 
 from lab.laboratory import Lab
 
-pytestmark = pytest.mark.shared(server="smb", timeout=400)
+SMB = pytest.mark.shared(server="smb", timeout=400)
 
 
 @contextmanager
@@ -25,6 +25,7 @@ def held(d, key: str) -> Iterator[None]:
         os.close(file)
 
 
+@SMB
 def test_a_value_that_was_replaced_is_read(lab: Lab, a, b) -> None:
     first, second = a(), b()
     first.update({str(number): "another" for number in range(20)}, key="old")
@@ -37,6 +38,7 @@ def test_a_value_that_was_replaced_is_read(lab: Lab, a, b) -> None:
         assert second.get("key", fresh=True) == number
 
 
+@SMB
 def test_a_refresh_sees_it(lab: Lab, a, b) -> None:
     first, second = a(), b()
     first["key"] = "old"
@@ -47,6 +49,7 @@ def test_a_refresh_sees_it(lab: Lab, a, b) -> None:
         assert second["key"] == "new"
 
 
+@SMB
 def test_a_pop_returns_it(lab: Lab, a, b) -> None:
     first, second = a(), b()
     first["key"] = "old"
@@ -57,6 +60,7 @@ def test_a_pop_returns_it(lab: Lab, a, b) -> None:
     assert dict(a()) == dict(b()) == {}
 
 
+@SMB
 @pytest.mark.parametrize("removed_by", ["pop", "del"])
 def test_an_add_of_what_was_removed_is_never_told_that_somebody_has_it(
     lab: Lab, a, b, removed_by: str
@@ -76,3 +80,28 @@ def test_an_add_of_what_was_removed_is_never_told_that_somebody_has_it(
     assert second.add("key", "new") is True
     assert first.get("key", fresh=True) == "new"
     assert list(lab.server.glob("store/??/.nfsdict-*")) == []
+
+
+@pytest.mark.shared(server="smb", server_options="case sensitive=yes", timeout=400)
+def test_where_capitals_are_another_name_an_error_says_what_is_open(lab: Lab, a, b) -> None:
+    first, second = a(), b()
+    first["key"] = "old"
+    second.refresh()
+    with held(second, "key"):
+        first["key"] = "new"
+        for read in (lambda: second.get("key", fresh=True), lambda: b(lazy=True)["key"]):
+            with pytest.raises(OSError, match="keeps the file open") as caught:
+                read()
+            assert caught.value.errno == errno.ESTALE
+        with pytest.raises(OSError, match="keeps the file open"):
+            second.refresh() or second["key"]
+    second.refresh()
+    assert second["key"] == "new"
+
+
+@SMB
+def test_the_doctor_warns_of_that_and_of_nothing_worse(lab: Lab, package) -> None:
+    found = package.diagnose(lab.a).findings
+    assert [one for one in found if one.section == "semantics" and one.verdict == "FAIL"] == []
+    [warned] = [one for one in found if one.probe == "unlink of an open file"]
+    assert warned.verdict == "WARN" and "EBUSY" in warned.breaks

@@ -31,7 +31,7 @@ _VANISHES = 0.1
 _HELD = (
     "`add`, `setdefault` and `get_or_create` of a key whose file is held open on this host by who "
     "doesn't use nfsdict, and that another host removed: OSError (EBUSY) until it is closed.",
-    "don't keep value files open, and let backups run on the server; nothing else is broken.",
+    "don't keep value files open, and let backups run on the server, see docs/which-mount.md.",
 )
 # A lease file's name is the longest that a store can have; that of a value that is being taken the
 # longest of which it can't do without.

@@ -38,8 +38,8 @@ _NOREPLACE = 1
 # Of a claim by which an ``add`` makes two calls: whoever holds one for longer has crashed.
 _CLAIM_SECONDS = 30
 _STILL_OPEN = (
-    "No entry, but its name isn't free while a process, most likely of this host, keeps the removed "
-    "file open: end that process, or try again later"
+    "No entry, but its name isn't free while a process, most likely of this host, keeps the file "
+    "open that was removed: end that process, or try again later"
 )
 
 

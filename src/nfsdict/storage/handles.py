@@ -53,6 +53,8 @@ def status_of(path: str) -> os.stat_result:
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise
+        if error.errno == errno.ESTALE:
+            raise stale(errno.ESTALE, path) from error
     return os.lstat(path)
 
 
@@ -65,6 +67,8 @@ def corrected(directory: str, entries: Entries, kind: Kind) -> Entries:
     right = []
     for name, mode, signature, ctime in entries:
         if inodes.get(name) not in (None, inode_of(signature)):
+            # If the rest can't be told, it is another file at least.
+            signature = inodes[name].to_bytes(8, "little") + signature[8:]
             with suppress(OSError):
                 found = status_of(f"{directory}/{name}")
                 mode, signature, ctime = found.st_mode, signature_of(found), found.st_ctime_ns
