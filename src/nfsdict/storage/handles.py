@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import errno
 import os
-import random
 from contextlib import suppress
 
 from ..layout import inode_of, signature_of
@@ -38,7 +37,8 @@ def in_other_case(path: str) -> str:
     letters = [at for at, letter in enumerate(name) if "a" <= letter <= "z"]
     if not letters:
         return path
-    chosen = {random.choice(letters), *(at for at in letters if random.random() < 0.5)}
+    drawn = os.urandom(len(name) + 1)  # not of ``random``, whose state is the program's
+    chosen = {letters[drawn[-1] % len(letters)], *(at for at in letters if drawn[at] & 1)}
     other = "".join(letter.upper() if at in chosen else letter for at, letter in enumerate(name))
     return os.path.join(directory, other)
 
