@@ -27,6 +27,8 @@ B = TypeVar("B")
 _CHUNK = 64
 # Items taken ahead for each thread, so that it has work while a slow item is waited for.
 _AHEAD = 2
+# How often an end that signals cut short is begun anew.
+_AGAIN = 5
 # Bytes of files that are read ahead. One value of each batch is decoded at a time beside them; how
 # large that is, its class decides.
 IN_FLIGHT = 24 << 20
@@ -189,9 +191,9 @@ def _in_threads(
             yield value  # type: ignore[misc]
     finally:
         try:
-            _end(ended, tasks, pool)
+            _end(ended, tasks, pool, _AGAIN)
         finally:
-            _end(ended, tasks, pool)  # again, as a signal may have cut the first one short
+            _end(ended, tasks, pool, _AGAIN)
         if isinstance(coming, Generator):
             coming.close()
 
@@ -221,10 +223,24 @@ def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) ->
 
 
 def _end(
-    ended: list[bool], tasks: SimpleQueue[tuple[int, A] | None], pool: list[threading.Thread]
+    ended: list[bool],
+    tasks: SimpleQueue[tuple[int, A] | None],
+    pool: list[threading.Thread],
+    again: int,
 ) -> None:
     """Drop what hasn't begun, and wait until all threads have ended. An exception that a signal
-    raises meanwhile goes on afterwards."""
+    raises meanwhile goes on afterwards. Done ``again`` so many times, as signals may cut each one
+    short: what a thread wrote later could replace what the program has put since."""
+    try:
+        if again:
+            _end(ended, tasks, pool, again - 1)
+    finally:
+        _end_once(ended, tasks, pool)
+
+
+def _end_once(
+    ended: list[bool], tasks: SimpleQueue[tuple[int, A] | None], pool: list[threading.Thread]
+) -> None:
     late: BaseException | None = None
     ended.append(True)
     tasks.put(None)

@@ -963,7 +963,9 @@ def test_two_signals_in_an_update_leave_nothing_that_writes(opened, interrupts, 
     assert dict(d) == dict(opened(workers=1))
 
 
-def test_a_signal_while_threads_are_told_to_end(opened, monkeypatch):
+@pytest.mark.parametrize("times", [1, 2, 5])
+def test_signals_while_threads_are_told_to_end(opened, monkeypatch, times):
+    """A thread that nobody told would wait for ever, or write what the call had begun with."""
     parallel = importlib.import_module("nfsdict.parallel")
     monkeypatch.setattr(parallel, "_WAITED", -1.0)
     cut = []
@@ -974,7 +976,7 @@ def test_a_signal_while_threads_are_told_to_end(opened, monkeypatch):
             self.get, self._put = queue.get, queue.put
 
         def put(self, item):
-            if item is None and not cut:
+            if item is None and len(cut) < times:
                 cut.append(item)
                 raise Interrupted
             self._put(item)
