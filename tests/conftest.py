@@ -27,18 +27,23 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("nfsdict")
 
 
+ONCE = {"integrations", "coordination"}
+ONCE_NAMED = ("test_cli", "test_prune", "test_transfer", "test_migrate")
+
 # Asked before a test sets the variable.
 BOTH = expects_extension()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """The command, and what other packages do with a dictionary, over one core: they use methods
-    that all other tests try over both."""
+    """What uses a dictionary by methods that other tests try over both cores, over one: the
+    command, other packages, what hosts compute once (PyPy has that over the pure core), and work on
+    whole stores.
+    """
     if not BOTH or FACTOR > 1:
         return
     kept, left = [], []
     for item in items:
-        once = item.path.name.startswith("test_cli") or item.path.parent.name == "integrations"
+        once = item.path.parent.name in ONCE or item.path.name.startswith(ONCE_NAMED)
         core = getattr(item, "callspec", None) and item.callspec.params.get("nfsdict")
         (left if once and core == "pure" else kept).append(item)
     if left:
