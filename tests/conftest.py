@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 from nfsdict.backend import VARIABLE, expects_extension
-from support import aging
+from support import aging, cores
 from support.proof import FACTOR
 
 pytest_plugins = ["lab.plugin"]
@@ -27,28 +27,24 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("nfsdict")
 
 
-ONCE = {"integrations", "coordination"}
-ONCE_NAMED = ("test_cli", "test_prune", "test_transfer", "test_migrate")
-
 # Asked before a test sets the variable.
 BOTH = expects_extension()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--both-cores",
+        action="store_true",
+        help="run every test over both cores, as NFSDICT_PROOF above 1 does; by default most run"
+        " over one",
+    )
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What uses a dictionary by methods that other tests try over both cores, over one: the
-    command, other packages, what hosts compute once (PyPy has that over the pure core), and work on
-    whole stores.
-    """
-    if not BOTH or FACTOR > 1:
-        return
-    kept, left = [], []
-    for item in items:
-        once = item.path.parent.name in ONCE or item.path.name.startswith(ONCE_NAMED)
-        core = getattr(item, "callspec", None) and item.callspec.params.get("nfsdict")
-        (left if once and core == "pure" else kept).append(item)
-    if left:
+    if BOTH and FACTOR == 1 and not config.getoption("--both-cores"):
+        left = cores.of_one_too_many(items)
         config.hook.pytest_deselected(items=left)
-        items[:] = kept
+        items[:] = [item for item in items if item not in left]
 
 
 @pytest.fixture(scope="session", params=["compiled", "pure"] if BOTH else ["pure"])

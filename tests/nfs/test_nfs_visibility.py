@@ -21,6 +21,7 @@ from support.settling import SETTLED
 # How long readers race with a writer, and how long on others than Linux's NFS server.
 SECONDS = float(os.environ.get("NFSDICT_RACE_SECONDS", "10"))
 SHORT_SECONDS = 4 * FACTOR
+CLOCK_REALTIME_COARSE = 5  # of Linux, by which its file systems stamp; ``time`` has no name for it
 
 
 READS: dict[str, Callable] = {
@@ -152,8 +153,12 @@ def test_refresh_sync_and_a_new_dictionary_see_all_that_another_host_did(lab: La
 
 
 def in_one_tick(lab: Lab, shard: str, first: Callable, second: Callable) -> bool:
-    """Do both, and tell whether the server's clock left the shard's times alone in between."""
+    """Do both as a tick begins, and tell whether the server's clock left the shard's times alone in
+    between."""
     directory = lab.server / "store" / shard
+    tick = time.clock_gettime_ns(CLOCK_REALTIME_COARSE)
+    while time.clock_gettime_ns(CLOCK_REALTIME_COARSE) == tick:
+        pass
     first()
     before = directory.stat()
     second()
