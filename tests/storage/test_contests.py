@@ -583,6 +583,30 @@ def test_an_add_that_stood_still_does_not_say_that_it_won(
     assert left_behind(d) == []
 
 
+def test_an_add_that_learns_late_of_its_claim_does_not_say_that_it_won(
+    nfsdict, opened, contests, refused, monkeypatch
+):
+    """The server has made the claim, and its answer takes so long that another one has broken it.
+    That one is about to give its file the name, and so isn't seen."""
+    refused(errno.EPERM)
+    d = opened(lazy=True)
+    claims = d._storage.exclusive._claims
+    create, clock = claims.try_claim, time.monotonic
+    stands = [0]
+
+    def answered_late(path):
+        made = create(path)
+        stands[0] = 31
+        return made
+
+    monkeypatch.setattr(claims, "try_claim", answered_late)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + stands[0])
+    with pytest.raises(nfsdict.UncertainWriteError, match="another one may have created the entry"):
+        d.add("k", "mine")
+    [claim] = left_behind(d)  # the other one's by now, as far as can be known
+    assert "claim" in str(claim)
+
+
 def test_an_add_that_loses_a_claim_leaves_nothing(opened, contests, refused, monkeypatch):
     refused(errno.EPERM)
     d, other = opened(lazy=True), opened(lazy=True)
@@ -595,6 +619,35 @@ def test_an_add_that_loses_a_claim_leaves_nothing(opened, contests, refused, mon
     monkeypatch.setattr(d._storage.values, "prepare", overtaken)
     assert not d.add("k", "mine")
     assert left_behind(d) == [] and opened()["k"] == "theirs"
+
+
+def test_who_stood_still_before_it_breaks_a_claim_leaves_it(
+    opened, contests, files, refused, monkeypatch
+):
+    """Another one has broken it and taken the turn to break, and a third one has claimed since."""
+    d = opened()
+    claims = d._storage.exclusive._claims
+    claim = claim_of(contests, d, "k")
+    later = os.stat(claim).st_ctime_ns + 31 * 10**9
+    monkeypatch.setattr(files.Files, "probe_clock", lambda self: later)
+    clock, old = time.monotonic, claims._old
+    stands = [0]
+    looks = []
+
+    def suspended(path, age):
+        found = old(path, age)
+        looks.append(path)
+        if len(looks) == 2:
+            stands[0] = 31
+        return found
+
+    monkeypatch.setattr(claims, "_old", suspended)
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + stands[0])
+    claims.break_old(str(claim), 30 * 10**9)
+    assert claim.exists() and claim.with_name(f"{claim.name}-breaking").exists()
+    claims.break_old(str(claim), 30 * 10**9)  # the turn that was left there is over
+    claims.break_old(str(claim), 30 * 10**9)
+    assert left_behind(d) == []
 
 
 def test_who_looked_at_a_stale_claim_does_not_break_the_next_one(

@@ -16,6 +16,9 @@ from .passing import TRIES
 
 log = logging.getLogger("nfsdict")
 
+# Seconds within which a claim that is to be broken is removed, or not at all.
+_PROMPT = 15
+
 
 class Claims:
     """Each claim has one holder at a time, among all hosts. Ages in ns, by the server's clock.
@@ -65,21 +68,24 @@ class Claims:
         """Remove the claim if it is older than ``age``, or isn't a regular file.
 
         Only one process at a time checks the age and removes. If two did, the second could remove
-        the claim that a new holder had made after the first removal.
+        the claim that a new holder had made after the first removal. One that stood still for 15 s
+        removes nothing, as another may be at it by then: no caller's ``age`` is below 30 s.
         """
         if not self._old(claim, age):
             return
         log.info("%s: removing this claim, which a crash has left", claim)
         breaking = f"{claim}-breaking"
+        asked = time.monotonic()
         if not self.try_claim(breaking):
             if self._old(breaking, age):
                 self._files.sweep(breaking)  # its maker has crashed
         else:
             try:
-                if self._old(claim, age):
+                if self._old(claim, age) and time.monotonic() - asked < _PROMPT:
                     self._files.sweep(claim)
             finally:
-                self._files.sweep(breaking)
+                if time.monotonic() - asked < _PROMPT:  # else it may be another one's by now
+                    self._files.sweep(breaking)
 
     def _old(self, claim: str, age: int) -> bool:
         # Without revalidation lstat may answer with the attributes of an earlier claim.

@@ -30,6 +30,13 @@ from .passing import PAUSES, TRIES
 from .refusals import NO_LINKS, REFUSED
 from .values import Prepared, ValueFiles
 
+# Imported now: the thread that undoes a ``pop`` could wait for a lock of the import system, which
+# the thread that waits for it may hold.
+try:
+    import ctypes
+except ImportError:  # a Python that was built without libffi
+    ctypes = None  # type: ignore[assignment]
+
 log = logging.getLogger("nfsdict")
 
 # Errors of systems and file systems whose rename takes no flags.
@@ -49,9 +56,8 @@ def rename_exclusively(source: str, target: str) -> None:
     OSError with ENOSYS where the C library has no such call, EINVAL where the file system refuses
     it: NFS does, FAT, SMB and most local ones don't.
     """
-    import ctypes  # takes time to load, and is needed nearly nowhere
-
-    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    library = None if ctypes is None else ctypes.CDLL(None, use_errno=True)
+    call = getattr(library, "renameat2", None)
     if call is None:
         raise failure(errno.ENOSYS, source)
     current = ctypes.c_int(-100)  # AT_FDCWD
@@ -124,8 +130,8 @@ class Exclusive:
         Only one ``add`` wins. But what another process puts under the same key between this look
         and the rename is overwritten. A claim older than ``_CLAIM_SECONDS`` by the server's clock
         counts as left by a crash. If a holder stood still for half of that, as when it was
-        suspended or the server unreachable, another one may have won as well:
-        UncertainWriteError.
+        suspended or the server unreachable, also before it learnt that it has the claim, another
+        one may have won as well: UncertainWriteError.
         """
         prepared = self._values.to_prepare([(hexdigest, data)])
         result: bytes | OSError | None = None
@@ -143,15 +149,15 @@ class Exclusive:
     def _publish_by_claim(self, hexdigest: str, prepared: Prepared) -> bytes | OSError | None:
         path = self._values.path_of(hexdigest)
         claim = claim_path(path)
-        if not self._wait_for_claim(hexdigest, claim):
+        asked = self._wait_for_claim(hexdigest, claim)
+        if asked is None:
             return None
-        begun = time.monotonic()
         try:
             if self._values.look(hexdigest):
                 return None
             [result] = self._values.publish(prepared)
         finally:
-            late = time.monotonic() - begun > _CLAIM_SECONDS / 2
+            late = time.monotonic() - asked > _CLAIM_SECONDS / 2
             if not late:  # else it may be another one's by now, and runs out by itself
                 self._files.sweep(claim)
         if late and isinstance(result, bytes):
@@ -159,18 +165,22 @@ class Exclusive:
             return UncertainWriteError(errno.ETIMEDOUT, told, path)
         return result
 
-    def _wait_for_claim(self, hexdigest: str, claim: str) -> bool:
-        """Whether the claim was made by this call; False if this digest has a file."""
+    def _wait_for_claim(self, hexdigest: str, claim: str) -> float | None:
+        """Make the claim. The moment before the server was asked for it, by ``monotonic``, as the
+        claim may be older than the reply; None if this digest has a file.
+        """
         if not self._files.is_there(os.path.dirname(claim)):
             self._files.make_directory(os.path.dirname(claim))
         pause = 0.001
-        while not self._claims.try_claim(claim):
+        while True:
+            asked = time.monotonic()
+            if self._claims.try_claim(claim):
+                return asked
             if self._values.look(hexdigest):
-                return False
+                return None
             time.sleep(pause)
             pause = min(2 * pause, 0.1)
             self._claims.break_old(claim, _CLAIM_SECONDS * 1_000_000_000)
-        return True
 
     def _rename(self, source: str, target: str) -> None:
         """Rename a file to a name that nobody else uses. FileNotFoundError if another host has done
