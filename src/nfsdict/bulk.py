@@ -24,6 +24,7 @@ from .progress import NO_BAR, Bar, Progress
 from .state import StoreState
 from .storage import Storage
 from .storage.values import Prepared
+from .undoing import insist
 
 log = logging.getLogger("nfsdict")
 
@@ -142,6 +143,11 @@ class Bulk:
         made: list[Prepared] = []
         loaded: list[Loaded] = []
 
+        def discard() -> None:
+            while made:
+                values.discard(made[-1])
+                made.pop()
+
         def prepare(items: Sequence[Item]) -> Prepared:
             prepared = values.to_prepare((item.hexdigest, item.data) for item in items)
             made.append(prepared)  # first: an exception may come as soon as there are files
@@ -181,8 +187,10 @@ class Bulk:
                     failed.update(errors)
                     bar.add(len(part))
         except BaseException:
-            for half in made:
-                values.discard(half)
+            try:
+                insist(discard)
+            finally:
+                insist(discard)
             raise
         if loaded:
             self._keep(load, loaded, began)
@@ -231,6 +239,8 @@ class Bulk:
         failed: dict[str, OSError] = {}
         state = self._state
         generation = state.generation
+        uncertain = [(item.hexdigest, item.key) for item in items]
+        forget = partial(self._forget, uncertain, replaced)
         try:
             outcomes = write(items)
             for (hexdigest, key, value, data, _), (outcome, entry) in zip(items, outcomes):
@@ -242,9 +252,18 @@ class Bulk:
                     failed[key] = outcome
                     replaced.append(state.invalidate_if_uncertain(hexdigest, key, outcome))
         except BaseException:
-            replaced.extend(state.invalidate(item.hexdigest, item.key) for item in items)
+            try:
+                insist(forget)
+            finally:
+                insist(forget)
             raise
         return failed
+
+    def _forget(self, uncertain: list[tuple[str, str]], replaced: list[Any]) -> None:
+        """Invalidate these keys, each of which leaves the list then."""
+        while uncertain:
+            replaced.append(self._state.invalidate(*uncertain[-1]))
+            uncertain.pop()
 
     def remove_all(self) -> dict[str, OSError]:
         """Remove each value file that exists now. Returns the paths that failed, with errors."""
@@ -263,6 +282,8 @@ class Bulk:
         replaced: list[Any] = []  # dropped after all locks are released
         with self._locks.guard, self._locks.shard(shard):
             known = self._state.entries(shard)
+            uncertain = [(hexdigest, entry.key) for hexdigest, entry in known.items()]
+            forget = partial(self._forget, uncertain, replaced)
             try:
                 hexdigests = list(self._storage.shards.list(shard).signatures)
                 outcomes = zip(hexdigests, self._storage.values.remove(hexdigests))
@@ -275,7 +296,9 @@ class Bulk:
                     else:
                         replaced.append(self._state.record_delete(hexdigest, entry.key))
             except BaseException:
-                for hexdigest, entry in known.items():
-                    replaced.append(self._state.invalidate(hexdigest, entry.key))
+                try:
+                    insist(forget)
+                finally:
+                    insist(forget)
                 raise
         return {self._storage.values.path_of(hexdigest): failed[hexdigest] for hexdigest in failed}

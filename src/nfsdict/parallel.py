@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import groupby
 from queue import SimpleQueue
 from typing import Callable, TypeVar
@@ -16,6 +17,7 @@ from typing import Callable, TypeVar
 from .locks import inherit_decoding, of_this_thread, stores_decoding
 from .logs import handed_out, work_for
 from .starting import start_thread
+from .undoing import insist
 
 log = logging.getLogger("nfsdict")
 
@@ -27,8 +29,6 @@ B = TypeVar("B")
 _CHUNK = 64
 # Items taken ahead for each thread, so that it has work while a slow item is waited for.
 _AHEAD = 2
-# How often an end that signals cut short is begun anew.
-_AGAIN = 5
 # Bytes of files that are read ahead. One value of each batch is decoded at a time beside them; how
 # large that is, its class decides.
 IN_FLIGHT = 24 << 20
@@ -155,6 +155,7 @@ def _in_threads(
     done: dict[int, tuple[B | None, BaseException | None]] = {}
     ahead: list[A] = []  # the next item, while there is no room for it
     exhausted = False
+    end = partial(_end, ended, tasks, pool)
     try:
         while True:
             while not exhausted and len(flying) < _AHEAD * threads:
@@ -191,9 +192,9 @@ def _in_threads(
             yield value  # type: ignore[misc]
     finally:
         try:
-            _end(ended, tasks, pool, _AGAIN)
+            insist(end)
         finally:
-            _end(ended, tasks, pool, _AGAIN)
+            insist(end)
         if isinstance(coming, Generator):
             coming.close()
 
@@ -223,24 +224,11 @@ def start(work: Callable[[], None], count: int, pool: list[threading.Thread]) ->
 
 
 def _end(
-    ended: list[bool],
-    tasks: SimpleQueue[tuple[int, A] | None],
-    pool: list[threading.Thread],
-    again: int,
-) -> None:
-    """Drop what hasn't begun, and wait until all threads have ended. An exception that a signal
-    raises meanwhile goes on afterwards. Done ``again`` so many times, as signals may cut each one
-    short: what a thread wrote later could replace what the program has put since."""
-    try:
-        if again:
-            _end(ended, tasks, pool, again - 1)
-    finally:
-        _end_once(ended, tasks, pool)
-
-
-def _end_once(
     ended: list[bool], tasks: SimpleQueue[tuple[int, A] | None], pool: list[threading.Thread]
 ) -> None:
+    """Drop what hasn't begun, and wait until all threads have ended: what one wrote later could
+    replace what the program has put since. An exception that a signal raises meanwhile goes on
+    afterwards."""
     late: BaseException | None = None
     ended.append(True)
     tasks.put(None)

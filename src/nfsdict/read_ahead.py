@@ -40,6 +40,9 @@ _KEPT = 16 << 20
 class _Loop(Iterator[str]):
     """One loop over keys."""
 
+    # Here, as an exception within ``__init__`` doesn't keep ``__del__`` from being called.
+    _packs: PackStack | None = None
+
     def __init__(self, keys: list[str], mine: _Mine, state: StoreState, storage: Storage) -> None:
         self._keys = keys
         self._mine = mine
@@ -51,7 +54,6 @@ class _Loop(Iterator[str]):
         self._next = 0
         self._reading = threading.Lock()
         self._looked_up = 0
-        self._packs: PackStack | None = None
         self._stamps: dict[str, Stamp] | None = None
         self._told = 0.0
         # Of the shards that the loop has come to: bytes in the packs, values that weren't looked up

@@ -58,6 +58,8 @@ class Hold:
         self.name = name
         self.ended = False
         """whether it was given up; its files may still be there then"""
+        self.watched = False
+        """whether a thread renews it, or removes its files"""
         self.owner: Callable[[], object] | None = None
         """tells who refers to it, if that is known: None if nobody does any more"""
         self._files = files
@@ -178,6 +180,13 @@ class Renewer:
                 )
                 with suppress(RuntimeError):
                     start_thread(self._thread)
+        hold.watched = True
+
+    def give_up(self, hold: Hold) -> None:
+        """Have the thread remove the files of a hold that it may not know."""
+        hold.ended = True
+        if not hold.watched:
+            self.watch(hold)
 
     def end(self, hold: Hold) -> None:
         """Have the thread remove the files of a hold that it watches. Takes no lock, so that a

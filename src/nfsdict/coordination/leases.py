@@ -33,6 +33,7 @@ import weakref
 from collections.abc import Generator, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Callable
 
 from ..arguments import checked_seconds, deadline
@@ -41,6 +42,7 @@ from ..errors import LeaseLostError
 from ..layout import LeaseName, random_name
 from ..storage import Storage
 from ..storage.processes import host_name, this_process
+from ..undoing import insist
 from .holding import Hold, Renewer
 from .lease_watch import Watch, is_dead
 from .turns import Turn
@@ -251,6 +253,7 @@ class Leases:
         )
         content = {"key": key, "host": host_name(), "process": name.process}
         hold = Hold(self._files, name)
+        give_up = partial(self._renewer.give_up, hold)
         try:
             self._files.create(name, json.dumps(content).encode())
             alone = _is_alone(name, watch) and hold.held
@@ -266,8 +269,10 @@ class Leases:
                 return lease
             hold.release()
         except BaseException:
-            hold.ended = True
-            self._renewer.watch(hold)
+            try:
+                insist(give_up)
+            finally:
+                insist(give_up)
             raise
         # Since the watch looked before, another one held it and died, or failed in its attempt.
         return self._contend(key, duration, watch) if missed else None

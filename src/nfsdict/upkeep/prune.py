@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 import time
 from collections.abc import Iterator
 from contextlib import closing, suppress
@@ -24,6 +25,7 @@ from ..progress import Progress
 from ..state import StoreState
 from ..storage import Storage
 from ..storage.clock import ServerClock
+from ..storage.processes import host_name
 from ..storage.removal import Fate, Fates
 from .limits import Limits, PruneReport
 from .oldest import Amount, Histogram, first_rank, rank, time_of
@@ -149,8 +151,11 @@ class Prune:
                 raise
             except OSError as error:
                 raise _without_leases(error) from error
-        by = f": process {who[0].process} on {who[0].host}" if who else ""
-        text = f"another process prunes this store{by}"
+        text = "another process prunes this store"
+        if who:
+            if (who[0].host, who[0].process) == (host_name(), os.getpid()):
+                text = "another call of this process prunes this store, or was just interrupted"
+            text += f": process {who[0].process} on {who[0].host}"
         raise OSError(errno.EBUSY, text, self._storage.directory)
 
     def _prune(self, lease: Lease | None) -> None:
