@@ -240,7 +240,7 @@ class Bulk:
         state = self._state
         generation = state.generation
         uncertain = [(item.hexdigest, item.key) for item in items]
-        forget = partial(self._forget, uncertain, replaced)
+        forget = partial(state.invalidate_all, uncertain, replaced)
         try:
             outcomes = write(items)
             for (hexdigest, key, value, data, _), (outcome, entry) in zip(items, outcomes):
@@ -258,12 +258,6 @@ class Bulk:
                 insist(forget)
             raise
         return failed
-
-    def _forget(self, uncertain: list[tuple[str, str]], replaced: list[Any]) -> None:
-        """Invalidate these keys, each of which leaves the list then."""
-        while uncertain:
-            replaced.append(self._state.invalidate(*uncertain[-1]))
-            uncertain.pop()
 
     def remove_all(self) -> dict[str, OSError]:
         """Remove each value file that exists now. Returns the paths that failed, with errors."""
@@ -283,7 +277,7 @@ class Bulk:
         with self._locks.guard, self._locks.shard(shard):
             known = self._state.entries(shard)
             uncertain = [(hexdigest, entry.key) for hexdigest, entry in known.items()]
-            forget = partial(self._forget, uncertain, replaced)
+            forget = partial(self._state.invalidate_all, uncertain, replaced)
             try:
                 hexdigests = list(self._storage.shards.list(shard).signatures)
                 outcomes = zip(hexdigests, self._storage.values.remove(hexdigests))

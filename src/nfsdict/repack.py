@@ -135,16 +135,16 @@ class Repack:
                     total = PackReport(*map(sum, zip(total, one.report())))
                     with guard:
                         update.add_shard(one.shard, one.values)
+            with guard:
+                if update.changes:
+                    done = update.commit()
+                else:
+                    done = not packs.empty or not len(index)
+                    update.roll_back()
         except BaseException:
             with guard:
                 update.roll_back()
             raise
-        with guard:
-            if update.changes:
-                done = update.commit()
-            else:
-                done = not packs.empty or not len(index)
-                update.roll_back()
         return total if done and packs.compact() else None
 
     def _loose(self, index: Index, packs: PackStack, shard: str) -> Loose:

@@ -226,6 +226,13 @@ class StoreState:
             self._in_flight.overtake(key)
         return replaced
 
+    def invalidate_all(self, uncertain: list[tuple[str, str]], replaced: list[Any]) -> None:
+        """Invalidate these digests and keys, each of which leaves the list then; see ``undoing``.
+        ``replaced`` gets the values replaced."""
+        while uncertain:
+            replaced.append(self.invalidate(*uncertain[-1]))
+            uncertain.pop()
+
     def invalidate_if_uncertain(self, hexdigest: str, key: str, error: BaseException) -> Any:
         """As ``invalidate``, unless this error of a write means that nothing has changed."""
         if isinstance(error, OSError) and not isinstance(error, UncertainWriteError):

@@ -14,6 +14,8 @@ import time
 
 import pytest
 
+from support.aging import age
+
 
 class Interrupted(BaseException):
     """As KeyboardInterrupt, which pytest would take for the user's."""
@@ -90,6 +92,50 @@ def test_an_interrupted_load_leaves_no_temporary_files(opened, monkeypatch, numb
     assert list(d.path.glob("??/.nfsdict-*")) == []
     d.update(pairs)
     assert dict(opened()) == pairs
+
+
+@pytest.mark.parametrize("numbers", AT, ids=str)
+def test_an_interrupted_prune_forgets_what_it_may_have_removed(opened, monkeypatch, numbers):
+    d = opened(workers=1)
+    d.update({f"key {number}": 0 for number in range(2000)})
+    state, removal = d._state, d._storage.removal
+    with monkeypatch.context() as patch:
+        removed = Bursts(removal.remove_unchanged, [3], after=True)
+        patch.setattr(removal, "remove_unchanged", removed)
+        patch.setattr(state, "invalidate", Bursts(state.invalidate, numbers))
+        with pytest.raises(Interrupted):
+            d.prune(max_items=0)
+    there = dict(opened())
+    assert 0 < len(there) < 2000
+    assert {key: d[key] for key in list(d) if d.get(key) is not None} == there
+
+
+@pytest.mark.parametrize("numbers", [[], [1], [1, 2, 3], [100, 150]], ids=str)
+def test_after_an_interrupted_refresh_the_index_says_what_the_files_say(
+    opened, tmp_path, monkeypatch, numbers
+):
+    """What it was about to tell is told later, with what has changed since in the same shards."""
+    d = opened(workers=1)
+    d.update({f"key {number}": 0 for number in range(1000)})
+    age(tmp_path)
+    d.pack()
+    d.update({f"key {number}": 1 for number in range(500, 1500)})
+    age(tmp_path)
+    packs, index = d._writer._packs, d._state.index
+    with monkeypatch.context() as patch:
+        patch.setattr(packs, "append", Bursts(packs.append, [1]))
+        patch.setattr(index, "rollback", Bursts(index.rollback, numbers))
+        with pytest.raises(Interrupted):
+            d.refresh()
+    d.update({f"late {number}": 2 for number in range(1000)})
+    age(tmp_path)
+    d.refresh()
+    d.close()
+    assert dict(opened(lazy=False)) == {
+        **{f"key {number}": 0 for number in range(500)},
+        **{f"key {number}": 1 for number in range(500, 1500)},
+        **{f"late {number}": 2 for number in range(1000)},
+    }
 
 
 @pytest.mark.parametrize("step", ["create", "look"])

@@ -138,7 +138,7 @@ def content(index, name=SHARD):
 
 def said(index, name=SHARD, values=None):
     """What it has to say of a shard: (stamp, {key: signature or None}), or None."""
-    outcome = index.begin_update(name, values or {})
+    outcome = index.begin_update(name, values or {}, [])
     if outcome is None:
         return None
     keys = [statement.key for statement in outcome.records]
@@ -466,7 +466,7 @@ def test_what_was_said_and_got_lost_is_said_again(loaded, IndexEntry):
     index = loaded((1, {A: OLD}))
     index.replace(SHARD, both(2), {digest(B): IndexEntry(B, OLD, None)}, MOMENT)
     assert index.changes() == 3  # two keys, and the stamp
-    outcome = index.begin_update(SHARD, {})
+    outcome = index.begin_update(SHARD, {}, [])
     assert index.changes() == 0
     index.note_written(digest(C), IndexEntry(C, OLD, 1))
     index.rollback(outcome)
@@ -478,7 +478,7 @@ def test_a_lost_stamp_alone(loaded, IndexEntry):
     index = loaded((1, {A: OLD}))
     index.replace(SHARD, both(2), {digest(A): IndexEntry(A, OLD, None)}, MOMENT)
     assert index.changes() == 1
-    outcome = index.begin_update(SHARD, {})
+    outcome = index.begin_update(SHARD, {}, [])
     assert (outcome.stamp, outcome.records, outcome.keys) == (both(2), [], set())
     assert index.changes() == 0
     index.rollback(outcome)
@@ -507,7 +507,7 @@ def test_values_are_given_to_those_that_are_proven(Index, IndexEntry):
     }
     index.replace(SHARD, both(LONG_AGO), entries, MOMENT)
     values = {A: (b"a", OLD), B: (b"b", FRESH), C: (b"c", OLD), STRANGER: (b"s", OLD)}
-    outcome = index.begin_update(SHARD, packed(values))
+    outcome = index.begin_update(SHARD, packed(values), [])
     told = {key: (signature, value) for key, signature, value in outcome.records}
     assert told == {A: (OLD, b"a"), B: (UNKNOWN, None), C: (OTHER, None)}
 
@@ -515,7 +515,7 @@ def test_values_are_given_to_those_that_are_proven(Index, IndexEntry):
 def test_a_key_that_is_gone_takes_no_value(loaded):
     index = loaded((1, {A: OLD}))
     index.note_gone(digest(A), A)
-    [statement] = index.begin_update(SHARD, packed({A: (b"a", OLD)})).records
+    [statement] = index.begin_update(SHARD, packed({A: (b"a", OLD)}), []).records
     assert statement == (A, None, None)
 
 
@@ -524,7 +524,7 @@ def test_values_that_were_read_are_said_once_more(loaded):
     index = loaded((LONG_AGO, {A: OLD, B: OLD}))
     index.mark_dirty(SHARD, {A: b"a"})
     assert index.changes() == 1
-    outcome = index.begin_update(SHARD, packed({A: (b"a", OLD)}))
+    outcome = index.begin_update(SHARD, packed({A: (b"a", OLD)}), [])
     assert (outcome.stamp, outcome.records) == (both(LONG_AGO), [(A, OLD, b"a")])
     assert said(index) is None
 
@@ -611,14 +611,14 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
 
     def begin_update():
         count = index.changes()
-        outcome = index.begin_update(SHARD, {})
+        outcome = index.begin_update(SHARD, {}, [])
         if outcome is None:
             assert count == 0
             return
         assert count in (len(outcome.keys), len(outcome.keys) + 1)
         entries = {statement.key: statement.signature for statement in outcome.records}
         packs.append(layer(PackShard, one(outcome.stamp), entries))
-        assert index.changes() == 0 and index.begin_update(SHARD, {}) is None
+        assert index.changes() == 0 and index.begin_update(SHARD, {}, []) is None
 
     def reopened():
         other = module.Index()
@@ -665,7 +665,7 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
         elif step == "mark_dirty" and index.shard(SHARD).find(name, key):
             index.mark_dirty(SHARD, [key])
         elif step == "lose":
-            outcome = index.begin_update(SHARD, {})
+            outcome = index.begin_update(SHARD, {}, [])
             if outcome is not None:
                 index.rollback(outcome)
         elif step == "begin_update":
@@ -679,5 +679,5 @@ def test_what_is_said_makes_up_what_is_known(nfsdict, steps):
     # And comparing finds nothing more to say but what isn't proven.
     unproven = {key for key, signature in content(index)[1].items() if signature == UNKNOWN}
     index.recompute_dirty(SHARD, packs)
-    outcome = index.begin_update(SHARD, {})
+    outcome = index.begin_update(SHARD, {}, [])
     assert (outcome.keys if outcome else set()) == unproven

@@ -177,12 +177,14 @@ class Index:
         """Have the next pack record these keys: their values were read and no pack has them."""
         self._shards[shard].dirty_keys.update(keys)
 
-    def begin_update(self, shard: str, values: dict[str, Packed]) -> ShardUpdate | None:
+    def begin_update(
+        self, shard: str, values: dict[str, Packed], begun: list[ShardUpdate]
+    ) -> ShardUpdate | None:
         """What a new pack has to record of this shard; None if nothing.
 
         ``values``: by key, what was read of files. One is left out if the file is another one by
         now, as a later scan has found. From here on the pack counts as written: the caller calls
-        ``rollback`` if it wasn't.
+        ``rollback`` if it wasn't. ``begun`` gets the update before: an exception may come at once.
         """
         shard_index = self._shards[shard]
         if not shard_index.dirty_keys and shard_index.stamp == shard_index.persisted_stamp:
@@ -207,6 +209,7 @@ class Index:
         update = ShardUpdate(
             shard, shard_index.stamp, records, shard_index.dirty_keys, shard_index.persisted_stamp
         )
+        begun.append(update)
         shard_index.dirty_keys, shard_index.persisted_stamp = set(), shard_index.stamp
         return update
 
@@ -231,7 +234,7 @@ class Index:
         shard_index.dirty_keys.update(said)
 
     def rollback(self, update: ShardUpdate) -> None:
-        """Undo ``begin_update``: the update didn't get to disk."""
+        """Undo ``begin_update``: the update didn't get to disk. Doing it again changes nothing."""
         shard_index = self._shards[update.shard]
         shard_index.dirty_keys |= update.keys
         shard_index.persisted_stamp = update.persisted_stamp

@@ -17,6 +17,7 @@ from ..layout import NO_STAMP, SHARDS
 from ..locks import Locks
 from ..logs import emit
 from ..storage.index_files import IndexFiles
+from ..undoing import insist
 from .memory import Index, ShardUpdate
 from .pack import Packed
 from .stack import PackStack, until_unclaimed
@@ -52,10 +53,9 @@ class IndexUpdate:
         if self._writer is None:
             return
         with self._locks.state:
-            update = self._index.begin_update(shard, values)
+            update = self._index.begin_update(shard, values, self._begun)
         if update is None:
             return
-        self._begun.append(update)
         self.changes += len(update.keys) + (update.stamp not in (NO_STAMP, update.persisted_stamp))
         try:
             self._writer.write_shard(shard, update.stamp, update.records)
@@ -85,14 +85,24 @@ class IndexUpdate:
         return done
 
     def roll_back(self) -> None:
-        """Remove the new pack, and note again that its changes aren't on disk."""
+        """Remove the new pack, and note again that its changes aren't on disk.
+
+        What isn't noted would be missing from later packs, which yet have the shard's new stamp:
+        openings would take what older packs say for true.
+        """
+        try:
+            insist(self._roll_back)
+        finally:
+            insist(self._roll_back)
+
+    def _roll_back(self) -> None:
         if self._writer is not None:
             self._writer.abandon()
             self._writer = None
         with self._locks.state:
-            for update in self._begun:
-                self._index.rollback(update)
-        self._begun = []
+            while self._begun:
+                self._index.rollback(self._begun[-1])
+                self._begun.pop()
 
 
 class IndexWriter:

@@ -27,6 +27,7 @@ from ..storage import Storage
 from ..storage.clock import ServerClock
 from ..storage.processes import host_name
 from ..storage.removal import Fate, Fates
+from ..undoing import insist
 from .limits import Limits, PruneReport
 from .oldest import Amount, Histogram, first_rank, rank, time_of
 from .prefixed import Prefixed
@@ -354,6 +355,7 @@ class Prune:
                 fates[name] = Fate.REPLACED if name in now else Fate.GONE
             keys = self._state.names(shard)
             known = {name: keys[name] for name in same if name in keys}
+            forget = partial(self._state.invalidate_all, list(known.items()), replaced)
             try:
                 self._storage.removal.remove_unchanged(shard, same, fates)
                 for name, key in known.items():
@@ -362,7 +364,10 @@ class Prune:
                     elif isinstance(fates.get(name), OSError):
                         replaced.append(self._state.invalidate(name, key))
             except BaseException:
-                replaced.extend(self._state.invalidate(name, key) for name, key in known.items())
+                try:
+                    insist(forget)
+                finally:
+                    insist(forget)
                 raise
 
 
