@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from typing import NamedTuple
 
@@ -12,7 +13,7 @@ from .index.memory import RACY_WINDOW_NS, Index
 from .index.pack import Packed
 from .index.shard import IndexEntry
 from .index.stack import PackStack, until_unclaimed
-from .index.writer import IndexUpdate, IndexWriter
+from .index.writer import IndexWriter
 from .layout import SHARDS
 from .loads import Loads
 from .parallel import in_parallel
@@ -88,8 +89,10 @@ class Repack:
         return report
 
     def _attempt(self) -> tuple[PackStack, PackReport] | None:
-        """The new stack and the report; None if another process is writing the index. OSError if
-        the index can't be read."""
+        """The new stack and the report; None if another process, or thread, is writing the index.
+        OSError if the index can't be read, or the pack can't be written."""
+        if self._writer.busy:
+            return None
         packs = PackStack(self._files)
         packs.load_manifest()
         if packs.unreadable is not None:
@@ -106,7 +109,9 @@ class Repack:
         with guard, self._locks.state:
             for shard in SHARDS:
                 index.recompute_dirty(shard, packs.shards(shard))
-        update = IndexUpdate(index, self._locks, packs, writes=True)
+        update = self._writer.begin(packs, writes=True)
+        if not update.open:
+            return None
         total = PackReport(0, 0, 0)
         try:
             shards = in_parallel(
@@ -145,6 +150,8 @@ class Repack:
             with guard:
                 update.roll_back()
             raise
+        if update.failure is not None and update.failure.errno != errno.EBUSY:
+            raise update.failure
         return total if done and packs.compact() else None
 
     def _loose(self, index: Index, packs: PackStack, shard: str) -> Loose:

@@ -40,9 +40,21 @@ class IndexUpdate:
         self._locks = locks
         self._packs = packs
         self._writer = packs.writer() if writes else None
-        self._begun: list[ShardUpdate] = []
+        self.begun: list[ShardUpdate] = []
+        """of which the index counts as written: it is committed, or noted again as it was"""
         self.changes = 0
         """keys and stamps that the packs on disk don't have yet"""
+        self.failure: OSError | None = None
+        """why the pack couldn't be written"""
+
+    @property
+    def open(self) -> bool:
+        """Whether it can still be committed."""
+        return self._writer is not None
+
+    def give_way(self) -> None:
+        """Write nothing. Nothing was begun yet."""
+        self._writer = None
 
     def add_shard(self, shard: str, values: dict[str, Packed]) -> None:
         """Add what the packs on disk don't have of this shard. Shards come in ascending order.
@@ -53,7 +65,7 @@ class IndexUpdate:
         if self._writer is None:
             return
         with self._locks.state:
-            update = self._index.begin_update(shard, values, self._begun)
+            update = self._index.begin_update(shard, values, self.begun)
         if update is None:
             return
         self.changes += len(update.keys) + (update.stamp not in (NO_STAMP, update.persisted_stamp))
@@ -61,6 +73,7 @@ class IndexUpdate:
             self._writer.write_shard(shard, update.stamp, update.records)
         except OSError as error:
             log.info("index not written: %s", error)
+            self.failure = error
             self.roll_back()
 
     def commit(self) -> bool:
@@ -79,7 +92,8 @@ class IndexUpdate:
             if mine:
                 self._locks.index.release()
             if done:
-                self._begun, self._writer = [], None
+                self.begun.clear()
+                self._writer = None
             else:
                 self.roll_back()
         return done
@@ -100,9 +114,9 @@ class IndexUpdate:
             self._writer.abandon()
             self._writer = None
         with self._locks.state:
-            while self._begun:
-                self._index.rollback(self._begun[-1])
-                self._begun.pop()
+            while self.begun:
+                self._index.rollback(self.begun[-1])
+                self.begun.pop()
 
 
 class IndexWriter:
@@ -120,10 +134,16 @@ class IndexWriter:
         self._packs = PackStack(files)
         self._loaded = False
         self._keys_changed = False
+        # The last update that wasn't told to give way, if it lives, and what it has begun.
+        self._update: weakref.ref[IndexUpdate] | None = None
+        self._begun: list[ShardUpdate] = []
+        # Whether one had to give way that would have been written although it is little.
+        self._owed = False
         _all.add(self)
 
     def _forked(self) -> None:
         self._writes = False  # the parent writes it
+        self._update = None  # that of another thread never ends here
         self._keys_changed = False  # this process hasn't changed any
 
     # --- reading -------------------------------------------------------------------------------
@@ -156,6 +176,31 @@ class IndexWriter:
 
     # --- writing -------------------------------------------------------------------------------
 
+    def begin(self, packs: PackStack, writes: bool) -> IndexUpdate:
+        """A new update of these packs. It isn't ``open`` while another one is, of a scan in another
+        thread: then its changes are told by a later one.
+
+        Of two at once the one that begins a shard later has its newer stamp, and not what the other
+        one has begun. If that ended first, or never, openings would take what the packs say for
+        true. No thread waits for the other's end: user code may run before that.
+        """
+        update = IndexUpdate(self._index, self._locks, packs, writes)
+        with self._locks.guard, self._locks.state:
+            if self.busy:
+                update.give_way()
+            else:
+                # One that exceptions have ended before it was rolled back is rolled back now.
+                for one in self._begun:
+                    self._index.rollback(one)
+                self._update, self._begun = weakref.ref(update), update.begun
+        return update
+
+    @property
+    def busy(self) -> bool:
+        """Whether an update is open."""
+        update = None if self._update is None else self._update()
+        return update is not None and update.open
+
     @contextmanager
     def updating(self, even_little: bool = False) -> Iterator[IndexUpdate]:
         """An update that is committed at the end of the block, if that pays; else rolled back.
@@ -163,7 +208,8 @@ class IndexWriter:
         ``even_little``: also if it doesn't pay. Errors in writing are logged, not raised.
         """
         guard = self._locks.guard
-        update = IndexUpdate(self._index, self._locks, self._packs, self._writes)
+        update = self.begin(self._packs, self._writes)
+        self._owed |= even_little and not update.open
         try:
             yield update
         except BaseException:
@@ -178,6 +224,16 @@ class IndexWriter:
                     log.info("index not written: %s", error)
             else:
                 update.roll_back()
+        if self._owed and not self.busy:
+            self._owed = False
+            self._write_all()
+
+    def _write_all(self) -> None:
+        """Write all changes of the index to disk."""
+        with self.updating(even_little=True) as update:
+            for shard in SHARDS:
+                with self._locks.guard:
+                    update.add_shard(shard, {})
 
     def _pays(self, changes: int) -> bool:
         return self._packs.empty or changes >= _PAYS
@@ -198,14 +254,10 @@ class IndexWriter:
             self._keys_changed = False
         if not (self._writes and self._index.listed) or self._locks.interrupted:
             return
-        guard = self._locks.guard
-        with guard, self._locks.state:
+        with self._locks.guard, self._locks.state:
             changes = self._index.changes()
         if changes and self._pays(changes):
-            with self.updating() as update:
-                for shard in SHARDS:
-                    with guard:
-                        update.add_shard(shard, {})
+            self._write_all()
 
     def adopt(self, packs: PackStack) -> None:
         """Use this stack from now on. The caller has just written it."""
