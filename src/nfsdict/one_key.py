@@ -8,6 +8,7 @@ are released: dropping the last reference may run its ``__del__``, which could w
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from .content import Content
@@ -20,6 +21,7 @@ from .interrupting import Interrupting
 from .read_ahead import ReadAhead
 from .state import StoreState
 from .storage import Storage
+from .undoing import insist
 
 
 class OneKey:
@@ -132,16 +134,20 @@ class OneKey:
         if guard.locked():
             return self._interrupting.remove(hexdigest, key)
         self._writer.invalidate_legacy_index()
-        replaced = None
+        replaced: list[Any] = []
+        forget = partial(self._state.invalidate_all, [(hexdigest, key)], replaced)
         with guard, self._locks.shard(hexdigest):
             known = self._state.knows(key)
             try:
                 [outcome] = self._values.remove([hexdigest])
                 if isinstance(outcome, OSError):
                     raise outcome
-                replaced = self._state.record_delete(hexdigest, key)
+                replaced.append(self._state.record_delete(hexdigest, key))
             except BaseException:
-                replaced = replaced, self._state.invalidate(hexdigest, key)
+                try:
+                    insist(forget)
+                finally:
+                    insist(forget)
                 raise
         del replaced
         return outcome or known

@@ -94,6 +94,19 @@ def test_an_interrupted_load_leaves_no_temporary_files(opened, monkeypatch, numb
     assert dict(opened()) == pairs
 
 
+@pytest.mark.parametrize("numbers", [[1], [1, 2, 3]], ids=str)
+def test_an_interrupted_removal_forgets_the_value(opened, monkeypatch, numbers):
+    d = opened(workers=1)
+    d["key"] = "value"
+    values, state = d._storage.values, d._state
+    with monkeypatch.context() as patch:
+        patch.setattr(values, "remove", Bursts(values.remove, [1], after=True))
+        patch.setattr(state, "invalidate", Bursts(state.invalidate, numbers))
+        with pytest.raises(Interrupted):
+            del d["key"]
+    assert d.get("key") is None
+
+
 @pytest.mark.parametrize("numbers", AT, ids=str)
 def test_an_interrupted_prune_forgets_what_it_may_have_removed(opened, monkeypatch, numbers):
     d = opened(workers=1)

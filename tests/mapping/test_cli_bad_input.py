@@ -436,6 +436,41 @@ def counting(stop=None):
         gc.enable()
 
 
+DEEP = 5_000  # lists in lists
+
+
+@pytest.mark.parametrize(
+    "arguments", ["get STORE deep", "get --json STORE deep", "set --json STORE k [", "import - NEW"]
+)
+def test_what_is_nested_too_deeply(nfsdict, store, tmp_path, monkeypatch, capfd, arguments):
+    main = importlib.import_module("nfsdict.cli").main
+    nested = "[" * DEEP + "]" * DEEP
+    digest = hashlib.sha256(b"deep").hexdigest()
+    value = store / digest[:2] / f"{digest}.pkl"
+    value.parent.mkdir(exist_ok=True)
+    begin, end = pickle.dumps(("deep", 0), 0).split(b"I0\n")
+    value.write_bytes(begin + b"(" * DEEP + b"l" * DEEP + end)
+    lines = tmp_path / "lines"
+    lines.write_text(f'{{"key": "k", "value": {nested}}}\n')
+    words = {"STORE": store.name, "NEW": "new", "[": nested}
+    command = [words.get(word, word) for word in arguments.split()]
+    if command[0] == "import":
+        command[1:2] = ["--jsonl", str(lines)]
+    assert main([*command[:1], "--base-dir", str(store.parent), *command[1:]]) == 2
+    told = capfd.readouterr().err
+    assert told.startswith("nfsdict: ") and told.count("\n") == 1 and "recursion" in told
+
+
+@pytest.mark.parametrize("arguments", ["set STORE k -", "import - NEW"])
+def test_a_closed_standard_input(nfsdict, store, monkeypatch, capfd, arguments):
+    main = importlib.import_module("nfsdict.cli").main
+    monkeypatch.setattr(sys, "stdin", None)
+    words = {"STORE": store.name, "NEW": "new"}
+    command = [words.get(word, word) for word in arguments.split()]
+    assert main([*command[:1], "--base-dir", str(store.parent), *command[1:]]) == 2
+    assert "standard input is closed" in capfd.readouterr().err
+
+
 def test_the_owner_who_is_named_is_the_one_who_can_help(nfsdict, disk, store, monkeypatch, capfd):
     """Of the directory, where a file can't be made, or replaced; of the file, where it can't be
     read. Also of a path below the current directory."""

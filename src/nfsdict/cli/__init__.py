@@ -29,6 +29,9 @@ from .telling import options as telling_options
 
 ASKED = "_ARGCOMPLETE"  # set in the environment when a shell asks for completions
 
+# Too deeply nested values are RecursionErrors.
+_TOLD = OSError, NfsDictError, UntrustedPickleWarning, ValueError, TypeError, RecursionError
+
 EPILOG = """\
 exit status:
   0  done
@@ -69,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 128 + 13
         except KeyboardInterrupt:
             return 128 + 2
-        except (OSError, NfsDictError, UntrustedPickleWarning, ValueError, TypeError) as error:
+        except _TOLD as error:
             return telling.error(error)
         finally:
             finish_output()

@@ -161,7 +161,8 @@ def _do(task: Task[Any], arguments: argparse.Namespace) -> bool:
                 _run([*arguments.argv, task.key], value, check=task.lease.check)
             except OSError as error:
                 sys.exit(complain(error))
-    except (TypeError, ValueError) as error:  # a value that is no JSON, a key with a NUL
+    # A value that is no JSON, or too deeply nested for it; a key with a NUL.
+    except (TypeError, ValueError, RecursionError) as error:
         complain(f"{task.key!r}: {error}")
         return False
     except subprocess.CalledProcessError as error:

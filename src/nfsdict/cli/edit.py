@@ -166,7 +166,7 @@ def _edited(draft: Path, form: _Form) -> bytes:
             form.loads(text)
             return text
         except ValueError as error:
-            if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            if sys.stdin is None or not (sys.stdin.isatty() and sys.stderr.isatty()):
                 raise
             complain(f"{error}. Edit again? [Y/n]")
             if sys.stdin.readline().lower() not in ("\n", "y\n", "yes\n"):

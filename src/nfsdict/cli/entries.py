@@ -14,6 +14,7 @@ from .. import BatchError, CorruptValueError, NfsDict, NfsDictError
 from ..errors import described
 from ..parallel import in_parallel
 from .advice import NoSuchKeyError
+from .files import standard_input
 from .output import DONE, NO, complain, emit, emit_json, encode
 from .stores import chosen, kind_of, reading, writing
 
@@ -93,7 +94,7 @@ def value_of(store: NfsDict[Any], key: str) -> Any:
 
 def set_value(arguments: argparse.Namespace) -> int:
     serializer = chosen(arguments)
-    data = os.fsencode(arguments.value) if arguments.value != "-" else sys.stdin.buffer.read()
+    data = os.fsencode(arguments.value) if arguments.value != "-" else standard_input().read()
     if arguments.json:
         value = json.loads(data, parse_constant=no_json)
     else:

@@ -1,14 +1,23 @@
-"""Files that a command writes outside of stores."""
+"""Files that a command reads and writes outside of stores."""
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import IO
 
 from ..errors import failure
 from ..layout import temporary_name
+
+
+def standard_input() -> IO[bytes]:
+    """OSError where it is closed."""
+    if sys.stdin is None:
+        raise OSError(errno.EBADF, "standard input is closed")
+    return sys.stdin.buffer
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from .. import ExportReport, NfsDict, NfsDictError, TransferReport
 from ..serializers import KNOWN, AnySerializer
 from ..storage.shards import remove_empty
 from ..upkeep.migrate import KINDS, Foreign
-from .files import whole_file
+from .files import standard_input, whole_file
 from .output import DONE, NO, complain, show
 from .signals import end_on_signals
 from .stores import (
@@ -199,7 +199,7 @@ def _taken(
 @contextmanager
 def _opened(path: str) -> Iterator[IO[bytes]]:
     if path == "-":
-        yield sys.stdin.buffer
+        yield standard_input()
     else:
         with open(path, "rb") as file:
             yield file
