@@ -45,7 +45,8 @@ _ORDER = """
     storage.mounts storage.file_systems storage.mountstats storage.mountinfo storage.processes
     storage.clock storage.descriptors
     options signed serializers buffers opcodes builtin_serializer content
-    first_use arguments views progress parallel background starting batches logs counters locks
+    first_use arguments views progress parallel background starting undoing batches logs counters
+    locks
     errors wording layout
     core _core _pure opening backend
 """

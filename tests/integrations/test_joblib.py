@@ -317,7 +317,7 @@ def test_what_is_no_limit_removes_nothing(memory, found, limits, error):
 def test_one_process_reduces_a_store_at_a_time(memory, found):
     m = memory()
     m.cache(double)(0)
-    told = pytest.warns(joblib._store_backends.CacheWarning, match="another process prunes")
+    told = pytest.warns(joblib._store_backends.CacheWarning, match="prunes this store")
     with mapping_of(memory()).lease("nfsdict: prune"), told:
         m.reduce_size(items_limit=0)
     assert found(0) == [0]

@@ -387,7 +387,7 @@ WRITER = """
     keys = sys.argv[3:]
     end = time.monotonic() + float(sys.argv[2])
     number = 0
-    while time.monotonic() < end:
+    while time.monotonic() < end or number < 30:
         number += 1
         key = random.choice(keys)
         if random.random() < 0.25:

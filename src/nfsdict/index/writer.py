@@ -209,7 +209,7 @@ class IndexWriter:
         """
         guard = self._locks.guard
         update = self.begin(self._packs, self._writes)
-        self._owed |= even_little and not update.open
+        self._owed |= even_little and not update.open and self.busy
         try:
             yield update
         except BaseException:
