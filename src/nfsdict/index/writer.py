@@ -177,12 +177,12 @@ class IndexWriter:
     # --- writing -------------------------------------------------------------------------------
 
     def begin(self, packs: PackStack, writes: bool) -> IndexUpdate:
-        """A new update of these packs. It isn't ``open`` while another one is, of a scan in another
-        thread: then its changes are told by a later one.
+        """A new update of these packs. It isn't ``open`` while another one is, as of a scan in
+        another thread: then a later one tells what it would have told.
 
-        Of two at once the one that begins a shard later has its newer stamp, and not what the other
-        one has begun. If that ended first, or never, openings would take what the packs say for
-        true. No thread waits for the other's end: user code may run before that.
+        Of two at once the later one would write a shard's newer stamp without what the earlier one
+        has begun, and openings would believe that, for good if the earlier one comes to nothing. No
+        thread waits for the other's end, as user code may run before that.
         """
         update = IndexUpdate(self._index, self._locks, packs, writes)
         with self._locks.guard, self._locks.state:

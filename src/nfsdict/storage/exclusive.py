@@ -9,6 +9,8 @@ import errno
 import logging
 import os
 import time
+from contextlib import suppress
+from typing import Any
 
 from ..content import Content
 from ..errors import UncertainWriteError, failure
@@ -30,13 +32,6 @@ from .passing import PAUSES, TRIES
 from .refusals import NO_LINKS, REFUSED
 from .values import Prepared, ValueFiles
 
-# Imported now: the thread that undoes a ``pop`` could wait for a lock of the import system, which
-# the thread that waits for it may hold.
-try:
-    import ctypes
-except ImportError:  # a Python that was built without libffi
-    ctypes = None  # type: ignore[assignment]
-
 log = logging.getLogger("nfsdict")
 
 # Errors of systems and file systems whose rename takes no flags.
@@ -50,20 +45,37 @@ _STILL_OPEN = (
 )
 
 
+# The module; None before it was asked for, False where it can't be had.
+_ctypes: Any = None
+
+
+def _load_ctypes() -> None:
+    """For ``rename_exclusively``, before anything is taken: the thread that puts it back could wait
+    for a lock of the import system, which the thread that waits for it may hold."""
+    global _ctypes
+    if _ctypes is None:
+        _ctypes = False
+        with suppress(ImportError):  # a Python that was built without libffi
+            import ctypes  # takes time to load, and few programs need it
+
+            if hasattr(ctypes, "CDLL"):  # else this call has interrupted the program's own import
+                _ctypes = ctypes
+
+
 def rename_exclusively(source: str, target: str) -> None:
     """rename(2) with RENAME_NOREPLACE: FileExistsError where there is a target already.
 
-    OSError with ENOSYS where the C library has no such call, EINVAL where the file system refuses
-    it: NFS does, FAT, SMB and most local ones don't.
+    OSError with ENOSYS where the C library has no such call, or can't be called; EINVAL where the
+    file system refuses it: NFS does, FAT, SMB and most local ones don't.
     """
-    library = None if ctypes is None else ctypes.CDLL(None, use_errno=True)
+    library = _ctypes and _ctypes.CDLL(None, use_errno=True)
     call = getattr(library, "renameat2", None)
     if call is None:
         raise failure(errno.ENOSYS, source)
-    current = ctypes.c_int(-100)  # AT_FDCWD
+    current = _ctypes.c_int(-100)  # AT_FDCWD
     names = map(os.fsencode, (source, target))
-    if call(current, next(names), current, next(names), ctypes.c_uint(_NOREPLACE)):
-        raise failure(ctypes.get_errno(), target)
+    if call(current, next(names), current, next(names), _ctypes.c_uint(_NOREPLACE)):
+        raise failure(_ctypes.get_errno(), target)
 
 
 class Exclusive:
@@ -205,6 +217,7 @@ class Exclusive:
         ``read_taken``, and in the end ``discard`` or ``give_back``. After UncertainWriteError the
         file may be under the private name; ``repair`` gives it back from there.
         """
+        _load_ctypes()
         path = self._values.path_of(hexdigest)
         for _ in range(2):
             try:
@@ -307,6 +320,7 @@ class Exclusive:
         path. A later ``repair`` would then bring the entry back, though it was removed since. A
         taker removes such names (``discard``); over NFS a ``del`` or a put doesn't.
         """
+        _load_ctypes()
         if self._rules.refresh_dentry(private):
             try:
                 rename_exclusively(private, path)
