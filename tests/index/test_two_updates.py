@@ -12,6 +12,7 @@ import os
 import pickle
 import threading
 import time
+from itertools import islice
 
 import pytest
 
@@ -23,8 +24,8 @@ LAST = "ff"
 
 
 def keys_of(shard, count):
-    keys = (str(number) for number in range(100_000))
-    return [key for key, _ in zip((key for key in keys if digest(key)[:2] == shard), range(count))]
+    keys = (key for key in map(str, range(100_000)) if digest(key)[:2] == shard)
+    return list(islice(keys, count))
 
 
 OLD, NEW = keys_of(SHARD, 20), keys_of(SHARD, 40)[20:]

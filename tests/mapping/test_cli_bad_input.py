@@ -440,9 +440,10 @@ DEEP = 5_000  # lists in lists
 
 
 @pytest.mark.parametrize(
-    "arguments", ["get STORE deep", "get --json STORE deep", "set --json STORE k [", "import - NEW"]
+    "arguments",
+    ["get STORE deep", "get --json STORE deep", "set --json STORE k [", "import --jsonl LINES NEW"],
 )
-def test_what_is_nested_too_deeply(nfsdict, store, tmp_path, monkeypatch, capfd, arguments):
+def test_what_is_nested_too_deeply(nfsdict, store, tmp_path, capfd, arguments):
     main = importlib.import_module("nfsdict.cli").main
     nested = "[" * DEEP + "]" * DEEP
     digest = hashlib.sha256(b"deep").hexdigest()
@@ -452,10 +453,8 @@ def test_what_is_nested_too_deeply(nfsdict, store, tmp_path, monkeypatch, capfd,
     value.write_bytes(begin + b"(" * DEEP + b"l" * DEEP + end)
     lines = tmp_path / "lines"
     lines.write_text(f'{{"key": "k", "value": {nested}}}\n')
-    words = {"STORE": store.name, "NEW": "new", "[": nested}
+    words = {"STORE": store.name, "NEW": "new", "[": nested, "LINES": str(lines)}
     command = [words.get(word, word) for word in arguments.split()]
-    if command[0] == "import":
-        command[1:2] = ["--jsonl", str(lines)]
     assert main([*command[:1], "--base-dir", str(store.parent), *command[1:]]) == 2
     told = capfd.readouterr().err
     assert told.startswith("nfsdict: ") and told.count("\n") == 1 and "recursion" in told

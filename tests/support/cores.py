@@ -6,9 +6,8 @@ from collections.abc import Iterable
 
 import pytest
 
-# What the cores do themselves, by folder.
+# What the cores do themselves: folders, and modules.
 BOTH = {"core", "index"}
-# What calls of theirs do that fail, or are answered by another thread: whole test modules.
 BOTH_NAMED = {"test_contract", "test_machine", "test_failing_calls"}
 # What uses a dictionary by methods that other tests try over both cores: the command, other
 # packages, what hosts compute once (PyPy has that over the pure core), and work on whole stores.

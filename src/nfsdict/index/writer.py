@@ -52,10 +52,6 @@ class IndexUpdate:
         """Whether it can still be committed."""
         return self._writer is not None
 
-    def give_way(self) -> None:
-        """Write nothing. Nothing was begun yet."""
-        self._writer = None
-
     def add_shard(self, shard: str, values: dict[str, Packed]) -> None:
         """Add what the packs on disk don't have of this shard. Shards come in ascending order.
 
@@ -134,7 +130,7 @@ class IndexWriter:
         self._packs = PackStack(files)
         self._loaded = False
         self._keys_changed = False
-        # The last update that wasn't told to give way, if it lives, and what it has begun.
+        # The last update that hadn't to give way, if it lives, and what it has begun.
         self._update: weakref.ref[IndexUpdate] | None = None
         self._begun: list[ShardUpdate] = []
         # Whether one had to give way that would have been written although it is little.
@@ -184,11 +180,10 @@ class IndexWriter:
         has begun, and openings would believe that, for good if the earlier one comes to nothing. No
         thread waits for the other's end, as user code may run before that.
         """
-        update = IndexUpdate(self._index, self._locks, packs, writes)
         with self._locks.guard, self._locks.state:
-            if self.busy:
-                update.give_way()
-            else:
+            free = not self.busy
+            update = IndexUpdate(self._index, self._locks, packs, writes and free)
+            if free:
                 # One that exceptions have ended before it was rolled back is rolled back now.
                 for one in self._begun:
                     self._index.rollback(one)

@@ -16,8 +16,9 @@ from .passing import TRIES
 
 log = logging.getLogger("nfsdict")
 
-# Seconds within which a claim that is to be broken is removed, or not at all.
-_PROMPT = 15
+PROMPT = 15
+"""seconds within which who holds a claim acts by it: later it may be another one's. Claims are
+broken at twice that age, or later"""
 
 
 class Claims:
@@ -68,8 +69,8 @@ class Claims:
         """Remove the claim if it is older than ``age``, or isn't a regular file.
 
         Only one process at a time checks the age and removes. If two did, the second could remove
-        the claim that a new holder had made after the first removal. One that stood still for 15 s
-        removes nothing, as another may be at it by then: no caller's ``age`` is below 30 s.
+        the claim that a new holder had made after the first removal. One that stood still for
+        ``PROMPT`` removes nothing, as another may be at it by then.
         """
         if not self._old(claim, age):
             return
@@ -81,10 +82,10 @@ class Claims:
                 self._files.sweep(breaking)  # its maker has crashed
         else:
             try:
-                if self._old(claim, age) and time.monotonic() - asked < _PROMPT:
+                if self._old(claim, age) and time.monotonic() - asked < PROMPT:
                     self._files.sweep(claim)
             finally:
-                if time.monotonic() - asked < _PROMPT:  # else it may be another one's by now
+                if time.monotonic() - asked < PROMPT:  # else it may be another one's by now
                     self._files.sweep(breaking)
 
     def _old(self, claim: str, age: int) -> bool:

@@ -25,7 +25,7 @@ from ..layout import (
     same_but_for_ctime,
     signature_of,
 )
-from .claims import Claims
+from .claims import PROMPT, Claims
 from .coherence import Coherence
 from .files import Files, Found
 from .passing import PAUSES, TRIES
@@ -38,7 +38,7 @@ log = logging.getLogger("nfsdict")
 _NO_FLAGS = (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP)
 _NOREPLACE = 1
 # Of a claim by which an ``add`` makes two calls: whoever holds one for longer has crashed.
-_CLAIM_SECONDS = 30
+_CLAIM_SECONDS = 2 * PROMPT
 _STILL_OPEN = (
     "No entry, but its name isn't free while a process, most likely of this host, keeps the file "
     "open that was removed: end that process, or try again later"
@@ -141,9 +141,9 @@ class Exclusive:
 
         Only one ``add`` wins. But what another process puts under the same key between this look
         and the rename is overwritten. A claim older than ``_CLAIM_SECONDS`` by the server's clock
-        counts as left by a crash. If a holder stood still for half of that, as when it was
-        suspended or the server unreachable, also before it learnt that it has the claim, another
-        one may have won as well: UncertainWriteError.
+        counts as left by a crash. If a holder stood still for ``PROMPT``, as when it was suspended
+        or the server unreachable, also before it learnt that it has the claim, another one may have
+        won as well: UncertainWriteError.
         """
         prepared = self._values.to_prepare([(hexdigest, data)])
         result: bytes | OSError | None = None
@@ -169,7 +169,7 @@ class Exclusive:
                 return None
             [result] = self._values.publish(prepared)
         finally:
-            late = time.monotonic() - asked > _CLAIM_SECONDS / 2
+            late = time.monotonic() - asked > PROMPT
             if not late:  # else it may be another one's by now, and runs out by itself
                 self._files.sweep(claim)
         if late and isinstance(result, bytes):
