@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from typing import NamedTuple
 
@@ -21,6 +22,8 @@ from .progress import Progress
 from .scan import Scanner
 from .state import StoreState
 from .storage import Storage
+
+_WITHIN = "pack() is called by what another pack() of this dictionary calls"
 
 
 class PackReport(NamedTuple):
@@ -89,9 +92,12 @@ class Repack:
         return report
 
     def _attempt(self) -> tuple[PackStack, PackReport] | None:
-        """The new stack and the report; None if another process, or thread, is writing the index.
-        OSError if the index can't be read, or the pack can't be written."""
-        if self._writer.busy:
+        """The new stack and the report; None if another process is writing the index, or another
+        thread packs. OSError if the index can't be read, or the pack can't be written."""
+        other = self._writer.current
+        if other is not None and other.by_pack:
+            if self._scanner.barred or other.thread == threading.get_ident():
+                raise OSError(errno.EBUSY, _WITHIN, self._files.directory)
             return None
         packs = PackStack(self._files)
         packs.load_manifest()
@@ -109,7 +115,7 @@ class Repack:
         with guard, self._locks.state:
             for shard in SHARDS:
                 index.recompute_dirty(shard, packs.shards(shard))
-        update = self._writer.begin(packs, writes=True)
+        update = self._writer.begin(packs, writes=True, by_pack=True)
         if not update.open:
             return None
         total = PackReport(0, 0, 0)

@@ -12,7 +12,9 @@ import os
 import pickle
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
+from typing import ClassVar
 
 import pytest
 
@@ -122,27 +124,107 @@ def test_what_one_had_begun_that_failed_is_told_by_others(opened, other, tmp_pat
     check(opened, expected)
 
 
-def test_pack_waits_for_a_scan(opened, other, tmp_path, monkeypatch):
-    module = importlib.import_module("nfsdict.index.stack")
-    monkeypatch.setattr(module, "_PATIENCE", (1000, 0.02))
+@pytest.mark.parametrize("fails", [False, True])
+def test_pack_waits_for_no_scan(opened, other, tmp_path, fails):
+    """It tells all, and the scan's update comes to nothing."""
     expected = dict.fromkeys([*OLD, *keys_of(LAST, 3)], "first")
     other(**expected)
     age(tmp_path)
-    held = Held()
+    held = Held(fails)
     d = opened(progress_bar=held)
     expected.update(dict.fromkeys(NEW, "new"))
     other(**dict.fromkeys(NEW, "new"))
     age(tmp_path)
     held.start(d)
-    reports = []
-    packing = threading.Thread(target=lambda: reports.append(d.pack()), daemon=True)
-    packing.start()
-    time.sleep(0.3)
-    assert reports == []
-    held.end()
-    packing.join(60)
-    assert [report.packed for report in reports] == [len(expected)]
+    expected.update(dict.fromkeys(OLD[:10], "second"))
+    other(**dict.fromkeys(OLD[:10], "second"))
+    age(tmp_path)
+    begin = time.monotonic()
+    assert d.pack().packed == len(expected)
+    assert time.monotonic() < begin + 20
     check(opened, expected)
+    held.end()
+    check(opened, expected)
+    expected.update(dict.fromkeys(OLD[10:], "third"))
+    other(**dict.fromkeys(OLD[10:], "third"))
+    age(tmp_path)
+    d.refresh()
+    check(opened, expected)
+    assert list(d.path.glob(".nfsdict-*")) == []
+
+
+@pytest.mark.parametrize("outer", ["sync", "pack"])
+def test_a_progress_function_that_packs(opened, tmp_path, outer):
+    """Within a scan it may; within another ``pack`` it is told so, and doesn't wait for itself."""
+    results = []
+
+    def packs(now):
+        packing = d._writer.current is not None and d._writer.current.by_pack
+        if now.operation == outer and packing == (outer == "pack") and not results:
+            results.append(None)
+            try:
+                results.append(d.pack().packed)
+            except OSError as error:
+                results.append(error.errno)
+
+    expected = dict.fromkeys([*OLD, *NEW, *keys_of(LAST, 3)], 1)
+    opened(lazy=True).update(expected)
+    age(tmp_path)
+    d = opened(lazy=True, progress_bar=packs)
+    len(d)
+    begin = time.monotonic()
+    getattr(d, outer)()
+    assert results[1:] == [len(expected) if outer == "sync" else errno.EBUSY]
+    assert time.monotonic() < begin + 20
+    check(opened, expected)
+
+
+class Packs:
+    """A value that packs its dictionary when it is unpickled."""
+
+    d = None
+    results: ClassVar[list] = []
+
+    def __reduce__(self):
+        return Packs.made, ()
+
+    @classmethod
+    def made(cls):
+        if cls.d is not None and not cls.results:
+            cls.results.append(None)
+            try:
+                cls.results.append(cls.d.pack().packed)
+            except OSError as error:
+                cls.results.append(error.errno)
+        return cls()
+
+
+@pytest.mark.parametrize("outer", ["sync", "pack"])
+@pytest.mark.parametrize("workers", [1, 4])
+def test_a_value_that_packs(opened, tmp_path, monkeypatch, outer, workers):
+    monkeypatch.setattr(importlib.import_module("nfsdict.parallel"), "_WAITED", -1.0)
+    monkeypatch.setattr(Packs, "results", [])
+    monkeypatch.setattr(Packs, "d", None)
+    opened(lazy=True).update({**dict.fromkeys(OLD, 1), "value": Packs()})
+    age(tmp_path)
+    d = Packs.d = opened(lazy=True, workers=workers)
+    begin = time.monotonic()
+    getattr(d, outer)()
+    dict(d.items())
+    assert Packs.results
+    assert time.monotonic() < begin + 20
+    monkeypatch.setattr(Packs, "d", None)
+    assert len(dict(opened(lazy=False).items())) == len(OLD) + 1
+
+
+def test_two_packs_of_two_threads(opened, tmp_path):
+    d = opened()
+    d.update(dict.fromkeys([*OLD, *NEW], 1))
+    age(tmp_path)
+    with ThreadPoolExecutor(4) as pool:
+        reports = list(pool.map(lambda _: d.pack(), range(4)))
+    assert {report.packed for report in reports} == {len(OLD) + len(NEW)}
+    check(opened, dict.fromkeys([*OLD, *NEW], 1))
 
 
 def test_what_a_sync_found_is_told_though_another_one_was_writing(opened, other, tmp_path):

@@ -348,3 +348,9 @@ def test_a_users_damage_that_cannot_be_told_is_damage(nfsdict, tmp_path):
     d["key"] = 1
     assert len(d.verify().damaged) == 1
     assert len(d.repair().quarantined) == 1
+
+
+@pytest.mark.parametrize("grace", [float("inf"), float("nan"), 1e300, -5, "x", True, None])
+def test_a_grace_that_is_none(opened, grace):
+    with pytest.raises((TypeError, ValueError), match="grace"):
+        opened().repair(grace=grace)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,11 +36,17 @@ class IndexUpdate:
     Callers have entered their thread's guard.
     """
 
-    def __init__(self, index: Index, locks: Locks, packs: PackStack, writes: bool) -> None:
+    def __init__(
+        self, index: Index, locks: Locks, packs: PackStack, writes: bool, by_pack: bool
+    ) -> None:
         self._index = index
         self._locks = locks
         self._packs = packs
         self._writer = packs.writer() if writes else None
+        self._cancelled = False
+        self.by_pack = by_pack
+        """whether it is that of ``NfsDict.pack``, and not of a scan"""
+        self.thread = threading.get_ident()
         self.begun: list[ShardUpdate] = []
         """of which the index counts as written: it is committed, or noted again as it was"""
         self.changes = 0
@@ -50,7 +57,16 @@ class IndexUpdate:
     @property
     def open(self) -> bool:
         """Whether it can still be committed."""
-        return self._writer is not None
+        return self._writer is not None and not self._cancelled
+
+    def cancel(self) -> None:
+        """Have it come to nothing, whatever its thread is doing. The caller holds ``state``.
+
+        If that is just committing it, it may get there: then the caller's own commit fails, as the
+        manifest is another one.
+        """
+        self._cancelled = True
+        self._note_again()
 
     def add_shard(self, shard: str, values: dict[str, Packed]) -> None:
         """Add what the packs on disk don't have of this shard. Shards come in ascending order.
@@ -61,6 +77,8 @@ class IndexUpdate:
         if self._writer is None:
             return
         with self._locks.state:
+            if self._cancelled:
+                return
             update = self._index.begin_update(shard, values, self.begun)
         if update is None:
             return
@@ -77,7 +95,8 @@ class IndexUpdate:
 
         False if another process or thread writes the index. OSError if the pack can't be written.
         """
-        if self._writer is None:
+        if self._writer is None or self._cancelled:
+            self.roll_back()
             return False
         done = False
         # Not waited for: its holder does the same work, and may be this thread, interrupted.
@@ -110,9 +129,12 @@ class IndexUpdate:
             self._writer.abandon()
             self._writer = None
         with self._locks.state:
-            while self.begun:
-                self._index.rollback(self.begun[-1])
-                self.begun.pop()
+            self._note_again()
+
+    def _note_again(self) -> None:
+        while self.begun:
+            self._index.rollback(self.begun[-1])
+            self.begun.pop()
 
 
 class IndexWriter:
@@ -133,7 +155,8 @@ class IndexWriter:
         # The last update that hadn't to give way, if it lives, and what it has begun.
         self._update: weakref.ref[IndexUpdate] | None = None
         self._begun: list[ShardUpdate] = []
-        # Whether one had to give way that would have been written although it is little.
+        # Whether one had to give way or was cancelled that would have been written although it is
+        # little, as far as is known.
         self._owed = False
         _all.add(self)
 
@@ -172,17 +195,22 @@ class IndexWriter:
 
     # --- writing -------------------------------------------------------------------------------
 
-    def begin(self, packs: PackStack, writes: bool) -> IndexUpdate:
+    def begin(self, packs: PackStack, writes: bool, by_pack: bool = False) -> IndexUpdate:
         """A new update of these packs. It isn't ``open`` while another one is, as of a scan in
-        another thread: then a later one tells what it would have told.
+        another thread: then a later one tells what it would have told. One that is begun
+        ``by_pack`` cancels that of a scan, as it tells all.
 
         Of two at once the later one would write a shard's newer stamp without what the earlier one
         has begun, and openings would believe that, for good if the earlier one comes to nothing. No
         thread waits for the other's end, as user code may run before that.
         """
         with self._locks.guard, self._locks.state:
-            free = not self.busy
-            update = IndexUpdate(self._index, self._locks, packs, writes and free)
+            other = self.current
+            if other is not None and by_pack and not other.by_pack:
+                other.cancel()
+                self._owed = True
+            free = self.current is None
+            update = IndexUpdate(self._index, self._locks, packs, writes and free, by_pack)
             if free:
                 # One that exceptions have ended before it was rolled back is rolled back now.
                 for one in self._begun:
@@ -191,10 +219,10 @@ class IndexWriter:
         return update
 
     @property
-    def busy(self) -> bool:
-        """Whether an update is open."""
+    def current(self) -> IndexUpdate | None:
+        """The update that is open, if one is."""
         update = None if self._update is None else self._update()
-        return update is not None and update.open
+        return update if update is not None and update.open else None
 
     @contextmanager
     def updating(self, even_little: bool = False) -> Iterator[IndexUpdate]:
@@ -204,7 +232,7 @@ class IndexWriter:
         """
         guard = self._locks.guard
         update = self.begin(self._packs, self._writes)
-        self._owed |= even_little and not update.open and self.busy
+        self._owed |= even_little and not update.open and self.current is not None
         try:
             yield update
         except BaseException:
@@ -219,7 +247,7 @@ class IndexWriter:
                     log.info("index not written: %s", error)
             else:
                 update.roll_back()
-        if self._owed and not self.busy:
+        if self._owed and self.current is None:
             self._owed = False
             self._write_all()
 
@@ -255,8 +283,9 @@ class IndexWriter:
             self._write_all()
 
     def adopt(self, packs: PackStack) -> None:
-        """Use this stack from now on. The caller has just written it."""
+        """Use this stack from now on. The caller has just written all into it."""
         self._packs = packs
+        self._owed = False
 
     def discard_index(self) -> None:
         """Remove the index from disk; the caller writes a new one. EBUSY while others write it."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from ..arguments import plain
+from ..arguments import checked_seconds, plain
 from ..core import digest
 from ..errors import failure
 from ..first_use import at_first_use
@@ -249,10 +249,12 @@ class Upkeep(Moving):
         there, the value is given back to its key (see ``pop``). The same goes for leases that
         weren't renewed for so long, and for twice their durations. A damaged file gets
         ``.damaged-…`` after its name, which no scan takes. Files that can't be read here but may be
-        whole stay. EBUSY if other processes go on writing the index.
+        whole stay. EBUSY if other processes go on writing the index. A ``grace`` of -1 spares
+        nothing.
         """
         from .repair import repair
 
+        grace = checked_seconds("grace", grace, -1)
         self._writable()
         self._not_interrupting()
         self._check_serializer()
@@ -271,8 +273,10 @@ class Upkeep(Moving):
         that file instead of one for each key. Every directory is listed, so that files that were
         written in place are packed anew. Takes 3 s more if something was changed within the last
         3 s, as so young signatures prove nothing. Values that an ``update`` of 2,000 keys or more
-        has written aren't read again. OSError if the file can't be written, or the
-        index that is there can't be read; EBUSY if other processes go on writing it.
+        has written aren't read again. Where a process was killed while it wrote the index, it takes
+        a minute more. OSError if the file can't be written, or the index that is there can't be
+        read; EBUSY if other processes go on writing it, or if what another ``pack`` of this
+        dictionary calls, as a progress function, calls this one.
         """
         from ..repack import Repack
 
