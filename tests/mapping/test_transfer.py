@@ -132,7 +132,7 @@ def test_tar_makes_a_store_of_it(store, archive, tmp_path):
             (tmp_path / "by tar" / member.name).write_bytes(tar.extractfile(member).read())
     opened = store("by tar")
     assert dict(opened) == PAIRS
-    assert len(opened.repair(grace=-10).removed) == 2
+    assert len(opened.repair(grace=-1).removed) == 2
     assert {one.name for one in opened.path.iterdir() if one.name.startswith(".")} == set()
 
 

@@ -14,16 +14,21 @@ _PROCESSES = 4
 
 # Many threads in few processes: each has a dictionary of its own, that knows nothing of others.
 _WORK = """
-    import json, sys, threading
+    import json, sys, threading, traceback
     from nfsdict import NfsDict
 
     stores = [NfsDict("store", sys.argv[1], workers=1) for _ in range(int(sys.argv[2]))]
     done = [[] for _ in stores]
 
+    failed = []
+
     def work(store, mine):
-        while (task := store.claim()) is not None:
-            with task:
-                mine.append(task.key)
+        try:
+            while (task := store.claim()) is not None:
+                with task:
+                    mine.append(task.key)
+        except BaseException:
+            failed.append(traceback.format_exc())
 
     threads = [threading.Thread(target=work, args=pair) for pair in zip(stores, done)]
     print(flush=True)
@@ -32,6 +37,8 @@ _WORK = """
         thread.start()
     for thread in threads:
         thread.join()
+    if failed:
+        sys.exit("\\n".join(failed))
     print(json.dumps(done))
 """
 
