@@ -13,7 +13,7 @@ import hypothesis
 import pytest
 
 from nfsdict.backend import VARIABLE, expects_extension
-from support import aging, cores
+from support import aging, halves
 from support.proof import FACTOR
 
 pytest_plugins = ["lab.plugin"]
@@ -33,16 +33,17 @@ BOTH = expects_extension()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--both-cores",
+        "--both",
         action="store_true",
-        help="run every test over both cores, as NFSDICT_PROOF above 1 does; by default most run"
-        " over one",
+        help="run every test over both cores, and versions 3 and 4.2 of NFS, as NFSDICT_PROOF above"
+        " 1 does; by default most run over one",
     )
 
 
+@pytest.hookimpl(trylast=True)  # of what other options chose
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if BOTH and FACTOR == 1 and not config.getoption("--both-cores"):
-        left = cores.of_one_too_many(items)
+    if FACTOR == 1 and not config.getoption("--both"):
+        left = halves.of_one_too_many(items)
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
 

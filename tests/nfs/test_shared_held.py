@@ -13,20 +13,27 @@ import pytest
 from lab.laboratory import Lab
 
 SMB = pytest.mark.shared(server="smb", timeout=400)
+# With the flags of our own reads, as by a suspended process of ours: the client takes that handle
+# for each opening with the same ones, and asks nobody.
+OURS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
-@contextmanager
-def held(d, key: str) -> Iterator[None]:
-    file = os.open(d.path_of(key), os.O_RDONLY)
-    try:
-        os.read(file, 1)
-        yield
-    finally:
-        os.close(file)
+@pytest.fixture(params=[os.O_RDONLY, OURS], ids=["another program", "our own"])
+def held(request):
+    @contextmanager
+    def held(d, key: str) -> Iterator[None]:
+        file = os.open(d.path_of(key), request.param)
+        try:
+            os.read(file, 1)
+            yield
+        finally:
+            os.close(file)
+
+    return held
 
 
 @SMB
-def test_a_value_that_was_replaced_is_read(lab: Lab, a, b) -> None:
+def test_a_value_that_was_replaced_is_read(lab: Lab, a, b, held) -> None:
     first, second = a(), b()
     first.update({str(number): "another" for number in range(20)}, key="old")
     second.refresh()
@@ -39,7 +46,7 @@ def test_a_value_that_was_replaced_is_read(lab: Lab, a, b) -> None:
 
 
 @SMB
-def test_a_refresh_sees_it(lab: Lab, a, b) -> None:
+def test_a_refresh_sees_it(lab: Lab, a, b, held) -> None:
     first, second = a(), b()
     first["key"] = "old"
     second.refresh()
@@ -50,7 +57,7 @@ def test_a_refresh_sees_it(lab: Lab, a, b) -> None:
 
 
 @SMB
-def test_a_pop_returns_it(lab: Lab, a, b) -> None:
+def test_a_pop_returns_it(lab: Lab, a, b, held) -> None:
     first, second = a(), b()
     first["key"] = "old"
     with held(second, "key"):
@@ -63,7 +70,7 @@ def test_a_pop_returns_it(lab: Lab, a, b) -> None:
 @SMB
 @pytest.mark.parametrize("removed_by", ["pop", "del"])
 def test_an_add_of_what_was_removed_is_never_told_that_somebody_has_it(
-    lab: Lab, a, b, removed_by: str
+    lab: Lab, a, b, held, removed_by: str
 ) -> None:
     first, second = a(), b()
     first["key"] = "old"
@@ -83,7 +90,7 @@ def test_an_add_of_what_was_removed_is_never_told_that_somebody_has_it(
 
 
 @pytest.mark.shared(server="smb", server_options="case sensitive=yes", timeout=400)
-def test_where_capitals_are_another_name_an_error_says_what_is_open(lab: Lab, a, b) -> None:
+def test_where_capitals_are_another_name_an_error_says_what_is_open(lab: Lab, a, b, held) -> None:
     first, second = a(), b()
     first["key"] = "old"
     second.refresh()

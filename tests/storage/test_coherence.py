@@ -302,7 +302,8 @@ def test_the_packs_are_used_for_files_that_are_the_same(opened, on, reads, tmp_p
     assert dict(opened()) == KEYS and reads == []
     opened(lazy=True)["0"] = "replaced"
     assert dict(opened()) == {**KEYS, "0": "replaced"}
-    assert set(reads) == {value_file(tmp_path, "0").name}
+    names = {name.lower() for name in reads}  # on SMB some letters are capitals
+    assert names == {value_file(tmp_path, "0").name}
 
 
 def test_where_nothing_is_known_a_refresh_reads_what_is_cached(opened, on, reads, tmp_path):
@@ -659,12 +660,12 @@ def test_a_value_whose_removal_is_refused_stays(opened, on, monkeypatch):
 
 
 @pytest.mark.parametrize("change", ["removed", "replaced"])
-@pytest.mark.parametrize("kind", ["cifs", "fuse.strange"])
 def test_a_fresh_read_does_not_believe_what_another_process_has_open(
-    opened, on, monkeypatch, kind, change
+    opened, on, monkeypatch, change
 ):
-    """By its handle the client reads a file that another host has removed or replaced."""
-    on(kind)
+    """By its handle a client of which nothing is known may read a file that another host has
+    removed or replaced. Of SMB's: test_handles.py."""
+    on("fuse.strange")
     d, other = opened(), opened()
     d["a"] = "old"
     read_paths = type(d._storage.files).read_paths

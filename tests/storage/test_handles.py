@@ -20,14 +20,17 @@ def folds(request):
     return request.param
 
 
-@pytest.fixture
-def smb(nfsdict, monkeypatch, folds, tmp_path):
-    """Say that this path's file, as it is now, is kept open by a process of this host."""
+@pytest.fixture(params=[True, False], ids=["by our own", "by another program"])
+def smb(request, nfsdict, monkeypatch, folds, tmp_path):
+    """Say that this path's file, as it is now, is kept open by a process of this host: of another
+    program, or with the flags of our own reads, which are given its handle."""
+    handles = importlib.import_module("nfsdict.storage.handles")
     mounted = importlib.import_module("nfsdict.storage.mounted")
     files = importlib.import_module("nfsdict.storage.files")
     exclusive = importlib.import_module("nfsdict.storage.exclusive")
     monkeypatch.setattr(mounted, "mount_of", lambda path: mounted.Mount("cifs"))
     monkeypatch.setattr(exclusive, "PAUSES", (0.001,), raising=False)
+    with_open = handles.with_open
     lstat, link, read = os.lstat, os.link, files.read_files
     kept = {}
 
@@ -37,13 +40,18 @@ def smb(nfsdict, monkeypatch, folds, tmp_path):
         fold = folds and not os.path.exists(path)
         return os.path.join(directory, name.lower()) if fold else os.fspath(path)
 
-    def read_files(paths):
-        return [
-            errno.ESTALE
-            if path in kept and os.path.exists(path) and lstat(path).st_ino != kept[path].st_ino
-            else read([served(path)])[0]
-            for path in paths
-        ]
+    def is_another(path):
+        return path in kept and os.path.exists(path) and lstat(path).st_ino != kept[path].st_ino
+
+    def read_one(path):
+        if path in kept and request.param:
+            return read([str(tmp_path / "held")])[0]
+        return errno.ESTALE if is_another(path) else read([served(path)])[0]
+
+    def open_with_other_flags(path, flags, use):
+        if is_another(path):
+            raise OSError(errno.ESTALE, "stale", path)
+        return with_open(path, flags, use)
 
     def linked(source, target, **options):
         if os.fspath(target) in kept:
@@ -58,7 +66,8 @@ def smb(nfsdict, monkeypatch, folds, tmp_path):
 
     monkeypatch.setattr(os, "lstat", lambda path: kept.get(os.fspath(path)) or lstat(served(path)))
     monkeypatch.setattr(os, "link", linked)
-    monkeypatch.setattr(files, "read_files", read_files)
+    monkeypatch.setattr(files, "read_files", lambda paths: list(map(read_one, paths)))
+    monkeypatch.setattr(handles, "with_open", open_with_other_flags)
     return smb
 
 

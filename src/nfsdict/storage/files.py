@@ -26,7 +26,7 @@ from ..layout import (
 from ..opening import with_open
 from .coherence import NO_NAMES, Coherence
 from .directories import DIRECTORY_FLAGS, is_directory
-from .handles import in_other_case, stale
+from .handles import read_past_handles, stale
 from .passing import PAUSES, TRIES, passes, tell_of_retries
 from .refusals import NO_LINKS
 
@@ -239,11 +239,7 @@ class Files:
                     break
                 if not passes(self._rules, content, path, number):
                     break
-                [again] = self._read([path])
-                if again == content == errno.ESTALE and asks_by_handles:
-                    [other] = self._read([in_other_case(path)])
-                    again = again if isinstance(other, int) else other
-                content = again
+                [content] = self._read([path])
             if number:
                 tell_of_retries(number, path)
             if not isinstance(content, int):
@@ -257,6 +253,8 @@ class Files:
         """Each file's content and signature, or the errno. Where these may be of two files, as one
         has replaced the other meanwhile, that is ESTALE."""
         read = read_aligned if self._aligned else read_files
+        if self._rules.kind.asks_by_handles:
+            return read_past_handles(read, paths)
         if not self._rules.kind.fstats_by_name:
             return read(paths)
         contents: list[Found | int] = []

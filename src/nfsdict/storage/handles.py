@@ -2,11 +2,13 @@
 
 Linux's SMB client asks for a name by the handle of any process of its host that has opened a file
 by this name (fs/smb/client/smb2inode.c, smb2_query_path_info), also when another host has put
-another file there, or none, since then. ``lstat`` then gives the old file; opening the name asks
-the server for its new file, finds another inode than ``lstat``, and gives ESTALE, until the handle
-is closed. Neither revalidating nor listing changes that. But the client compares names letter by
-letter, and SMB's servers don't tell capitals from small letters: by the same name in capitals the
-client asks the server. All names in a store differ by more than that.
+another file there, or none, since then. ``lstat`` then gives the old file, until the handle is
+closed. So does opening the name with the flags of that handle, as processes of ours do, since the
+client takes the handle itself (file.c, cifs_open). With other flags it asks the server for its new
+file, finds another inode than ``lstat``, and gives ESTALE. Neither revalidating nor listing changes
+that. But the client compares names letter by letter, and SMB's servers don't tell capitals from
+small letters: by the same name in capitals the client asks the server. All names in a store differ
+by more than that.
 
 A server that is told to tell them apart finds nothing so. Then the plain name is asked for, and
 what that has can't be read until the handle is closed.
@@ -16,12 +18,18 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Callable, TypeVar
 
 from ..layout import inode_of, signature_of
 from ..opening import with_open
 from .directories import READ_FLAGS, Entries, inodes_in
 from .file_systems import Kind
+
+T = TypeVar("T")
+# Flags that change nothing for who reads, and that nobody else opens a file with.
+_UNCOMMON = READ_FLAGS | os.O_APPEND | getattr(os, "O_SYNC", 0)
 
 
 def stale(number: int, path: str) -> OSError:
@@ -49,13 +57,30 @@ def status_of(path: str) -> os.stat_result:
     with suppress(FileNotFoundError):
         return os.lstat(in_other_case(path))
     try:
-        return with_open(path, READ_FLAGS, os.fstat)
+        return with_open(path, _UNCOMMON, os.fstat)
     except OSError as error:
         if error.errno == errno.ENOENT:
             raise
         if error.errno == errno.ESTALE:
             raise stale(errno.ESTALE, path) from error
     return os.lstat(path)
+
+
+def read_past_handles(
+    read: Callable[[list[str]], Sequence[T | int]], paths: list[str]
+) -> list[T | int]:
+    """As ``read(paths)``, a call of the core, by the server's word: what is under each path, or an
+    errno; ESTALE if it can't be read until a handle is closed."""
+    found = list(read([in_other_case(path) for path in paths]))
+    for number, path in enumerate(paths):
+        if found[number] == errno.ENOENT:
+            try:
+                with_open(path, _UNCOMMON, os.fstat)
+            except OSError as error:
+                found[number] = error.errno or errno.EIO
+            else:
+                [found[number]] = read([path])
+    return found
 
 
 def corrected(directory: str, entries: Entries, kind: Kind) -> Entries:

@@ -60,8 +60,8 @@ class ValueReader:
         [content] = self._files.read_paths([path])
         if content is None and there is Contains.UNREAD and self._rules.revalidate_parent(path):
             [content] = self._files.read_paths([path])
-        if fresh and self._rules.kind.lingers:
-            # Linux's SMB client may have read by the handle of another process (cifs_open).
+        if fresh and self._rules.kind.lingers and not self._rules.kind.asks_by_handles:
+            # A client of which nothing is known may read by another process's handle: ``handles``.
             for _ in range(TRIES):
                 now = self.look(hexdigest)
                 if now is None:
