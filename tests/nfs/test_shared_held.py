@@ -77,9 +77,12 @@ def test_an_add_of_what_was_removed_is_never_told_that_somebody_has_it(
     with held(second, "key"):
         first.pop("key") if removed_by == "pop" else first.__delitem__("key")
         assert second.get("key", fresh=True) is None and "key" not in second
-        with pytest.raises(OSError, match="open") as caught:
-            second.add("key", "new")
-        assert caught.value.errno == errno.EBUSY
+        try:
+            added = second.add("key", "new")
+        except OSError as error:
+            assert error.errno == errno.EBUSY and "open" in str(error)
+        else:  # on a busy machine the client has asked the server, in 2 of some 70 trials
+            assert added and first.pop("key") == "new"
         assert first.get("key", fresh=True) is None and second.get("key", fresh=True) is None
         assert first.add("key", "first's") is True
         assert second.get("key", fresh=True) == "first's" and second.add("key", "new") is False
