@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import hashlib
+import importlib
 import logging
 import os
 import signal
@@ -52,6 +53,48 @@ def lease_files(d):
     names = os.listdir(directory) if directory.exists() else []
     assert sum(name.startswith(scan) for name in names) <= 1
     return [name for name in names if not name.startswith(scan)]
+
+
+def test_a_task_that_others_only_tried_to_claim_has_had_no_attempt(d, core):
+    """A look just met their files, of whom each had seen those of others."""
+    layout = importlib.import_module("nfsdict.layout")
+    with d.claim() as task:
+        pass
+    directory = d.path / ".nfsdict-leases"
+    rivals = [
+        directory / str(layout.LeaseName(core.digest(key), 3, 60_000, "ab", 1, 1, "cd" * 12))
+        for key in TASKS
+    ]
+    for rival in rivals:
+        rival.touch()
+    assert len(d._claims._watch.look()) == len(TASKS)
+    for rival in rivals:
+        rival.unlink()
+    left = {key for key in TASKS if key != task.key}
+    assert sorted(work(d)) == sorted((key, TASKS[key], 1) for key in left)
+    assert d.failed() == []
+
+
+@pytest.mark.parametrize("round_", range(16))
+def test_more_workers_than_tasks_set_none_aside(opened, round_):
+    """All are after the same few keys, and look while others try."""
+    keys = [f"task {number}" for number in range(12)]
+    opened(durable=False).update(dict.fromkeys(keys))
+    workers = [opened(durable=False, workers=1) for _ in keys]
+    begin = threading.Barrier(len(workers))
+    done = []
+
+    def take(d):
+        begin.wait()
+        done.extend(work(d))
+
+    threads = [threading.Thread(target=take, args=(d,)) for d in workers]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(done) == sorted((key, None, 1) for key in keys)
+    assert workers[0].failed() == []
 
 
 def test_each_task_is_done_once_and_leaves_nothing(opened, d):

@@ -566,6 +566,40 @@ def test_what_failed_since_the_last_look_counts(d, opened):
     assert files(d) == []
 
 
+@pytest.mark.parametrize("they", ["are there", "are gone"])
+def test_whoever_only_tries_to_hold_it_does_not_count(d, core, they):
+    """Several who try at once see each other's files, one after the other."""
+    layout = importlib.import_module("nfsdict.layout")
+    watch = d._leases.watch()
+    name = layout.LeaseName(core.digest("key"), 3, 60_000, "ab", 1, 1, "cd" * 12)
+    (d.path / ".nfsdict-leases").mkdir(exist_ok=True)
+    rival = d.path / ".nfsdict-leases" / str(name)
+    rival.touch()
+    assert [one.generation for one in watch.look()] == [3]
+    if they == "are gone":
+        rival.unlink()
+    else:
+        threading.Timer(0.1, rival.unlink).start()
+    while (lease := d._leases.contend("key", 60.0, watch)) is None:
+        assert they == "are there"
+    with lease:
+        assert lease.generation == 1
+    assert files(d) == []
+
+
+def test_what_was_dead_at_the_last_look_and_is_gone_does_not_count(d, opened):
+    """Another one has taken it over since, and is done."""
+    watch = d._leases.watch()
+    lease = opened(lazy=True).lease("key")
+    lease.leave(2)
+    assert watch.look() == []
+    with opened(lazy=True).lease("key") as another:
+        assert another.generation == 3
+    with d._leases.contend("key", 60.0, watch) as lease:
+        assert lease.generation == 1
+    assert files(d) == []
+
+
 # --- listed, and passed over -----------------------------------------------------------------
 
 

@@ -163,19 +163,20 @@ class Model:
         # The last one has the highest generation.
         others = seen if "looks at all files" in self._rules else seen[-1:]
         alive = any(age < self._wait and not crashed[file.owner] for file, age in others)
+        dead = [file for file, age in seen if age >= self._wait or crashed[file.owner]]
         if one.step == "look" and not self._patient:
             alone = not alive or not one.tries
-            yield self._make(number, one) if alone else _end(one)._replace(gave_up=True)
+            yield self._make(number, one, dead) if alone else _end(one)._replace(gave_up=True)
         elif one.step == "look":
-            yield one if alive else self._make(number, one)
+            yield one if alive else self._make(number, one, dead)
         elif one.mine in files and not alive and one.left:
             yield self._got(one)
         else:
             yield one  # the others may step back
             yield one._replace(step="back") if "steps back" in self._rules else self._again(one)
 
-    def _make(self, number: int, one: Contender) -> Contender:
-        generation = 1 + max((file.generation for file, _ in one.seen), default=0)
+    def _make(self, number: int, one: Contender, dead: list[File]) -> Contender:
+        generation = 1 + max((file.generation for file in dead), default=0)
         unique = "uses no name twice" in self._rules
         name = (number, one.tries) if unique else (generation,)
         mine = File(generation, name, number, 0)

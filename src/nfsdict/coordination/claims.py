@@ -189,7 +189,7 @@ class Claims:
         to all others. None if nothing could be claimed of a scan that began after this call did.
         """
         alive = self._watch.look()
-        before = self._watch.generation(_SCAN_DIGEST) - 1
+        before = self._watch.newest(_SCAN_DIGEST)
         waits = pauses()
         while True:
             left = self._watch.left(_SCAN_DIGEST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 
 from ..layout import LeaseName
 from ..storage.lease_files import LeaseFiles
@@ -16,6 +17,8 @@ class Watch:
         self._files = files
         self._hexdigest = hexdigest
         self._seen: dict[LeaseName, tuple[frozenset[str], int]] = {}
+        # Those of them that were dead at the last look.
+        self._dead: set[LeaseName] = set()
 
     def look(self, strict: bool = True) -> list[LeaseName]:
         """Ask the server. All leases that aren't dead; without ``strict`` one may be missed."""
@@ -27,7 +30,8 @@ class Watch:
             if states.get(lease) == before[0]:
                 seen[lease] = before
         self._seen = seen
-        return [lease for lease in states if not is_dead(lease, seen[lease][1], begun)]
+        self._dead = {lease for lease in states if is_dead(lease, seen[lease][1], begun)}
+        return [lease for lease in states if lease not in self._dead]
 
     def next_death(self, leases: list[LeaseName]) -> float:
         """Seconds until the first of these is dead, if it isn't renewed."""
@@ -39,10 +43,14 @@ class Watch:
         left = (one for one in self._seen if one.hexdigest == hexdigest and not one.duration_ms)
         return max(left, key=lambda one: one.generation, default=None)
 
-    def generation(self, hexdigest: str, mine: LeaseName | None = None) -> int:
-        """The next one of this key, ``mine`` left out."""
-        of_key = (one for one in self._seen if one.hexdigest == hexdigest and one != mine)
-        return 1 + max((one.generation for one in of_key), default=0)
+    def generation(self, hexdigest: str) -> int:
+        """The next one of this key: 1 more than that of the dead. Whoever is alive may only have
+        tried to hold it, and several who did so in turn would each count as an attempt."""
+        return 1 + _highest(self._dead, hexdigest)
+
+    def newest(self, hexdigest: str) -> int:
+        """The highest generation of this key's leases, dead or alive; 0 if there are none."""
+        return _highest(self._seen, hexdigest)
 
     def taken_over(self, mine: LeaseName) -> bool:
         """Whether another one of this key, which is dead, was held until its holder died."""
@@ -56,6 +64,10 @@ class Watch:
         for lease, (state, _) in self._seen.items():
             if lease != mine and lease.hexdigest == mine.hexdigest:
                 self._files.remove(state)
+
+
+def _highest(leases: Iterable[LeaseName], hexdigest: str) -> int:
+    return max((one.generation for one in leases if one.hexdigest == hexdigest), default=0)
 
 
 def is_dead(lease: LeaseName, since: int, moment: int) -> bool:

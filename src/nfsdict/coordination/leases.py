@@ -8,7 +8,8 @@ process; ``storage.lease_files`` has the names. The protocol has four rules:
    two contenders, the one that lists later sees the file of the other, so that both never hold.
 2. A file is dead if a contender saw it unchanged for its whole duration, by the contender's own
    clock, counted from the end of the first look to the beginning of the last; or if its process
-   ran on this host and has ended. Then the contender's own file gets the next generation.
+   ran on this host and has ended. Then the contender's own file gets the next generation; that
+   look by which it holds the lease decides which.
 3. A contender that sees others alive removes its own file and waits; only the one with the highest
    generation (the lowest random number, of several) stays to see whether the others step back.
 4. Who holds the lease renews it by renaming a second file, and counts it as lost earlier than
@@ -257,7 +258,7 @@ class Leases:
         try:
             self._files.create(name, json.dumps(content).encode())
             alone = _is_alone(name, watch) and hold.held
-            missed = alone and name.generation < watch.generation(name.hexdigest, name)
+            missed = alone and name.generation != watch.generation(name.hexdigest)
             if alone and not missed:
                 if watch.taken_over(name):
                     self._storage.counters.lease_takeovers += 1
@@ -274,7 +275,8 @@ class Leases:
             finally:
                 insist(give_up)
             raise
-        # Since the watch looked before, another one held it and died, or failed in its attempt.
+        # Since the watch looked before, another one held it and died, or failed in its attempt; or
+        # has swept the files of the dead, and is done.
         return self._contend(key, duration, watch) if missed else None
 
     def held(self) -> list[LeaseInfo]:
