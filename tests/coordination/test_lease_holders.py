@@ -566,6 +566,22 @@ def test_what_failed_since_the_last_look_counts(d, opened):
     assert files(d) == []
 
 
+def test_what_is_left_behind_is_not_released_by_the_thread_that_renews(d):
+    """Which may look at it as it is about to be left, because of another lease."""
+    lease = d.lease("key")
+    hold = lease._hold
+    with hold._lock:  # as during a renewal
+        leaving = threading.Thread(target=lease.leave, args=(1,))
+        leaving.start()
+        time.sleep(0.1)
+        if hold.ended:
+            hold.release()
+    leaving.join()
+    with d.lease("key", timeout=1) as lease:
+        assert lease.generation == 2
+    assert files(d) == []
+
+
 @pytest.mark.parametrize("they", ["are there", "are gone"])
 def test_whoever_only_tries_to_hold_it_does_not_count(d, core, they):
     """Several who try at once see each other's files, one after the other."""

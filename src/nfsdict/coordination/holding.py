@@ -136,11 +136,11 @@ class Hold:
         has run out when it is seen."""
         if not self.mine:
             return
-        self.ended = True
         left = self.name._replace(generation=generation, duration_ms=0)
         with self._lock:
             if self._removed:
                 return
+            self.ended = True  # not before, as the thread releases what has ended
             if content is None:
                 self._files.rename(str(self.name), str(left))
             else:
