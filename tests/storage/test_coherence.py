@@ -536,7 +536,7 @@ def test_errors_that_pass(opened, on, files, monkeypatch, kind, number, tries):
     original, calls = files.read_files, []
 
     def read_files(paths):
-        if "pkl" not in paths[0]:
+        if "pkl" not in paths[0].lower():
             return original(paths)
         calls.append(paths)
         return [number] * len(paths) if len(calls) <= tries else original(paths)
@@ -544,7 +544,9 @@ def test_errors_that_pass(opened, on, files, monkeypatch, kind, number, tries):
     d = opened(lazy=True)
     monkeypatch.setattr(files, "read_files", read_files)
     monkeypatch.setattr(importlib.import_module("nfsdict.storage.passing"), "time", NoTime)
-    assert d["a"] == 1 and len(calls) == tries + 1
+    assert d["a"] == 1
+    # On SMB by the name in capitals first, which this disk doesn't find.
+    assert len(calls) == tries + (2 if kind == "cifs" else 1)
 
 
 class NoTime:

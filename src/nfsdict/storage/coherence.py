@@ -187,7 +187,8 @@ class Coherence:
         found = self._list(directory, lambda path: list_directory(path, self._listings))
         if not self.kind.whole_seconds:
             return found
-        right = corrected(directory, found[2], self.kind)
+        inodes = self.retry_stale(inodes_in, directory) if self.kind.asks_by_handles else {}
+        right = corrected(directory, found[2], inodes)
         return (*found[:2], [(*one[:2], self.mounted.signed(one[2]), one[3]) for one in right])
 
     def list_twice(self, directory: str, *, attributes: bool = False) -> Listed:

@@ -280,7 +280,7 @@ class Exclusive:
         give the file back by such a name, though it was taken since.
         """
         try:
-            status = os.lstat(private)
+            status = self._files.lstat(private)
         except OSError:
             return  # the caller's unlink raises the error
         if status.st_nlink < 2:
@@ -369,7 +369,7 @@ class Exclusive:
         except FileNotFoundError:
             return None
         known = self._rules.refresh_dentry(aside)
-        now = self._rules.mounted.signed(signature_of(os.lstat(aside)))
+        now = self._rules.mounted.signed(signature_of(self._files.lstat(aside)))
         if known and same_but_for_ctime(now, signature):
             return aside
         self._put_back(aside, path)

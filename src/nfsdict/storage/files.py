@@ -26,7 +26,7 @@ from ..layout import (
 from ..opening import with_open
 from .coherence import NO_NAMES, Coherence
 from .directories import DIRECTORY_FLAGS, is_directory
-from .handles import read_past_handles, stale
+from .handles import read_past_handles, stale, status_of
 from .passing import PAUSES, TRIES, passes, tell_of_retries
 from .refusals import NO_LINKS
 
@@ -272,6 +272,12 @@ class Files:
         """Whether lstat finds the path. Other errors are raised: ``os.path.lexists`` would take
         them for absence."""
         return self._lstat(path) is not None
+
+    def lstat(self, path: str) -> os.stat_result:
+        """As ``os.lstat``, by the server's word also where the client asks by handles. The caller
+        revalidates the directory."""
+        ask = status_of if self._rules.kind.asks_by_handles else os.lstat
+        return self._rules.retry_stale(ask, path)
 
     def _lstat(self, path: str) -> os.stat_result | None:
         try:

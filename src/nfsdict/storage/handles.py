@@ -22,10 +22,10 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Callable, TypeVar
 
+from ..errors import failure
 from ..layout import inode_of, signature_of
 from ..opening import with_open
-from .directories import READ_FLAGS, Entries, inodes_in
-from .file_systems import Kind
+from .directories import READ_FLAGS, Entries
 
 T = TypeVar("T")
 # Flags that change nothing for who reads, and that nobody else opens a file with.
@@ -54,8 +54,12 @@ def in_other_case(path: str) -> str:
 def status_of(path: str) -> os.stat_result:
     """As ``lstat``, by the server's word. FileNotFoundError if the server has no such name, or has
     it only until the last one has closed the removed file."""
-    with suppress(FileNotFoundError):
+    try:
         return os.lstat(in_other_case(path))
+    except FileNotFoundError:
+        pass
+    except OSError as error:  # whose name nobody knows
+        raise failure(error.errno or errno.EIO, path) from error
     try:
         return with_open(path, _UNCOMMON, os.fstat)
     except OSError as error:
@@ -83,12 +87,9 @@ def read_past_handles(
     return found
 
 
-def corrected(directory: str, entries: Entries, kind: Kind) -> Entries:
-    """These entries of a listing, with the server's signatures: a listing brings the numbers of
+def corrected(directory: str, entries: Entries, inodes: dict[str, int]) -> Entries:
+    """These entries of a listing, with the server's signatures: a listing brings these numbers of
     inodes by the server's word, and those with another one are looked up anew."""
-    if not kind.asks_by_handles:
-        return entries
-    inodes = inodes_in(directory)
     right = []
     for name, mode, signature, ctime in entries:
         if inodes.get(name) not in (None, inode_of(signature)):

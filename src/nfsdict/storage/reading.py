@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import stat
 from collections.abc import Iterable
 
@@ -12,7 +11,6 @@ from ..layout import private_path, same_but_for_ctime, signature_of
 from .coherence import Coherence
 from .directories import forget_content
 from .files import Files, Found
-from .handles import status_of
 from .passing import TRIES
 from .seen import Contains, Known
 
@@ -84,8 +82,7 @@ class ValueReader:
         if not self._rules.revalidate_parent(path, Known.NAMES):
             return None
         try:
-            ask = status_of if self._rules.kind.asks_by_handles else os.lstat
-            status = self._rules.retry_stale(ask, path)
+            status = self._files.lstat(path)
         except FileNotFoundError:
             return None
         if not stat.S_ISREG(status.st_mode):
@@ -105,7 +102,8 @@ class ValueReader:
         try:
             if not self._rules.revalidate_parent(path):
                 return None
-            forget_content(path)
+            if not self._rules.kind.asks_by_handles:
+                forget_content(path)
             return self._files.read_paths([path])[0]
         except OSError as error:
             return None if error.errno == errno.ENOENT else error

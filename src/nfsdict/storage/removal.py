@@ -132,9 +132,12 @@ class Removal:
         if self._rules.kind.lookup is Lookup.NAME:
             self._rules.look_up_anew(path)
         try:
-            status = self._rules.retry_stale(
-                lambda path: with_open(path, READ_FLAGS, os.fstat), path
-            )
+            if self._rules.kind.asks_by_handles:
+                status = self._files.lstat(path)
+            else:
+                status = self._rules.retry_stale(
+                    lambda path: with_open(path, READ_FLAGS, os.fstat), path
+                )
         except OSError as error:
             return error
         if inode not in (None, status.st_ino):
