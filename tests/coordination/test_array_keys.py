@@ -180,6 +180,17 @@ def test_tables_are_their_contents(encode):
     assert len({encode(value) for value in distinct}) == len(distinct)
 
 
+def test_a_multiindex_of_one_level_has_its_level_in_it(encode):
+    levels = (
+        pd.Index(np.array([1, 2], "int64"), name="a"),
+        pd.Index(np.array([1, 2], "int64"), name="b"),
+        pd.Index([1, 2], dtype="Int64", name="a"),
+        pd.CategoricalIndex([1, 2], name="a"),
+    )
+    found = {encode(pd.MultiIndex.from_arrays([level])) for level in levels}
+    assert len(found | {encode(level) for level in levels}) == 2 * len(levels)
+
+
 def test_scalars_of_pandas(encode):
     stamp = pd.Timestamp("2026-07-01 08:00:00.000000001")
     distinct = [

@@ -67,7 +67,7 @@ def test_a_task_that_others_only_tried_to_claim_has_had_no_attempt(d, core):
     ]
     for rival in rivals:
         rival.touch()
-    assert len(d._claims._watch.look()) == len(TASKS)
+    assert len(d._claims._watch.look().alive) == len(TASKS)
     for rival in rivals:
         rival.unlink()
     left = {key for key in TASKS if key != task.key}
@@ -95,6 +95,52 @@ def test_more_workers_than_tasks_set_none_aside(opened, round_):
         thread.join()
     assert sorted(done) == sorted((key, None, 1) for key in keys)
     assert workers[0].failed() == []
+
+
+@pytest.mark.parametrize("round_", range(8))
+def test_attempts_are_counted_whatever_threads_share_the_dictionary(opened, round_):
+    """Each goes by its own look at the leases, and not by one that another thread made since."""
+    d = opened(durable=False)
+    attempts = {f"task {number}": [] for number in range(4)}
+    d.update(dict.fromkeys(attempts))
+
+    def take():
+        misses = 0
+        while misses < 6:
+            task = d.claim(max_attempts=4)
+            if task is None:
+                misses += 1
+                time.sleep(0.001)
+                continue
+            with suppress(ZeroDivisionError), task:
+                attempts[task.key].append(task.attempt)
+                raise ZeroDivisionError
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        threads = [threading.Thread(target=take) for _ in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert attempts == {key: [1, 2, 3, 4] for key in attempts}
+    assert d.failed() == sorted(attempts)
+
+
+def test_the_last_attempt_at_what_can_not_be_read_any_more_says_what_it_raised(opened):
+    d = opened(durable=False)
+    d["k"] = 1
+    fail(d)
+    fail(d)
+    task = d.claim()
+    d.path_of("k").write_bytes(b"damaged")
+    with pytest.raises(RuntimeError, match="mine"), task:
+        raise RuntimeError("mine")
+    assert d.leases() == [] and not task.lease.held
+    assert d.claim() is None and d.path_of("k").exists()
 
 
 def test_each_task_is_done_once_and_leaves_nothing(opened, d):
@@ -274,8 +320,11 @@ def test_damaged_entries_are_passed_over(opened, caplog):
 def test_what_is_refused(nfsdict, opened, d):
     with pytest.raises(nfsdict.ReadOnlyError):
         opened(read_only=True).claim()
-    with pytest.raises(ValueError, match="duration"):
-        d.claim(lease=-1)
+    for seconds in (-1, 0, float("nan")):
+        with pytest.raises(ValueError, match="lease"):
+            opened(name="empty").claim(seconds)
+    with pytest.raises(TypeError, match="lease"):
+        opened(name="empty").claim("x")
     with pytest.raises(ValueError, match="max_attempts"):
         d.claim(max_attempts=0)
     with pytest.raises(ValueError, match="max_attempts"):

@@ -368,6 +368,26 @@ def test_others_get_the_old_value_while_a_new_one_is_made(d, opened):
     assert other.get_or_create("key", never, **options) == "new"
 
 
+@pytest.mark.parametrize("before", ["old", "damaged"])
+def test_what_another_one_writes_over_it_meanwhile_counts(d, opened, before):
+    """As who lost the lease may, or who needs none. The first value counts."""
+    d["key"] = "old"
+    [path] = d.path.glob("??/*.pkl")
+    if before == "damaged":
+        path.write_bytes(b"damaged")
+    else:
+        make_older(d, 100)
+    maker = opened(lazy=True)
+
+    def creator():
+        opened(lazy=True)["key"] = "theirs"
+        return "mine"
+
+    max_age = 50 if before == "old" else None
+    assert maker.get_or_create("key", creator, max_age=max_age) == "theirs"
+    assert opened()["key"] == "theirs"
+
+
 def test_a_damaged_value_is_made_anew(d, opened):
     d["key"] = "old"
     [path] = d.path.glob("??/*.pkl")

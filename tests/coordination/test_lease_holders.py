@@ -582,6 +582,24 @@ def test_what_is_left_behind_is_not_released_by_the_thread_that_renews(d):
     assert files(d) == []
 
 
+def test_what_another_thread_sees_by_the_same_watch_does_not_count(d, opened, monkeypatch):
+    """It may have begun to look before, and end later."""
+    lease_watch = importlib.import_module("nfsdict.coordination.lease_watch")
+    opened(lazy=True).lease("key").leave(2)
+    watch = d._leases.watch()
+    look = lease_watch.Watch.look
+
+    def older(self, strict=True):
+        found = look(self, strict)
+        self._seen, self.last = {}, lease_watch.Look({}, [], [])
+        return found
+
+    monkeypatch.setattr(lease_watch.Watch, "look", older)
+    with d._leases.contend("key", 60.0, watch) as lease:
+        assert lease.generation == 3
+        assert len(files(d)) == 1
+
+
 @pytest.mark.parametrize("they", ["are there", "are gone"])
 def test_whoever_only_tries_to_hold_it_does_not_count(d, core, they):
     """Several who try at once see each other's files, one after the other."""
@@ -591,7 +609,7 @@ def test_whoever_only_tries_to_hold_it_does_not_count(d, core, they):
     (d.path / ".nfsdict-leases").mkdir(exist_ok=True)
     rival = d.path / ".nfsdict-leases" / str(name)
     rival.touch()
-    assert [one.generation for one in watch.look()] == [3]
+    assert [one.generation for one in watch.look().alive] == [3]
     if they == "are gone":
         rival.unlink()
     else:
@@ -608,7 +626,7 @@ def test_what_was_dead_at_the_last_look_and_is_gone_does_not_count(d, opened):
     watch = d._leases.watch()
     lease = opened(lazy=True).lease("key")
     lease.leave(2)
-    assert watch.look() == []
+    assert watch.look().alive == []
     with opened(lazy=True).lease("key") as another:
         assert another.generation == 3
     with d._leases.contend("key", 60.0, watch) as lease:

@@ -86,7 +86,7 @@ class Arrays:
         return item(b"f", self._items(table.columns, table.index) + _tuple(columns))
 
     def _index(self, index: Any) -> bytes:
-        if index.nlevels == 1:
+        if not isinstance(index, sys.modules["pandas"].MultiIndex):
             return item(b"x", self._encode(index.name) + self._column(index))
         levels = (self._index(index.get_level_values(at)) for at in range(index.nlevels))
         return item(b"x", _tuple(levels))

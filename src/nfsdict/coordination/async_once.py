@@ -216,7 +216,7 @@ class AsyncOnce(Generic[V]):
                 return sought.value
             value = await creator()
             publish = self.mapping._compute.publish
-            return await self._change(lambda: publish(self.mapping, sought, value, lease))
+            return await self._change(lambda: publish(self.mapping, sought, value))
         finally:
             await self._release(lease)
 

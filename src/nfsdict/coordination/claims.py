@@ -133,8 +133,10 @@ class Task(Generic[V]):
                 self.lease.release()
             else:
                 self.lease.leave(self.attempt if counts else self.attempt - 1)
-        except OSError as problem:  # the exception that is on its way says more
-            log.warning("%r can be claimed when its lease has run out: %s", self.key, problem)
+        except Exception as problem:  # the exception that is on its way says more
+            log.warning("%r could not be given back: %s", self.key, described(problem))
+            with suppress(OSError):  # else it can be claimed when its lease has run out
+                self.lease.leave(self.attempt)
 
     def __repr__(self) -> str:
         return f"<Task {self.key!r:.200}, attempt {self.attempt}>"
@@ -142,7 +144,7 @@ class Task(Generic[V]):
 
 def set_aside(store: TaskStore, key: str) -> None:
     """Move the entry under ``failed/``. If this is cut short, the next attempt does it again."""
-    value = store.get(key, MISSING, fresh=True)
+    value = contained(lambda: store.get(key, MISSING, fresh=True))
     if value is not MISSING:
         store[FAILED + key] = value
         with suppress(KeyError):
@@ -176,9 +178,9 @@ class Claims:
         def first(patience: float = _PATIENCE) -> Task[Any] | None:
             return self._first(store, duration, max_attempts, patience)
 
-        alive = self._watch.look() if self._keys is None else None
-        if alive is not None:
-            self._list(self._scanner.known_keys(), alive)
+        look = self._watch.look() if self._keys is None else None
+        if look is not None:
+            self._list(self._scanner.known_keys(), look.alive)
         return first() or self._scan(first)
 
     def _scan(self, first: Callable[..., Task[Any] | None]) -> Task[Any] | None:
@@ -188,25 +190,25 @@ class Claims:
         scans, under a lease, and leaves what it found in a file, with the generation of the lease,
         to all others. None if nothing could be claimed of a scan that began after this call did.
         """
-        alive = self._watch.look()
-        before = self._watch.newest(_SCAN_DIGEST)
+        look = self._watch.look()
+        before = look.newest(_SCAN_DIGEST)
         waits = pauses()
         while True:
-            left = self._watch.left(_SCAN_DIGEST)
-            if left is not None and left != self._read and self._load(left, alive):
+            left = look.left(_SCAN_DIGEST)
+            if left is not None and left != self._read and self._load(left, look.alive):
                 task = first()
                 if task is not None or (left.generation > before and not self._keys):
                     return task
-            elif all(lease.hexdigest != _SCAN_DIGEST for lease in alive):
-                with suppress(_Held), self._scanning() as alive:
+            elif all(lease.hexdigest != _SCAN_DIGEST for lease in look.alive):
+                with suppress(_Held), self._scanning():
                     return first(patience=inf)
             else:
                 time.sleep(next(waits))
-            alive = self._watch.look()
+            look = self._watch.look()
 
     @contextmanager
-    def _scanning(self) -> Iterator[list[LeaseName]]:
-        """Scan, make a list, and leave it to others afterwards. Gives the leases seen last.
+    def _scanning(self) -> Iterator[None]:
+        """Scan, make a list, and leave it to others afterwards.
 
         ``_Held`` if another worker is about to scan.
         """
@@ -216,10 +218,9 @@ class Claims:
         with lease:
             self._scanner.scan()
             keys = self._scanner.known_keys()
-            alive = self._watch.look()
-            self._list(keys, alive)
+            self._list(keys, self._watch.look().alive)
             keys = list(self._keys or ())
-            yield alive
+            yield
             with suppress(OSError):  # then others scan, too
                 lease.leave(lease.generation, json.dumps(keys[:_MOST]).encode())
 

@@ -230,21 +230,22 @@ class ComputeOnce:
                 return sought.value
             with Operation(self._storage, "the creator of", f"{sought.key!r:.200}"):
                 value = _no_coroutine(creator(), _AWAITED)
-            return self.publish(store, sought, value, lease)
+            return self.publish(store, sought, value)
         finally:
             # The value is there. If the lease stays, others only wait for longer.
             with suppress(OSError):
                 lease.release()
 
-    def publish(self, store: Store, sought: Sought, value: Any, lease: Lease) -> Any:
-        """Write the value. If another one was written, as the lease was lost, that one instead."""
+    def publish(self, store: Store, sought: Sought, value: Any) -> Any:
+        """Write the value and return it; or another one, if that was written meanwhile: by who lost
+        the lease, or by who needs none."""
         value = self._freeze(value)
         while True:
             if sought.damaged or sought.old is not MISSING:
-                if lease.held or not sought.look(fresh=True):
-                    store[sought.key] = value
-                    return value
-                return sought.value
+                if sought.look(fresh=True):
+                    return sought.value
+                store[sought.key] = value
+                return value
             if store.add(sought.key, value):
                 return value
             if sought.look(fresh=True):

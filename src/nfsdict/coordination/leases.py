@@ -45,7 +45,7 @@ from ..storage import Storage
 from ..storage.processes import host_name, this_process
 from ..undoing import insist
 from .holding import Hold, Renewer
-from .lease_watch import Watch, is_dead
+from .lease_watch import Look, Watch, is_dead
 from .turns import Turn
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ class Leases:
         end = deadline(timeout)
         watch = Watch(self._files, digest(key))
         waits = pauses()
-        rivals = watch.look(strict=False)  # whoever is missed here is seen after ours is made
+        rivals = watch.look(strict=False).alive  # whoever is missed here is seen after ours is made
         if rivals:
             log.info("%s: waiting for the lease of %r", self._place, key)
         while True:
@@ -217,7 +217,7 @@ class Leases:
             if rivals:
                 pause = min(pause, max(watch.next_death(rivals), _SHORTEST))
             yield pause, min(_SELDOM, left - pause)
-            before, rivals = rivals, watch.look()
+            before, rivals = rivals, watch.look().alive
             if before != rivals:
                 waits = pauses()
             if unless is not None and unless():
@@ -238,16 +238,21 @@ class Leases:
         duration = checked_seconds("duration", duration)
         waits = pauses()
         while (lease := self._contend(key, duration, watch)) is None:
-            if any(one.hexdigest == digest(key) for one in watch.look()):
+            if any(one.hexdigest == digest(key) for one in watch.look().alive):
                 return None
             time.sleep(next(waits))
         return lease
 
-    def _contend(self, key: str, duration: float, watch: Watch) -> Lease | None:
-        """Make a file, and see whether others did. None if another one goes first."""
+    def _contend(
+        self, key: str, duration: float, watch: Watch, generation: int | None = None
+    ) -> Lease | None:
+        """Make a file, and see whether others did. None if another one goes first.
+
+        ``generation``: that of the file, by a look of this call; else by the last one of the watch.
+        """
         name = LeaseName(
             digest(key),
-            watch.generation(digest(key)),
+            generation or watch.last.generation(digest(key)),
             max(1, round(duration * 1000)),
             *this_process(),
             random_name(),
@@ -257,14 +262,19 @@ class Leases:
         give_up = partial(self._renewer.give_up, hold)
         try:
             self._files.create(name, json.dumps(content).encode())
-            alone = _is_alone(name, watch) and hold.held
-            missed = alone and name.generation != watch.generation(name.hexdigest)
-            if alone and not missed:
-                if watch.taken_over(name):
+            look = _alone(name, watch)
+            if look is None or not hold.held:
+                hold.release()
+                return None
+            generation = look.generation(name.hexdigest)
+            if name.generation == generation:
+                dead = look.dead_of(name.hexdigest)
+                if any(one.duration_ms for one in dead):
                     self._storage.counters.lease_takeovers += 1
                     log.info("%s: took over the lease of %r, whose holder died", self._place, key)
-                with suppress(OSError):  # they are dead, and others see that, too
-                    watch.sweep(name)
+                with suppress(OSError):  # others see that they are dead, too
+                    for one in dead:
+                        self._files.remove(look.states[one])
                 lease = Lease(key, hold, self._renewer)
                 self._renewer.watch(hold)
                 return lease
@@ -276,8 +286,8 @@ class Leases:
                 insist(give_up)
             raise
         # Since the watch looked before, another one held it and died, or failed in its attempt; or
-        # has swept the files of the dead, and is done.
-        return self._contend(key, duration, watch) if missed else None
+        # has removed the files of the dead, and is done.
+        return self._contend(key, duration, watch, generation)
 
     def held(self) -> list[LeaseInfo]:
         """See ``NfsDict.leases``."""
@@ -296,16 +306,18 @@ class Leases:
         return sorted(found, key=lambda lease: lease.key)
 
 
-def _is_alone(mine: LeaseName, watch: Watch) -> bool:
-    """Whether all others are dead, or those that made a file at the same time step back."""
+def _alone(mine: LeaseName, watch: Watch) -> Look | None:
+    """The look by which all others are dead, once those that made a file at the same time have
+    stepped back; None if they don't."""
     for _ in range(_STEPS):
-        alive = [lease for lease in watch.look() if lease.hexdigest == mine.hexdigest]
+        look = watch.look()
+        alive = [lease for lease in look.alive if lease.hexdigest == mine.hexdigest]
         if alive == [mine]:
-            return True
+            return look
         if mine not in alive or min(alive, key=_order) != mine:
-            return False
+            return None
         time.sleep(_SHORTEST)
-    return False
+    return None
 
 
 def _order(lease: LeaseName) -> tuple[int, str]:

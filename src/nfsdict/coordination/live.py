@@ -14,7 +14,7 @@ class LiveLeases:
         # What wasn't renewed in time is not held again. Where hosts stamp files by their own clocks
         # that can't be told, and only those count as dead that a watch sees die.
         self._expired = set()
-        if storage.rules.mounted.one_clock and self._watch.look():
+        if storage.rules.mounted.one_clock and self._watch.look().alive:
             now = storage.files.server_time_ns()
             self._expired = {
                 name
@@ -24,5 +24,5 @@ class LiveLeases:
 
     def digests(self) -> set[str]:
         """The digests of the keys whose leases are held, or are about to be."""
-        alive = self._watch.look()
+        alive = self._watch.look().alive
         return {lease.hexdigest for lease in alive if lease not in self._expired}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Callable, Generic, cast
 
-from ..arguments import plain
+from ..arguments import checked_seconds, plain
 from ..core import MISSING
 from ..first_use import at_first_use
 from ..logs import told
@@ -151,7 +151,8 @@ class Coordination(Generic[V]):
         1 s; threads that use the same dictionary wait for one of them, which asks for all. A
         creator that asks this dictionary for its own key gets RuntimeError. The lease is that of
         ``lease(key)``: a caller that holds it waits for itself, and so does a creator that asks
-        another dictionary of the same store.
+        another dictionary of the same store, or this one by its other face: a plain creator
+        ``d.aio``, or one of ``d.aio`` the plain method.
 
         Args:
             key: any ``str``.
@@ -292,6 +293,11 @@ class Coordination(Generic[V]):
         on until it is done, by one worker at a time; by two if one of them can't reach the server
         and doesn't know yet that its lease is lost.
 
+        Attempts are counted by the leases of a key, whatever they are of. An entry that is put anew
+        under the key of one that has failed goes on with its attempts. A holder that dies counts,
+        also one of ``lease``, ``modify`` or ``get_or_create``, and once such a one has released the
+        lease, or a task was dropped without its block, the next attempt is the first again.
+
         An entry that is damaged, or can't be unpickled here, is logged and passed over.
 
         None means that a scan of the store, begun after the call by this or another worker, found
@@ -310,7 +316,7 @@ class Coordination(Generic[V]):
         self._store._writable()
         if not max_attempts >= 1:  # nan isn't
             raise ValueError(f"max_attempts must be at least 1, not {max_attempts}")
-        return self._claims.claim(cast(Any, self), lease, max_attempts)
+        return self._claims.claim(cast(Any, self), checked_seconds("lease", lease), max_attempts)
 
     @told("failed")
     def failed(self) -> list[str]:
