@@ -280,15 +280,20 @@ class Bulk:
             forget = partial(self._state.invalidate_all, uncertain, replaced)
             try:
                 hexdigests = list(self._storage.shards.list(shard).signatures)
-                outcomes = zip(hexdigests, self._storage.values.remove(hexdigests))
+                outcomes = dict(zip(hexdigests, self._storage.values.remove(hexdigests)))
                 failed = {
-                    hexdigest: error for hexdigest, error in outcomes if isinstance(error, OSError)
+                    hexdigest: error
+                    for hexdigest, error in outcomes.items()
+                    if isinstance(error, OSError)
                 }
+                self._state.count_deletes(sum(one is True for one in outcomes.values()))
                 for hexdigest, entry in known.items():
                     if hexdigest in failed:
                         replaced.append(self._state.invalidate(hexdigest, entry.key))
                     else:
-                        replaced.append(self._state.record_delete(hexdigest, entry.key))
+                        replaced.append(
+                            self._state.record_delete(hexdigest, entry.key, removed=False)
+                        )
             except BaseException:
                 try:
                     insist(forget)

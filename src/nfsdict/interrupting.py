@@ -47,25 +47,29 @@ class Interrupting:
             self._state.record_interrupting(hexdigest, key, there=True)
 
     def remove(self, hexdigest: str, key: str) -> bool:
+        outcome: bool | OSError | None = None
         try:
             [outcome] = self._storage.values.remove([hexdigest])
+            if isinstance(outcome, OSError):
+                raise outcome
         finally:
-            self._state.record_interrupting(hexdigest, key, there=False)
-        if isinstance(outcome, OSError):
-            raise outcome
+            gone = isinstance(outcome, bool)
+            self._state.record_interrupting(hexdigest, key, there=False if gone else None)
         return outcome
 
     def clear(self) -> None:
         failed: dict[str, OSError] = {}
         values = self._storage.values
+        gone = False
         try:
             for shard in self._storage.shards.present():
                 hexdigests = list(self._storage.shards.list(shard).signatures)
                 for hexdigest, outcome in zip(hexdigests, values.remove(hexdigests)):
                     if isinstance(outcome, OSError):
                         failed[values.path_of(hexdigest)] = outcome
+            gone = not failed
         finally:
             for key in self._state.cached_keys():
-                self._state.record_interrupting(digest(key), key, there=bool(failed))
+                self._state.record_interrupting(digest(key), key, there=not gone)
         if failed:
             raise BatchError(failed)

@@ -142,7 +142,7 @@ class OneKey:
                 [outcome] = self._values.remove([hexdigest])
                 if isinstance(outcome, OSError):
                     raise outcome
-                replaced.append(self._state.record_delete(hexdigest, key))
+                replaced.append(self._state.record_delete(hexdigest, key, outcome))
             except BaseException:
                 try:
                     insist(forget)

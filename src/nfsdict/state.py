@@ -61,8 +61,8 @@ class StoreState:
         self.begin_refreshing: Callable[[], bool] | None = None
         """what starts the thread of ``refresh_every`` at the first lookup, write or scan, and tells
         whether it could; else it is called at the next one"""
-        # Changes by interrupting calls: digest, key, and whether the key may have a file since.
-        self._interrupted: list[tuple[str, str, bool]] = []
+        # Changes by interrupting calls, as ``record_interrupting`` has them.
+        self._interrupted: list[tuple[str, str, bool, bool]] = []
 
     # --- one key -------------------------------------------------------------------------------
 
@@ -202,10 +202,30 @@ class StoreState:
                 replaced = replaced, self._doubt(hexdigest, key)
         return replaced
 
-    def record_delete(self, hexdigest: str, key: str) -> Any:
-        """Note that the key's file was removed. Returns the value replaced."""
+    def count_deletes(self, number: int) -> None:
+        """Count so many files that were removed."""
         with self.locks.state:
-            self.counters.deletes += 1
+            self.counters.deletes += number
+
+    def record_gone(self, hexdigest: str, key: str) -> Any:
+        """Note that another process has removed the key's file. Returns the value replaced."""
+        with self.locks.state:
+            if self._interrupted:
+                self._settle_interrupted()
+            if self.news.watched:
+                self.news.note_lookup(self.index, hexdigest, key, None)
+            replaced = self._drop(key)
+            self.index.note_gone(hexdigest, key)
+            self._in_flight.overtake(key)
+        return replaced
+
+    def record_delete(self, hexdigest: str, key: str, removed: bool = True) -> Any:
+        """Note that the key has no file any more. Returns the value replaced.
+
+        ``removed``: whether there was one, which is counted.
+        """
+        with self.locks.state:
+            self.counters.deletes += removed
             if self._interrupted:
                 self._settle_interrupted()
             replaced = self._drop(key)
@@ -216,13 +236,14 @@ class StoreState:
         return replaced
 
     def invalidate(self, hexdigest: str, key: str) -> Any:
-        """Forget the key's value: the next access asks the disk. Returns the value replaced."""
+        """Forget the key's value: the next access asks the disk, and so does the next scan, which
+        tells of a change that others have made since. Returns the value replaced."""
         with self.locks.state:
             if self._interrupted:
                 self._settle_interrupted()
             replaced = self._cache.get(key)
             if key in self._cache or self.index.shard(hexdigest).find(hexdigest, key) is not None:
-                self._mark_unknown(hexdigest, key)
+                self._doubt(hexdigest, key)
             self._in_flight.overtake(key)
         return replaced
 
@@ -239,18 +260,24 @@ class StoreState:
             return None
         return self.invalidate(hexdigest, key)
 
-    def record_interrupting(self, hexdigest: str, key: str, there: bool) -> Any:
+    def record_interrupting(
+        self, hexdigest: str, key: str, there: bool | None, changed: bool = True
+    ) -> Any:
         """Note that an interrupting call changed the key's file: the next access asks the disk.
 
-        ``there``: whether the key may have a file now. The call holds no lock, and the call that it
-        has interrupted may hold ``state``. So each step here is atomic, and their order matters: a
-        call that records something looks at generation, reads and scans last, sees this change
-        there, and marks the key as unknown.
+        ``there``: whether the key may have a file now; None if it may have the one that it had.
+        ``changed``: whether it may have another one than before, of this process.
+
+        The call holds no lock, and the call that it has interrupted may hold ``state``. So each
+        step here is atomic, and their order matters: a call that records something looks at
+        generation, reads and scans last, sees this change there, and marks the key as unknown.
         """
         replaced = self._cache.get(key)
         self.generation = object()
         self._in_flight.overtake_interrupting(key)
-        self._interrupted.append((hexdigest, key, there))
+        if there is None:
+            there = key in self._cache
+        self._interrupted.append((hexdigest, key, there, changed))
         if there:
             self._cache[key] = MISSING
         else:
@@ -260,9 +287,11 @@ class StoreState:
     def _settle_interrupted(self) -> None:
         """Note in the index what interrupting calls did, before anything newer is noted."""
         while self._interrupted:
-            hexdigest, key, there = self._interrupted.pop(0)
-            if there:
+            hexdigest, key, there, changed = self._interrupted.pop(0)
+            if there and changed:
                 self._mark_unknown(hexdigest, key)
+            elif there:
+                self._doubt(hexdigest, key)
             else:
                 self._drop(key)
                 self.index.note_gone(hexdigest, key)

@@ -188,7 +188,8 @@ class Taker:
         with guard, locks.shard(hexdigest):
             try:
                 taken = taking.take()
-                replaced = self._state.record_delete(hexdigest, key)
+                record = self._state.record_delete if taken else self._state.record_gone
+                replaced = record(hexdigest, key)
             except BaseException:
                 replaced = replaced, self._state.invalidate(hexdigest, key)
                 raise
@@ -217,5 +218,5 @@ class Taker:
                 taking.put_back()
             except OSError as error:
                 taking.failure = error
-            self._state.record_interrupting(taking.hexdigest, taking.key, there=True)
+            self._state.record_interrupting(taking.hexdigest, taking.key, there=True, changed=False)
         taking.begun = False

@@ -506,6 +506,17 @@ def test_what_is_counted(opened):
         assert found == expected, number
 
 
+def test_removals_are_counted_by_what_was_there(opened):
+    d = opened(durable=False)
+    d.update({str(number): number for number in range(5)})
+    with pytest.raises(KeyError):
+        del d["absent"]
+    assert d.counters()["deletes"] == 0
+    lazy = opened(lazy=True, durable=False)
+    lazy.clear()
+    assert lazy.counters()["deletes"] == 5
+
+
 def test_the_docstring_says_what_each_number_means(nfsdict):
     named = re.findall(r"^        ([a-z]\w+)  +", nfsdict.NfsDict.counters.__doc__, re.M)
     assert named == list(NONE)

@@ -85,6 +85,60 @@ def test_a_watch_tells_what_others_changed(pair):
     assert next(watch) == {"a"}
 
 
+@pytest.mark.parametrize("call", ["pop", "del", "put"])
+def test_what_others_change_after_a_call_that_failed(pair, monkeypatch, call):
+    """What it may have changed itself isn't known, and compared with what was known before."""
+    d, other = pair
+    watch = d.watch(0.01)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(d._entries), "find_entry", raising)  # as a value's code does
+        patch.setattr(os, "unlink", failing_call)
+        patch.setattr(type(d._values), "put", raising)
+        calls = {"pop": d.pop, "del": d.__delitem__, "put": lambda key: d.__setitem__(key, 1)}
+        with pytest.raises((RuntimeError, OSError)):
+            calls[call]("a")
+    other["a"] = 10
+    assert d.refresh() == {"a"} and next(watch) == {"a"} and d["a"] == 10
+
+
+def failing_call(*arguments, **options):
+    raise OSError(errno.EIO, "broken")
+
+
+def raising(*arguments, **options):
+    raise RuntimeError
+
+
+def test_a_pop_that_another_one_was_faster_than(pair, monkeypatch):
+    d, other = pair
+    watch = d.watch(0.01)
+    take = type(d._storage.exclusive).take
+
+    def later(self, hexdigest, private):
+        monkeypatch.undo()
+        other.pop("a")
+        return take(self, hexdigest, private)
+
+    monkeypatch.setattr(type(d._storage.exclusive), "take", later)
+    deletes = d.counters()["deletes"]
+    with pytest.raises(KeyError):
+        d.pop("a")
+    assert d.counters()["deletes"] == deletes
+    assert next(watch) == {"a"}
+
+
+@pytest.mark.parametrize("call", ["clear", "del"])
+def test_a_call_that_interrupts_another_one_and_fails_forgets_no_key(pair, monkeypatch, call):
+    d, _ = pair
+    keys = set(d)
+    with d._locks.guard, monkeypatch.context() as patch:
+        patch.setattr(type(d._storage.shards), "present", failing_call)
+        patch.setattr(os, "unlink", failing_call)
+        with pytest.raises(OSError, match="broken"):
+            d.clear() if call == "clear" else d.__delitem__("a")
+    assert set(d) == keys and len(d) == len(keys) and d.refresh() == set()
+
+
 @pytest.mark.parametrize("lazy", [False, True])
 @pytest.mark.parametrize("settled", [False, True])
 @pytest.mark.parametrize("written_by", ["this one", "another one"])
