@@ -36,8 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--both",
         action="store_true",
-        help="run every test over both cores, and versions 3 and 4.2 of NFS, as NFSDICT_PROOF above"
-        " 1 does; by default most run over one",
+        help="run every test over both cores, as NFSDICT_PROOF above 1 does; by default most run"
+        " over one",
     )
 
 

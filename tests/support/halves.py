@@ -1,4 +1,4 @@
-"""Over which core, and which version of NFS, a test runs where not all runs over both."""
+"""Over which of the two cores a test runs, where not everything runs over both."""
 
 from __future__ import annotations
 
@@ -13,21 +13,14 @@ BOTH_CORES_IN = {"test_contract", "test_machine", "test_failing_calls"}
 # packages, what hosts compute once (PyPy has that over the pure core), and work on whole stores.
 COMPILED = {"integrations", "coordination"}
 COMPILED_IN = ("test_cli", "test_prune", "test_transfer", "test_migrate")
-# What depends on the version: which calls are made, what clients see and who wins, and what a
-# server's power cut leaves.
-BOTH_VERSIONS_IN = {
-    *("test_nfs_rpcs", "test_nfs_visibility", "test_nfs_stamps", "test_nfs_one_tick"),
-    *("test_nfs_races", "test_nfs_histories", "test_power_cuts"),
-}
 
 
 def of_one_too_many(items: Iterable[pytest.Item]) -> set[pytest.Item]:
-    """The items to leave out, so that most tests run over one core, and one version of NFS.
+    """The items to leave out, so that most tests run over one core.
 
     Of the cases of a module the first runs over the compiled core, the next over the pure one, and
     so on. The cores are held to each other by tests that run over both, and the rest of the package
-    is the same code over either. So it is with versions 3 and 4.2. A case of which only one was
-    asked for runs over that.
+    is the same code over either. A case of which only one was asked for runs over that.
     """
     modules: dict[str, dict[object, list[pytest.Item]]] = {}
     for item in items:
@@ -51,16 +44,10 @@ def _case(item: pytest.Item) -> object:
     spec = getattr(item, "callspec", None)
     if not isinstance(item, pytest.Function) or spec is None:
         return None
-    words = spec.id.split("-")
-    if "nfsdict" in spec.params:
-        if item.path.parent.name in BOTH_CORES or item.path.stem in BOTH_CORES_IN:
-            return None
-        words.remove(spec.params["nfsdict"])
-    elif "lab" in spec.params:
-        lab = spec.params["lab"]
-        if lab.server != "knfsd" or item.path.stem in BOTH_VERSIONS_IN:
-            return None
-        words.remove(f"v{lab.version}")
-    else:
+    if "nfsdict" not in spec.params:
         return None
+    if item.path.parent.name in BOTH_CORES or item.path.stem in BOTH_CORES_IN:
+        return None
+    words = spec.id.split("-")
+    words.remove(spec.params["nfsdict"])
     return item.originalname, *words
