@@ -12,9 +12,8 @@ from types import ModuleType
 import hypothesis
 import pytest
 
-from lab.replay import RUN
 from nfsdict.backend import VARIABLE, expects_extension
-from support import aging, halves
+from support import aging, cores
 from support.proof import FACTOR
 
 pytest_plugins = ["lab.plugin"]
@@ -34,7 +33,7 @@ BOTH = expects_extension()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--both",
+        "--both-cores",
         action="store_true",
         help="run every test over both cores, as NFSDICT_PROOF above 1 does; by default most run"
         " over one",
@@ -43,9 +42,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)  # of what other options chose
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    # In a guest others have chosen: see lab.replay.
-    if FACTOR == 1 and not config.getoption("--both") and RUN not in os.environ:
-        left = halves.of_one_too_many(items)
+    if FACTOR == 1 and not config.getoption("--both-cores"):
+        left = cores.of_one_too_many(items)
         config.hook.pytest_deselected(items=left)
         items[:] = [item for item in items if item not in left]
 

@@ -113,15 +113,28 @@ def core_writes(monkeypatch, kept):
     monkeypatch.setattr(files, "write_files", write_files)
 
 
-def test_a_value_that_was_replaced_is_read_where_capitals_find_it(opened, smb, folds):
-    d, other = opened(durable=False), opened(durable=False, lazy=True)
+@pytest.fixture
+def before(opened):
+    """A dictionary whose key is "old", the path of its file, and what that has with "new"."""
+    d = opened(durable=False)
     d["key"] = "new"
     path = d.path_of("key")
     new = path.read_bytes()
     d["key"] = "old"
-    kept = smb(path)
-    path.with_name("new").write_bytes(new)
+    return d, path, new
+
+
+def replaced(path, data):
+    """Another host puts this file there."""
+    path.with_name("new").write_bytes(data)
     path.with_name("new").rename(path)
+
+
+def test_a_value_that_was_replaced_is_read_where_capitals_find_it(opened, smb, before, folds):
+    _, path, new = before
+    other = opened(durable=False, lazy=True)
+    kept = smb(path)
+    replaced(path, new)
     if folds:
         assert other.get("key", fresh=True) == "new" == opened(lazy=True)["key"]
     else:
@@ -132,18 +145,8 @@ def test_a_value_that_was_replaced_is_read_where_capitals_find_it(opened, smb, f
     assert other.get("key", fresh=True) == "new"
 
 
-def replaced(path, data):
-    """Another host puts this file there."""
-    path.with_name("new").write_bytes(data)
-    path.with_name("new").rename(path)
-
-
-def test_prune_removes_nothing_that_another_host_puts_there_meanwhile(opened, smb, monkeypatch):
-    d = opened(durable=False)
-    d["key"] = "new"
-    path = d.path_of("key")
-    new = path.read_bytes()
-    d["key"] = "old"
+def test_prune_removes_nothing_that_another_host_puts_there_meanwhile(smb, before, monkeypatch):
+    d, path, new = before
     aging.age(path.parent.parent)
     smb(path)
     take = type(d._storage.exclusive).take
@@ -158,10 +161,8 @@ def test_prune_removes_nothing_that_another_host_puts_there_meanwhile(opened, sm
 
 
 @pytest.mark.parametrize("folds", [True])  # else it can't be read
-def test_a_damaged_file_is_put_aside_though_the_one_before_is_open(opened, smb):
-    d = opened(durable=False)
-    d["key"] = "old"
-    path = d.path_of("key")
+def test_a_damaged_file_is_put_aside_though_the_one_before_is_open(smb, before):
+    d, path, _ = before
     smb(path)
     replaced(path, b"damaged")
     done = d.repair(grace=-1)
@@ -169,12 +170,8 @@ def test_a_damaged_file_is_put_aside_though_the_one_before_is_open(opened, smb):
 
 
 @pytest.mark.parametrize("folds", [True])
-def test_what_looks_damaged_is_read_again_though_the_one_before_is_open(opened, smb, monkeypatch):
-    d = opened(durable=False)
-    d["key"] = "new"
-    path = d.path_of("key")
-    new = path.read_bytes()
-    d["key"] = "old"
+def test_what_looks_damaged_is_read_again_though_the_one_before_is_open(smb, before, monkeypatch):
+    d, path, new = before
     smb(path)
     replaced(path, new)
     files = importlib.import_module("nfsdict.storage.files")

@@ -14,31 +14,22 @@ _PROCESSES = 4
 
 # Many threads in few processes: each has a dictionary of its own, that knows nothing of others.
 _WORK = """
-    import json, sys, threading, traceback
+    import json, sys
+    from concurrent.futures import ThreadPoolExecutor
     from nfsdict import NfsDict
 
     stores = [NfsDict("store", sys.argv[1], workers=1) for _ in range(int(sys.argv[2]))]
     done = [[] for _ in stores]
 
-    failed = []
-
     def work(store, mine):
-        try:
-            while (task := store.claim()) is not None:
-                with task:
-                    mine.append(task.key)
-        except BaseException:
-            failed.append(traceback.format_exc())
+        while (task := store.claim()) is not None:
+            with task:
+                mine.append(task.key)
 
-    threads = [threading.Thread(target=work, args=pair) for pair in zip(stores, done)]
     print(flush=True)
     sys.stdin.readline()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if failed:
-        sys.exit("\\n".join(failed))
+    with ThreadPoolExecutor(len(stores)) as pool:
+        list(pool.map(work, stores, done))  # an error of one ends the process with it
     print(json.dumps(done))
 """
 

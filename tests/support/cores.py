@@ -7,12 +7,12 @@ from collections.abc import Iterable
 import pytest
 
 # What the cores do themselves: folders, and modules.
-BOTH_CORES = {"core", "index"}
-BOTH_CORES_IN = {"test_contract", "test_machine", "test_failing_calls"}
+BOTH = {"core", "index"}
+BOTH_NAMED = {"test_contract", "test_machine", "test_failing_calls"}
 # What uses a dictionary by methods that other tests try over both cores: the command, other
 # packages, what hosts compute once (PyPy has that over the pure core), and work on whole stores.
 COMPILED = {"integrations", "coordination"}
-COMPILED_IN = ("test_cli", "test_prune", "test_transfer", "test_migrate")
+COMPILED_NAMED = ("test_cli", "test_prune", "test_transfer", "test_migrate")
 
 
 def of_one_too_many(items: Iterable[pytest.Item]) -> set[pytest.Item]:
@@ -36,17 +36,15 @@ def of_one_too_many(items: Iterable[pytest.Item]) -> set[pytest.Item]:
 
 
 def _is_of_one_core(item: pytest.Item) -> bool:
-    return item.path.parent.name in COMPILED or item.path.name.startswith(COMPILED_IN)
+    return item.path.parent.name in COMPILED or item.path.name.startswith(COMPILED_NAMED)
 
 
 def _case(item: pytest.Item) -> object:
     """What is the same for the items of which one is enough; None if this one is needed."""
     spec = getattr(item, "callspec", None)
-    if not isinstance(item, pytest.Function) or spec is None:
+    if not isinstance(item, pytest.Function) or spec is None or "nfsdict" not in spec.params:
         return None
-    if "nfsdict" not in spec.params:
-        return None
-    if item.path.parent.name in BOTH_CORES or item.path.stem in BOTH_CORES_IN:
+    if item.path.parent.name in BOTH or item.path.stem in BOTH_NAMED:
         return None
     words = spec.id.split("-")
     words.remove(spec.params["nfsdict"])
