@@ -47,14 +47,14 @@ class Interrupting:
             self._state.record_interrupting(hexdigest, key, there=True)
 
     def remove(self, hexdigest: str, key: str) -> bool:
-        outcome: bool | OSError | None = None
+        there = self._state.has_all([key])
         try:
             [outcome] = self._storage.values.remove([hexdigest])
             if isinstance(outcome, OSError):
                 raise outcome
+            there = False
         finally:
-            gone = isinstance(outcome, bool)
-            self._state.record_interrupting(hexdigest, key, there=False if gone else None)
+            self._state.record_interrupting(hexdigest, key, there, changed=not there)
         return outcome
 
     def clear(self) -> None:

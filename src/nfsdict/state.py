@@ -157,8 +157,7 @@ class StoreState:
             if self.news.watched:
                 self.news.note_lookup(self.index, hexdigest, key, None)
             if read.generation is self.generation:
-                replaced = self._drop(key)
-                self.index.note_gone(hexdigest, key)
+                replaced = self._note_gone(hexdigest, key)
             elif key in self._cache:
                 replaced = self._doubt(hexdigest, key)
             self._in_flight.overtake(key)
@@ -214,8 +213,7 @@ class StoreState:
                 self._settle_interrupted()
             if self.news.watched:
                 self.news.note_lookup(self.index, hexdigest, key, None)
-            replaced = self._drop(key)
-            self.index.note_gone(hexdigest, key)
+            replaced = self._note_gone(hexdigest, key)
             self._in_flight.overtake(key)
         return replaced
 
@@ -228,8 +226,7 @@ class StoreState:
             self.counters.deletes += removed
             if self._interrupted:
                 self._settle_interrupted()
-            replaced = self._drop(key)
-            self.index.note_gone(hexdigest, key)
+            replaced = self._note_gone(hexdigest, key)
             self._in_flight.overtake(key)
             self._in_flight.drop_found(key)
             self.news.drop(key)
@@ -261,12 +258,12 @@ class StoreState:
         return self.invalidate(hexdigest, key)
 
     def record_interrupting(
-        self, hexdigest: str, key: str, there: bool | None, changed: bool = True
+        self, hexdigest: str, key: str, there: bool, changed: bool = True
     ) -> Any:
         """Note that an interrupting call changed the key's file: the next access asks the disk.
 
-        ``there``: whether the key may have a file now; None if it may have the one that it had.
-        ``changed``: whether it may have another one than before, of this process.
+        ``there``: whether the key may have a file now. ``changed``: whether it may have another one
+        than before, of this process.
 
         The call holds no lock, and the call that it has interrupted may hold ``state``. So each
         step here is atomic, and their order matters: a call that records something looks at
@@ -275,8 +272,6 @@ class StoreState:
         replaced = self._cache.get(key)
         self.generation = object()
         self._in_flight.overtake_interrupting(key)
-        if there is None:
-            there = key in self._cache
         self._interrupted.append((hexdigest, key, there, changed))
         if there:
             self._cache[key] = MISSING
@@ -293,8 +288,7 @@ class StoreState:
             elif there:
                 self._doubt(hexdigest, key)
             else:
-                self._drop(key)
-                self.index.note_gone(hexdigest, key)
+                self._note_gone(hexdigest, key)
 
     def _note_use(self) -> None:
         """From here on the cache has values that can grow old."""
@@ -312,6 +306,12 @@ class StoreState:
         if self._bound is not None:
             self._bound.drop(key)
         return self._cache.pop(key, None)
+
+    def _note_gone(self, hexdigest: str, key: str) -> Any:
+        """Forget the key, which has no file. Returns the value replaced."""
+        replaced = self._drop(key)
+        self.index.note_gone(hexdigest, key)
+        return replaced
 
     def _doubt(self, hexdigest: str, key: str) -> Any:
         """Forget the key's value, and don't believe its signature: the next access asks the disk,

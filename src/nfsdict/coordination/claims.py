@@ -125,18 +125,20 @@ class Task(Generic[V]):
 
     def _give_back(self, error: BaseException) -> None:
         counts = isinstance(error, Exception)
-        try:
-            if counts and self.attempt >= self._max_attempts:
-                why = described(error)
-                log.warning("%r is set aside after attempt %d: %s", self.key, self.attempt, why)
+        left = self.attempt if counts else self.attempt - 1
+        # The exception that is on its way says more than those that come here.
+        if counts and self.attempt >= self._max_attempts:
+            why = described(error)
+            log.warning("%r is set aside after attempt %d: %s", self.key, self.attempt, why)
+            try:
                 set_aside(self._store, self.key)
-                self.lease.release()
-            else:
-                self.lease.leave(self.attempt if counts else self.attempt - 1)
-        except Exception as problem:  # the exception that is on its way says more
-            log.warning("%r could not be given back: %s", self.key, described(problem))
-            with suppress(OSError):  # else it can be claimed when its lease has run out
-                self.lease.leave(self.attempt)
+                left = 0
+            except Exception as problem:
+                log.warning("%r could not be set aside: %s", self.key, described(problem))
+        try:
+            self.lease.leave(left)
+        except OSError as problem:
+            log.warning("%r can be claimed when its lease has run out: %s", self.key, problem)
 
     def __repr__(self) -> str:
         return f"<Task {self.key!r:.200}, attempt {self.attempt}>"
@@ -178,9 +180,9 @@ class Claims:
         def first(patience: float = _PATIENCE) -> Task[Any] | None:
             return self._first(store, duration, max_attempts, patience)
 
-        look = self._watch.look() if self._keys is None else None
-        if look is not None:
-            self._list(self._scanner.known_keys(), look.alive)
+        if self._keys is None:
+            alive = self._watch.look().alive
+            self._list(self._scanner.known_keys(), alive)
         return first() or self._scan(first)
 
     def _scan(self, first: Callable[..., Task[Any] | None]) -> Task[Any] | None:
@@ -199,7 +201,7 @@ class Claims:
                 task = first()
                 if task is not None or (left.generation > before and not self._keys):
                     return task
-            elif all(lease.hexdigest != _SCAN_DIGEST for lease in look.alive):
+            elif not look.alive_of(_SCAN_DIGEST):
                 with suppress(_Held), self._scanning():
                     return first(patience=inf)
             else:

@@ -22,20 +22,24 @@ class Look(NamedTuple):
     def generation(self, hexdigest: str) -> int:
         """The next one of this key: 1 more than that of the dead. Whoever is alive may only have
         tried to hold it, and several who did so in turn would each count as an attempt."""
-        return 1 + _highest(self.dead, hexdigest)
+        return 1 + _highest(self.dead_of(hexdigest))
 
     def newest(self, hexdigest: str) -> int:
         """The highest generation of this key's leases, dead or alive; 0 if there are none."""
-        return _highest(self.states, hexdigest)
+        return _highest(_of(self.states, hexdigest))
 
     def left(self, hexdigest: str) -> LeaseName | None:
         """The file that the last holder of this key's lease left behind: see ``Lease.leave``."""
-        left = (one for one in self.dead if one.hexdigest == hexdigest and not one.duration_ms)
+        left = (one for one in self.dead_of(hexdigest) if not one.duration_ms)
         return max(left, key=lambda one: one.generation, default=None)
+
+    def alive_of(self, hexdigest: str) -> list[LeaseName]:
+        """The leases of this key that are alive."""
+        return _of(self.alive, hexdigest)
 
     def dead_of(self, hexdigest: str) -> list[LeaseName]:
         """The dead leases of this key."""
-        return [one for one in self.dead if one.hexdigest == hexdigest]
+        return _of(self.dead, hexdigest)
 
 
 class Watch:
@@ -61,12 +65,11 @@ class Watch:
             if states.get(lease) == before[0]:
                 seen[lease] = before
         self._seen = seen
-        ends = {lease: is_dead(lease, since, begun) for lease, (_, since) in seen.items()}
-        found: tuple[list[LeaseName], list[LeaseName]] = ([], [])
-        for lease, dead in ends.items():
-            found[dead].append(lease)
-        self.last = Look(states, *found)
-        return self.last
+        found = Look(states, [], [])
+        for lease, (_, since) in seen.items():
+            (found.dead if is_dead(lease, since, begun) else found.alive).append(lease)
+        self.last = found
+        return found
 
     def next_death(self, leases: list[LeaseName]) -> float:
         """Seconds until the first of these is dead, if it isn't renewed."""
@@ -74,8 +77,12 @@ class Watch:
         return min(ends, default=0.0) - time.monotonic()
 
 
-def _highest(leases: Iterable[LeaseName], hexdigest: str) -> int:
-    return max((one.generation for one in leases if one.hexdigest == hexdigest), default=0)
+def _of(leases: Iterable[LeaseName], hexdigest: str) -> list[LeaseName]:
+    return [one for one in leases if one.hexdigest == hexdigest]
+
+
+def _highest(leases: list[LeaseName]) -> int:
+    return max((one.generation for one in leases), default=0)
 
 
 def is_dead(lease: LeaseName, since: int, moment: int) -> bool:

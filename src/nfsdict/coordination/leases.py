@@ -238,7 +238,7 @@ class Leases:
         duration = checked_seconds("duration", duration)
         waits = pauses()
         while (lease := self._contend(key, duration, watch)) is None:
-            if any(one.hexdigest == digest(key) for one in watch.look().alive):
+            if watch.look().alive_of(digest(key)):
                 return None
             time.sleep(next(waits))
         return lease
@@ -311,7 +311,7 @@ def _alone(mine: LeaseName, watch: Watch) -> Look | None:
     stepped back; None if they don't."""
     for _ in range(_STEPS):
         look = watch.look()
-        alive = [lease for lease in look.alive if lease.hexdigest == mine.hexdigest]
+        alive = look.alive_of(mine.hexdigest)
         if alive == [mine]:
             return look
         if mine not in alive or min(alive, key=_order) != mine:

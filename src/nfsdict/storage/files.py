@@ -186,7 +186,7 @@ class Files:
 
     def _is_other(self, path: str) -> bool:
         """Whether this is there and no directory."""
-        status = self._lstat(path)
+        status = self._known_status(path)
         return status is not None and not stat.S_ISDIR(status.st_mode)
 
     def sync_directory(self, path: str) -> None:
@@ -271,7 +271,7 @@ class Files:
     def is_there(self, path: str) -> bool:
         """Whether lstat finds the path. Other errors are raised: ``os.path.lexists`` would take
         them for absence."""
-        return self._lstat(path) is not None
+        return self._known_status(path) is not None
 
     def lstat(self, path: str) -> os.stat_result:
         """As ``os.lstat``, by the server's word also where the client asks by handles. The caller
@@ -279,7 +279,8 @@ class Files:
         ask = status_of if self._rules.kind.asks_by_handles else os.lstat
         return self._rules.retry_stale(ask, path)
 
-    def _lstat(self, path: str) -> os.stat_result | None:
+    def _known_status(self, path: str) -> os.stat_result | None:
+        """As the client knows it; None if it knows of no such name."""
         try:
             return self._rules.retry_stale(os.lstat, path)
         except FileNotFoundError:
